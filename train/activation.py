@@ -1,0 +1,124 @@
+"""The NQ (noisy quantized) activation: what an IF neuron outputs on average over T steps, in one pass."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+def quantize_forward(z: Tensor, threshold: Tensor, sigma: Tensor, noise: Tensor | None, levels: int) -> Tensor:
+    """a = λ · clip(⌊z·L/λ + 1/2⌋ / L, 0, 1) + σ·noise, computed in float32 and returned in the dtype of z."""
+    a = torch.clamp(torch.floor(z.float() * (levels / threshold) + 0.5), 0, levels) * (threshold / levels)
+    if noise is not None:
+        a = a + noise.float() * sigma
+    return a.to(z.dtype)
+
+
+def quantize_backward(z: Tensor, threshold: Tensor, grad: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Straight-through gradients with respect to z and to λ.
+
+    With r = z/λ and q = clip(⌊r·L + 1/2⌋ / L, 0, 1): ∂a/∂z = 1 where 0 < r < 1, else 0, and ∂a/∂λ = q − r·∂a/∂z.
+    The mask is computed by arithmetic, since a boolean keeps the compiler from vectorising the loop.
+    """
+    ratio = z.float() / threshold
+    quantized = torch.clamp(torch.floor(ratio * levels + 0.5), 0, levels) / levels
+    inside = torch.clamp(ratio * (1 - ratio) * _STEEP, 0, 1)
+    grad = grad.float()
+    return (grad * inside).to(z.dtype), (grad * (quantized - ratio * inside)).sum()
+
+
+_STEEP = 1e30  # times a positive number of ordinary size is above 1
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The two elementwise passes of NQ, plain or compiled.
+
+    They are compiled apart from the autograd graph: compiled inside it, incoming gradients would be copied to the
+    contiguous layout, which costs more than the passes themselves.
+    """
+
+    forward: Callable[..., Tensor] = quantize_forward
+    backward: Callable[..., tuple[Tensor, Tensor]] = quantize_backward
+
+
+def compiled_kernels() -> Kernels:
+    """The passes fused by torch.compile; needs a C++ compiler on a CPU."""
+    return Kernels(torch.compile(quantize_forward, dynamic=False), torch.compile(quantize_backward, dynamic=False))
+
+
+class _Quantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z: Tensor, threshold: Tensor, sigma: Tensor, noise: Tensor | None, levels: int, kernels: Kernels):
+        ctx.save_for_backward(z, threshold)
+        ctx.levels, ctx.kernels = levels, kernels
+        return kernels.forward(z, threshold, sigma, noise, levels)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        z, threshold = ctx.saved_tensors
+        grad_z, grad_threshold = ctx.kernels.backward(z, threshold, grad, ctx.levels)
+        return grad_z, grad_threshold, None, None, None, None
+
+
+class NQ(nn.Module):
+    """Noisy quantized activation with a trainable threshold λ (Huang et al., arXiv 2404.17456).
+
+        a = λ · clip(⌊z·L/λ + 1/2⌋ / L, 0, 1) + ε,   ε ~ N(0, σ²) in training only
+
+    σ = 0 gives QCFS (Bu et al., ICLR 2022). After conversion λ is the threshold of an IF neuron with soft reset.
+
+    Args:
+        levels: L, the number of quantization levels above zero.
+        threshold: λ at the start, in the unit of the pre-activation z.
+
+    Attributes:
+        threshold: λ, a scalar parameter (float32).
+        sigma: σ, a scalar buffer, in the unit of z; set by train.calibrate.
+    """
+
+    def __init__(self, levels: int, threshold: float = 4.0) -> None:
+        super().__init__()
+        if levels < 1:
+            raise ValueError(f"levels must be at least 1, got {levels}")
+        if not threshold > 0:
+            raise ValueError(f"threshold must be positive, got {threshold}")
+        self.levels = levels
+        self.threshold = nn.Parameter(torch.tensor(float(threshold)))
+        self.register_buffer("sigma", torch.tensor(0.0))
+        self.kernels = Kernels()
+
+    def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Activation of z (any shape); ``noise`` holds standard normal values of the same shape, or None for none."""
+        return _Quantize.apply(z, self.threshold, self.sigma, noise, self.levels, self.kernels)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, threshold={self.threshold.item():.4f}, sigma={self.sigma.item():.4f}"
+
+
+class NoisePool:
+    """Standard normal values drawn once per epoch and read at random offsets.
+
+    Drawing a fresh Gaussian per element costs more than the rest of a training step on a CPU; a slice at a random
+    offset of a pool several times larger than the largest activation costs one read.
+
+    Args:
+        size: values in the pool.
+        dtype, device: of the values handed out.
+        generator: source of the values and of the offsets (a CPU generator).
+    """
+
+    def __init__(self, size: int, *, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> None:
+        self.generator = generator
+        self.values = torch.randn(size, generator=generator).to(dtype=dtype, device=device)
+
+    def like(self, shape: torch.Size) -> Tensor:
+        """Noise of ``shape``; four dimensions (N, C, H, W) come channels-last."""
+        count = shape.numel()
+        offset = int(torch.randint(len(self.values) - count + 1, (), generator=self.generator))
+        flat = self.values[offset : offset + count]
+        if len(shape) != 4:
+            return flat.view(shape)
+        n, c, h, w = shape
+        return flat.view(n, h, w, c).permute(0, 3, 1, 2)

@@ -1,0 +1,127 @@
+"""Networks that convert: convolution, batch norm, NQ, average pooling and linear layers in one sequence."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from train.activation import NQ
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+
+
+class Normalize(nn.Module):
+    """8-bit image to network input: (x/255 − mean) / std per channel; x is uint8 (N, C, H, W)."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+
+class Network(nn.Module):
+    """A sequence of layers from uint8 images (N, C, H, W) to class scores (N, K).
+
+    Attributes:
+        layers: Normalize first, then Conv2d, BatchNorm2d, NQ, AvgPool2d, Dropout, Flatten and Linear in order.
+        input_shape: (C, H, W) of one image.
+        levels: L of every NQ layer.
+    """
+
+    def __init__(self, layers: list[nn.Module], *, input_shape: tuple[int, int, int], levels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.input_shape = input_shape
+        self.levels = levels
+
+    @property
+    def activations(self) -> list[NQ]:
+        """The NQ layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, NQ)]
+
+    def forward(self, images: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """Class scores; ``noise`` has one standard normal tensor per NQ layer, or is None for the noise-free net."""
+        x, index = images, 0
+        for layer in self.layers:
+            if isinstance(layer, NQ):
+                x = layer(x, noise[index] if noise is not None else None)
+                index += 1
+            else:
+                x = layer(x)
+        return x
+
+    def activation_shapes(self, batch: int) -> list[torch.Size]:
+        """Shape of every NQ layer's output for a batch of the given size."""
+        shapes: list[torch.Size] = []
+        hooks = [a.register_forward_hook(lambda _m, _i, out: shapes.append(out.shape)) for a in self.activations]
+        training = self.training
+        try:
+            self.eval()
+            with torch.no_grad():
+                device = self.activations[0].threshold.device
+                self(torch.zeros(1, *self.input_shape, dtype=torch.uint8, device=device))
+        finally:
+            self.train(training)
+            for hook in hooks:
+                hook.remove()
+        return [torch.Size((batch, *shape[1:])) for shape in shapes]
+
+
+def _block(inputs: int, outputs: int, activation: Callable[[], NQ]) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return [convolution, nn.BatchNorm2d(outputs), activation()]
+
+
+def _features(plan: Sequence[int | str], channels: int, activation: Callable[[], NQ]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for item in plan:
+        if item == "pool":
+            layers.append(nn.AvgPool2d(2))
+        else:
+            layers += _block(channels, int(item), activation)
+            channels = int(item)
+    return layers
+
+
+def vgg_small(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+    """Six 3x3 convolutions (32-64-pool-128-128-pool-256-256), global average pooling, one linear layer.
+
+    1.13 million parameters; 134 million multiply-accumulates per 32x32 image.
+    """
+    layers = [
+        Normalize(CIFAR10_MEAN, CIFAR10_STD),
+        *_features([32, 64, "pool", 128, 128, "pool", 256, 256], 3, lambda: NQ(levels, threshold)),
+        nn.AvgPool2d(8),
+        nn.Flatten(),
+        nn.Linear(256, classes),
+    ]
+    return Network(layers, input_shape=(3, 32, 32), levels=levels)
+
+
+def vgg16(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+    """VGG-16 for 32x32 images with batch norm and average pooling, as in the QCFS and NQ papers' code.
+
+    Thirteen 3x3 convolutions, five 2x2 average poolings, two hidden linear layers of 4096; 33.6 million parameters.
+    """
+    plan = [64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool"]
+    layers = [
+        Normalize(CIFAR10_MEAN, CIFAR10_STD),
+        *_features(plan, 3, lambda: NQ(levels, threshold)),
+        nn.Flatten(),
+        nn.Linear(512, 4096),
+        NQ(levels, threshold),
+        nn.Dropout(),
+        nn.Linear(4096, 4096),
+        NQ(levels, threshold),
+        nn.Dropout(),
+        nn.Linear(4096, classes),
+    ]
+    return Network(layers, input_shape=(3, 32, 32), levels=levels)
+
+
+MODELS: dict[str, Callable[..., Network]] = {"vgg_small": vgg_small, "vgg16": vgg16}
