@@ -1,0 +1,116 @@
+"""What may import what: read from the source, so that it holds for imports inside functions too."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("train", "export", "deploy")
+SOURCES = sorted(path for name in (*PACKAGES, "tools", "benchmarks") for path in (ROOT / name).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    """Dotted name of a source file of the repository."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is a module or package of this repository."""
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def within(name: str, *parents: str) -> bool:
+    """Whether the module is one of the parents or inside one."""
+    return any(name == parent or name.startswith(parent + ".") for parent in parents)
+
+
+def imports(tree: ast.AST, module: str, *, is_package: bool = False) -> Iterator[str]:
+    """Dotted names of the modules imported anywhere in the source, relative and literal dynamic imports included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".")
+                package = package[: len(package) - node.level + is_package]
+                base = ".".join([*package, base] if base else package)
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield inner if within(base, *PACKAGES) and is_module(inner) else base
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield node.args[0].value
+
+
+def imported_by(path: Path) -> set[str]:
+    """Modules that a source file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return set(imports(tree, module_name(path), is_package=path.name == "__init__.py"))
+
+
+def forbidden(module: str, imported: str) -> bool:
+    """Whether the rules of the project forbid this import."""
+    if within(imported, "lava") and not within(module, "deploy.lava"):
+        return True
+    if within(module, "train"):
+        return within(imported, "export", "deploy")
+    if within(module, "export"):
+        return within(imported, "deploy") and not within(imported, "deploy.integer")
+    if within(module, "deploy"):
+        return within(imported, "export") and not within(imported, "export.network", "export.netx")
+    return False
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_source_imports_only_what_its_package_may(path: Path) -> None:
+    assert [name for name in sorted(imported_by(path)) if forbidden(module_name(path), name)] == []
+
+
+def test_network_representation_needs_only_numpy() -> None:
+    imported = {name.split(".")[0] for name in imported_by(ROOT / "export" / "network.py")}
+    assert imported - set(sys.stdlib_module_names) == {"numpy"}
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.name == "__init__.py"], ids=module_name)
+def test_package_file_holds_a_docstring_and_no_imports(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    assert imported_by(path) == set()
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_folder_with_sources_is_a_package(name: str) -> None:
+    folders = {path.parent for path in (ROOT / name).rglob("*.py")}
+    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "rejected"),
+    [
+        ("train.models", "import export.network", True),
+        ("train.models", "from train import data", False),
+        ("train.models", "def f():\n    from deploy import integer", True),
+        ("export.netx", "from deploy.integer import run", False),
+        ("export.netx", "from deploy.lava import layers", True),
+        ("export.netx", "from . import network", False),
+        ("deploy.run", "from export import network", False),
+        ("deploy.run", "from export import INPUT_MAX", True),
+        ("deploy.run", "import export.lower", True),
+        ("deploy.demo", "from train import data", False),
+        ("deploy.run", "import lava.proc", True),
+        ("deploy.run", "import importlib; importlib.import_module('lava.proc')", True),
+        ("deploy.run", "from .lava import layers", False),
+        ("deploy.run", "from deploy.lava import layers", False),
+        ("deploy.lava.layers", "from lava.proc import lif", False),
+        ("benchmarks.speed", "from lava.proc import lif", True),
+    ],
+)
+def test_rules_reject_what_they_should(module: str, source: str, rejected: bool) -> None:
+    assert any(forbidden(module, name) for name in imports(ast.parse(source), module)) is rejected
