@@ -29,7 +29,7 @@ class Layer:
 
     Attributes:
         name: unique within the network.
-        weight: int8, (O, I, kh, kw) for a convolution, (O, N) for a dense layer over N flattened inputs (C, H, W order).
+        weight: int8, (O, I, kh, kw) for a convolution, (O, N) for a dense layer over N inputs in (C, H, W) order.
         bias: int32, (O,), or (O, H, W) where it differs between positions (normalisation at zero-padded borders).
         threshold: int32 (O,), at least 1; None for the read-out, whose neurons integrate and never spike.
         v0: int32 (O,), membrane potential before the first step of a sample.
@@ -79,7 +79,12 @@ class Layer:
                 self._fail(key, value, f"two integers (y, x) of at least {low}")
         if type(self.groups) is not int or self.groups < 1 or outputs % self.groups:
             self._fail("groups", self.groups, f"a divisor of the {outputs} outputs")
-        if not self.is_convolution and (self.stride, self.padding, self.dilation, self.groups) != ((1, 1), (0, 0), (1, 1), 1):
+        if not self.is_convolution and (self.stride, self.padding, self.dilation, self.groups) != (
+            (1, 1),
+            (0, 0),
+            (1, 1),
+            1,
+        ):
             self._fail("stride, padding, dilation, groups", "set", "defaults in a dense layer")
 
     def _fail(self, key: str, value: object, allowed: str) -> None:
@@ -115,7 +120,11 @@ class Layer:
             reach = self.dilation[axis] * (kernel[axis] - 1) + 1
             free = input_shape[1 + axis] + 2 * self.padding[axis] - reach
             if free < 0:
-                self._fail("weight", f"a kernel reaching over {reach}", f"at most {input_shape[1 + axis] + 2 * self.padding[axis]}")
+                self._fail(
+                    "weight",
+                    f"a kernel reaching over {reach}",
+                    f"at most {input_shape[1 + axis] + 2 * self.padding[axis]}",
+                )
             size.append(free // self.stride[axis] + 1)
         shape = (outputs, *size)
         if self.bias.ndim == 3 and self.bias.shape != shape:
@@ -153,7 +162,9 @@ class IntegerNetwork:
                 raise NetworkError(f"layer {layer.name}: threshold is missing; allowed only in the last layer")
         last = self.layers[-1]
         if not last.is_readout or last.is_convolution:
-            raise NetworkError(f"layer {last.name}: the last layer is not a read-out; allowed: dense, without threshold")
+            raise NetworkError(
+                f"layer {last.name}: the last layer is not a read-out; allowed: dense, without threshold"
+            )
         shape: tuple[int, ...] = self.input_shape
         for layer in self.layers:
             if layer.bias.ndim == 3 and not layer.is_convolution:

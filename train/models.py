@@ -108,7 +108,26 @@ def vgg16(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Netw
 
     Thirteen 3x3 convolutions, five 2x2 average poolings, two hidden linear layers of 4096; 33.6 million parameters.
     """
-    plan = [64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool"]
+    plan: list[int | str] = [
+        64,
+        64,
+        "pool",
+        128,
+        128,
+        "pool",
+        256,
+        256,
+        256,
+        "pool",
+        512,
+        512,
+        512,
+        "pool",
+        512,
+        512,
+        512,
+        "pool",
+    ]
     layers = [
         Normalize(CIFAR10_MEAN, CIFAR10_STD),
         *_features(plan, 3, lambda: NQ(levels, threshold)),

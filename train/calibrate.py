@@ -1,0 +1,76 @@
+"""Noise induction: the standard deviation of each layer's conversion error becomes the noise of the next epoch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from train.data import ImageSet
+from train.models import Network
+from train.snn import simulate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracies in percent on one image set, and the gap between ANN and SNN per NQ layer.
+
+    Attributes:
+        ann: accuracy of the noise-free quantized network.
+        snn: accuracy of the SNN after 1 .. T steps.
+        sigma: σ_l = √(mean over batches of var(gap_l)), gap_l = ANN output − θ·rate over T steps, in the unit of z.
+    """
+
+    ann: float
+    snn: tuple[float, ...]
+    sigma: tuple[float, ...]
+
+
+@torch.no_grad()
+def evaluate(
+    network: Network, data: ImageSet, steps: int, *, batch: int = 128, precision: torch.dtype = torch.float32
+) -> Evaluation:
+    """Run data once through the ANN and once through the T-step SNN (Huang et al., arXiv 2404.17456, noise induction).
+
+    Args:
+        network: left in the mode it was in.
+        data: on the network's device.
+        steps: T, the noise induction time step.
+        batch: images at a time.
+        precision: of the convolutions; membrane potentials are float32.
+    """
+    training = network.training
+    network.eval()
+    outputs: list[Tensor] = []
+    variances: list[list[float]] = [[] for _ in network.activations]
+    hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in network.activations]
+    ann = torch.zeros((), dtype=torch.long)
+    snn = torch.zeros(steps, dtype=torch.long)
+    device_type = data.images.device.type
+    try:
+        for images, labels in data.batches(batch):
+            outputs.clear()
+            with torch.autocast(device_type, torch.bfloat16, enabled=precision == torch.bfloat16):
+                scores = network(images)
+
+                def observe(index: int, rate: Tensor) -> None:
+                    variances[index].append(float((outputs[index].float() - rate).var()))
+
+                over_time = simulate(network, images, steps, observe)
+            ann += (scores.argmax(1) == labels).sum().cpu()
+            snn += (over_time.argmax(2) == labels).sum(1).cpu()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        network.train(training)
+    percent = 100 / len(data)
+    return Evaluation(
+        ann=float(ann) * percent,
+        snn=tuple((snn * percent).tolist()),
+        sigma=tuple((sum(v) / len(v)) ** 0.5 for v in variances),
+    )
+
+
+def set_noise(network: Network, sigma: tuple[float, ...], factor: float = 1.0) -> None:
+    """Store factor·σ_l in every NQ layer."""
+    for layer, value in zip(network.activations, sigma, strict=True):
+        layer.sigma.fill_(factor * value)

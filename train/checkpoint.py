@@ -1,0 +1,94 @@
+"""Model and checkpoint files: written atomically, read with weights_only (nothing is unpickled)."""
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.models import MODELS, Network
+
+FORMAT = "nq-lava model"
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """An unusable file: the message names the file, the key and what is allowed."""
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write with torch.save to a temporary file beside ``path``, flush it to disk, then replace ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The dictionary in ``path``; tensors arrive on the CPU. CheckpointError where it is not one of ours."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = (
+            "it asks to run code, or it is damaged" if isinstance(error, pickle.UnpicklingError) else "it is damaged"
+        )
+        raise CheckpointError(f"{path}: not a model file ({reason}); allowed: a file written by train.cifar") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a model file; allowed: a file written by train.cifar")
+    if content.get("version") != VERSION:
+        raise CheckpointError(f"{path}: version is {content.get('version')!r}; allowed: {VERSION}")
+    return content
+
+
+def model_content(
+    network: Network, architecture: str, classes: tuple[str, ...], info: dict[str, Any]
+) -> dict[str, Any]:
+    """What a model file holds; ``info`` takes plain numbers, strings, lists and dictionaries."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": architecture,
+        "levels": network.levels,
+        "classes": list(classes),
+        "state": {key: value.detach().cpu().clone() for key, value in network.state_dict().items()},
+        "info": info,
+    }
+
+
+def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
+    """The network in a model file, in evaluation mode, and the file's content."""
+    content = load(path)
+    architecture, levels, classes = content.get("architecture"), content.get("levels"), content.get("classes")
+    if architecture not in MODELS:
+        raise CheckpointError(f"{path}: architecture is {architecture!r}; allowed: {', '.join(MODELS)}")
+    if type(levels) is not int or not 1 <= levels <= 1024:
+        raise CheckpointError(f"{path}: levels is {levels!r}; allowed: 1..1024")
+    if not isinstance(classes, list) or not 1 <= len(classes) <= 100_000:
+        raise CheckpointError(f"{path}: classes is not a list of 1 to 100000 names")
+    network = MODELS[architecture](len(classes), levels=levels)
+    state = content.get("state")
+    expected = network.state_dict()
+    if not isinstance(state, dict) or set(state) != set(expected):
+        raise CheckpointError(f"{path}: state does not hold the tensors of {architecture}")
+    for key, value in expected.items():
+        found = state[key]
+        if not isinstance(found, torch.Tensor) or found.shape != value.shape:
+            shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise CheckpointError(f"{path}: {key} is {shape}; allowed: {tuple(value.shape)}")
+        if not torch.isfinite(found.float()).all():
+            raise CheckpointError(f"{path}: {key} is not finite")
+    network.load_state_dict(state)
+    return network.eval(), content
