@@ -27,7 +27,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: Network, data: ImageSet, steps: int, *, batch: int = 128, precision: torch.dtype = torch.float32
+    network: Network, data: ImageSet, steps: int, *, batch: int | None = None, precision: torch.dtype = torch.float32
 ) -> Evaluation:
     """Run data once through the ANN and once through the T-step SNN (Huang et al., arXiv 2404.17456, noise induction).
 
@@ -35,9 +35,10 @@ def evaluate(
         network: left in the mode it was in.
         data: on the network's device.
         steps: T, the noise induction time step.
-        batch: images at a time.
+        batch: images at a time; by default as many as keep steps · batch at 128.
         precision: of the convolutions; membrane potentials are float32.
     """
+    batch = batch or max(1, 128 // steps)
     training = network.training
     network.eval()
     outputs: list[Tensor] = []

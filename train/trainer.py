@@ -231,7 +231,7 @@ def train(
         "recipe": asdict(recipe),
         "history": history,
         "epoch": best["epoch"],
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": sys.version.split()[0],
         "validation_snn": best["snn"],
     }
