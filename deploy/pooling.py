@@ -19,7 +19,7 @@ class Convolution:
 
     Attributes:
         weight: int8 (O, I, kh, kw). A dense layer behind (C, H, W) is a convolution with one output position.
-        window: (y, x) size of the windows summed first; (1, 1) for none. Rows and columns that fill no window are unused.
+        window: (y, x) size of the windows summed first; (1, 1) for none; what fills no window is unused.
         stride, padding, dilation, groups: of the convolution over the window sums.
     """
 
