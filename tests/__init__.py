@@ -1,1 +1,1 @@
-"""Tests. This file makes `tests` ours: Lava installs a top-level package of the same name."""
+"""Tests; they mirror the source."""

@@ -1,0 +1,117 @@
+"""The exact integer engine: the reference that every other way to run a network is compared with."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deploy.layer import PreparedLayer, exact_arithmetic
+from deploy.trace import Trace, pack
+from export.network import INPUT_MAX, IntegerNetwork
+
+_VALUES = 2**23  # neuron values per layer held at once: bounds the memory of a run at about 200 MB
+_STEPS = 8  # steps folded into one convolution
+
+
+class IntegerEngine:
+    """Runs an IntegerNetwork as docs/semantics.md defines it, layer by layer instead of step by step.
+
+    A convolution has no state, so the steps are folded into its batch; only integrate-and-fire loops over them. The
+    image is the same at every step, so the first layer's current is computed once per sample.
+
+    Args:
+        network: what to run.
+        device: of PyTorch, "cpu" or "cuda".
+    """
+
+    def __init__(self, network: IntegerNetwork, device: str | torch.device = "cpu") -> None:
+        self.network = network
+        self.device = torch.device(device)
+        self._layers: list[PreparedLayer] = []
+        shape: tuple[int, ...] = network.input_shape
+        for index, layer in enumerate(network.layers):
+            self._layers.append(PreparedLayer(layer, shape, INPUT_MAX if index == 0 else 1, self.device))
+            shape = self._layers[-1].output_shape
+
+    def run(self, images: Tensor | NDArray[np.uint8], steps: int) -> Trace:
+        """Every spike and read-out of images (N, C, H, W), uint8, over T = ``steps`` steps.
+
+        Raises:
+            ValueError: images of another type or shape, or steps below 1.
+        """
+        shapes = self.network.shapes[:-1]
+        count = len(images)
+        spikes = tuple(np.empty((count, steps, (int(np.prod(s)) + 7) // 8), np.uint8) for s in shapes)
+
+        def record(layer: int, first: int, step: int, values: Tensor) -> None:
+            spikes[layer][first : first + len(values), step] = pack(values.cpu().numpy())
+
+        readout, saturations = self._run(images, steps, record)
+        return Trace(shapes, spikes, readout, saturations)
+
+    def scores(self, images: Tensor | NDArray[np.uint8], steps: int) -> NDArray[np.int32]:
+        """Only the read-out, int32 (N, T, K); arguments and errors as in ``run``."""
+        return self._run(images, steps, None)[0]
+
+    def classify(self, images: Tensor | NDArray[np.uint8], steps: int) -> NDArray[np.int64]:
+        """Class after each step 1 … T, (N, T); arguments and errors as in ``run``."""
+        return self.scores(images, steps).argmax(axis=-1)
+
+    def _run(
+        self,
+        images: Tensor | NDArray[np.uint8],
+        steps: int,
+        record: Callable[[int, int, int, Tensor], None] | None,
+    ) -> tuple[NDArray[np.int32], tuple[int, ...]]:
+        if isinstance(images, np.ndarray):
+            images = torch.from_numpy(np.require(images, requirements="W"))
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.network.input_shape:
+            raise ValueError(
+                f"images are {images.dtype} of shape {tuple(images.shape)}; "
+                f"allowed: torch.uint8 of shape (N, {', '.join(map(str, self.network.input_shape))})"
+            )
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; allowed: at least 1")
+        readout = np.empty((len(images), steps, self.network.classes), np.int32)
+        saturations = [0] * len(self._layers)
+        largest = max(int(np.prod(shape)) for shape in (self.network.input_shape, *self.network.shapes))
+        batch = max(1, _VALUES // (largest * min(steps, _STEPS)))
+        with exact_arithmetic():
+            for first in range(0, len(images), batch):
+                part = images[first : first + batch].to(self.device)
+                self._run_batch(part, first, readout[first : first + batch], saturations, record)
+        return readout, tuple(saturations)
+
+    def _run_batch(
+        self,
+        images: Tensor,
+        first: int,
+        readout: NDArray[np.int32],
+        saturations: list[int],
+        record: Callable[[int, int, int, Tensor], None] | None,
+    ) -> None:
+        """Runs a few samples, in blocks of steps; fills ``readout`` (n, T, K) and adds to ``saturations``."""
+        samples, steps = readout.shape[:2]
+        constant = self._layers[0].current(images)
+        membranes = [layer.initial(samples) for layer in self._layers]
+        for start in range(0, steps, _STEPS):
+            block = min(_STEPS, steps - start)
+            inputs: list[Tensor] = []
+            for index, (layer, v) in enumerate(zip(self._layers, membranes, strict=True)):
+                if index == 0:
+                    currents: Tensor | list[Tensor] = [constant] * block
+                else:
+                    currents = layer.current(torch.cat(inputs)).view(block, samples, *layer.output_shape)
+                inputs = []
+                for offset in range(block):
+                    saturated = layer.integrate(v, currents[offset])
+                    if saturated is not None:
+                        saturations[index] += int(saturated.sum())
+                    if layer.is_readout:
+                        readout[:, start + offset] = v.cpu().numpy()
+                        continue
+                    inputs.append(layer.fire(v))
+                    if record is not None:
+                        record(index, first, start + offset, inputs[-1])

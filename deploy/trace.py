@@ -1,0 +1,143 @@
+"""What a run of an integer network leaves behind, and where two runs differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.network import IntegerNetwork
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Spikes, read-outs and saturations of some samples over T steps.
+
+    Spikes are kept as bits: a VGG-16 emits 2.2 million of them per sample in 8 steps.
+
+    Attributes:
+        shapes: (C, H, W) or (N,) of every spiking layer.
+        spikes: per spiking layer uint8 (samples, T, ⌈neurons/8⌉), as ``pack`` makes it.
+        readout: int32 (samples, T, K), the membrane potential of the read-out after each step.
+        saturations: per layer, the read-out included, how often a clip changed a membrane potential.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    spikes: tuple[NDArray[np.uint8], ...]
+    readout: NDArray[np.int32]
+    saturations: tuple[int, ...]
+
+    @property
+    def samples(self) -> int:
+        return self.readout.shape[0]
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.readout.shape[1]
+
+    def layer_spikes(self, layer: int) -> NDArray[np.bool_]:
+        """Spikes of one layer, bool (samples, T, *layer shape)."""
+        shape = self.shapes[layer]
+        bits = np.unpackbits(self.spikes[layer], axis=-1, count=int(np.prod(shape)))
+        return bits.view(np.bool_).reshape(*bits.shape[:2], *shape)
+
+    def spike_counts(self) -> tuple[int, ...]:
+        """Number of spikes per spiking layer."""
+        return tuple(int(_BITS[packed].sum()) for packed in self.spikes)
+
+    def classes(self) -> NDArray[np.int64]:
+        """Class after each step, (samples, T); of equal values the lowest index."""
+        return self.readout.argmax(axis=-1)
+
+
+_BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.int64)
+
+
+def pack(spikes: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Bits of (n, *layer shape) as uint8 (n, ⌈neurons/8⌉), first neuron in the highest bit."""
+    return np.packbits(spikes.reshape(spikes.shape[0], -1), axis=-1)
+
+
+def concatenate(traces: Sequence[Trace]) -> Trace:
+    """The traces of consecutive samples of one network as one."""
+    if not traces:
+        raise ValueError("traces is empty; allowed: at least one")
+    return Trace(
+        shapes=traces[0].shapes,
+        spikes=tuple(np.concatenate(parts) for parts in zip(*(t.spikes for t in traces), strict=True)),
+        readout=np.concatenate([t.readout for t in traces]),
+        saturations=tuple(map(sum, zip(*(t.saturations for t in traces), strict=True))),
+    )
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One place where two traces differ.
+
+    Attributes:
+        sample: from 0.
+        layer: name of the layer.
+        step: local step k = 1 … T.
+        neuron: (c, y, x) or (n,).
+        expected, got: spike (0 or 1), or membrane potential in the read-out.
+    """
+
+    sample: int
+    layer: str
+    step: int
+    neuron: tuple[int, ...]
+    expected: int
+    got: int
+
+    def __str__(self) -> str:
+        return (
+            f"sample {self.sample}, layer {self.layer}, step {self.step}, neuron {self.neuron}: "
+            f"expected {self.expected}, got {self.got}"
+        )
+
+
+def first_difference(network: IntegerNetwork, reference: Trace, other: Trace) -> Mismatch | None:
+    """The difference that explains the others: lowest sample, in it the earliest layer, in that the first step.
+
+    Within one sample a layer depends only on the layers before it, so the earliest layer that differs is the one that
+    computed something wrong from correct inputs.
+
+    Raises:
+        ValueError: the traces have different shapes.
+    """
+    _require_same_shapes(reference, other)
+    best: Mismatch | None = None
+    for index, layer in enumerate(network.layers):
+        readout = index == len(reference.spikes)
+        expected, got = (t.readout if readout else t.spikes[index] for t in (reference, other))
+        wrong = np.flatnonzero((expected != got).any(axis=(1, 2)))
+        if not len(wrong) or (best is not None and wrong[0] >= best.sample):
+            continue
+        sample = int(wrong[0])
+        if readout:
+            one, two = expected[sample], got[sample]
+            shape: tuple[int, ...] = (network.classes,)
+        else:
+            shape = reference.shapes[index]
+            one, two = (np.unpackbits(bits[sample], axis=-1, count=int(np.prod(shape))) for bits in (expected, got))
+        step, neuron = (int(n) for n in np.argwhere(one != two)[0])
+        place = tuple(int(n) for n in np.unravel_index(neuron, shape))
+        best = Mismatch(sample, layer.name, step + 1, place, int(one[step, neuron]), int(two[step, neuron]))
+    return best
+
+
+def count_differences(reference: Trace, other: Trace) -> tuple[int, ...]:
+    """Per layer, the read-out last, how many values (one per sample, step and neuron) differ."""
+    _require_same_shapes(reference, other)
+    spikes = [int(_BITS[a ^ b].sum()) for a, b in zip(reference.spikes, other.spikes, strict=True)]
+    return (*spikes, int((reference.readout != other.readout).sum()))
+
+
+def _require_same_shapes(reference: Trace, other: Trace) -> None:
+    for name, one, two in (
+        ("layer shapes", reference.shapes, other.shapes),
+        ("(samples, T, classes)", reference.readout.shape, other.readout.shape),
+    ):
+        if one != two:
+            raise ValueError(f"traces of different {name} cannot be compared: {one} and {two}")

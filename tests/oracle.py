@@ -1,0 +1,54 @@
+"""docs/semantics.md in the plainest possible numpy: int64, one step and one tap at a time. Only for comparison."""
+
+import numpy as np
+
+from export.network import MEMBRANE_MAX, IntegerNetwork, Layer
+
+
+def synaptic_sum(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """Σ w · x for one sample x (C, H, W) or (N,), in int64."""
+    weight = layer.weight.astype(np.int64)
+    if not layer.is_convolution:
+        return weight @ x.reshape(-1)
+    (py, px), (sy, sx), (dy, dx) = layer.padding, layer.stride, layer.dilation
+    padded = np.pad(x, ((0, 0), (py, py), (px, px)))
+    out = np.zeros(layer.output_shape(x.shape), np.int64)
+    outputs, inputs, height, width = weight.shape
+    for o in range(outputs):
+        first = o // (outputs // layer.groups) * inputs
+        for i in range(inputs):
+            for ky in range(height):
+                for kx in range(width):
+                    taps = padded[first + i, ky * dy :: sy, kx * dx :: sx][: out.shape[1], : out.shape[2]]
+                    out[o] += weight[o, i, ky, kx] * taps
+    return out
+
+
+def simulate(network: IntegerNetwork, images: np.ndarray, steps: int) -> tuple[list[np.ndarray], np.ndarray, list[int]]:
+    """Spikes per spiking layer (samples, T, *shape), read-out (samples, T, K) and saturations per layer."""
+    count = len(images)
+    spikes = [np.zeros((count, steps, *shape), bool) for shape in network.shapes[:-1]]
+    readout = np.zeros((count, steps, network.classes), np.int64)
+    saturations = [0] * len(network.layers)
+    for n, image in enumerate(images.astype(np.int64)):
+        membranes = [_spread(layer.v0, shape) for layer, shape in zip(network.layers, network.shapes, strict=True)]
+        for k in range(steps):
+            x = image
+            for index, layer in enumerate(network.layers):
+                total = membranes[index] + synaptic_sum(layer, x) + _spread(layer.bias, membranes[index].shape)
+                u = np.minimum(np.maximum(total, -MEMBRANE_MAX), MEMBRANE_MAX)
+                saturations[index] += int((u != total).sum())
+                if layer.threshold is None:
+                    membranes[index] = u
+                    readout[n, k] = u
+                else:
+                    threshold = _spread(layer.threshold, u.shape)
+                    x = (u >= threshold).astype(np.int64)
+                    membranes[index] = u - threshold * x
+                    spikes[index][n, k] = x
+    return spikes, readout, saturations
+
+
+def _spread(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    value = value.astype(np.int64)
+    return np.broadcast_to(value.reshape(value.shape + (1,) * (len(shape) - value.ndim)), shape).copy()

@@ -1,0 +1,162 @@
+"""The integer engine equals the brute-force simulation, on random networks and at the edges of every range."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deploy.integer import IntegerEngine
+from deploy.layer import PreparedLayer, exact_arithmetic
+from deploy.pooling import unfold
+from export.network import MEMBRANE_MAX, IntegerNetwork, Layer
+from tests.oracle import simulate, synaptic_sum
+from tests.strategies import images_for, networks, random_layer
+
+
+def assert_equals_oracle(network: IntegerNetwork, images: np.ndarray, steps: int) -> None:
+    trace = IntegerEngine(network).run(images, steps)
+    spikes, readout, saturations = simulate(network, images, steps)
+    for index, expected in enumerate(spikes):
+        np.testing.assert_array_equal(trace.layer_spikes(index), expected)
+    np.testing.assert_array_equal(trace.readout, readout)
+    assert trace.saturations == tuple(saturations)
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks(), st.integers(1, 10), st.integers(0, 4))
+def test_engine_equals_brute_force(network: IntegerNetwork, steps: int, count: int) -> None:
+    assert_equals_oracle(network, images_for(network, count), steps)
+
+
+def test_random_networks_spike_and_saturate() -> None:
+    """The property above would say little about silent networks."""
+    seen: list[tuple[int, int]] = []
+
+    @settings(max_examples=40, deadline=None, derandomize=True, database=None)
+    @given(networks(extreme=True))
+    def collect(network: IntegerNetwork) -> None:
+        trace = IntegerEngine(network).run(images_for(network, 3), 4)
+        seen.append((sum(trace.spike_counts()), sum(trace.saturations)))
+
+    collect()
+    assert sum(spikes > 0 for spikes, _ in seen) > 10
+    assert sum(saturations > 0 for _, saturations in seen) > 10
+
+
+def dense(weight: list[list[int]], bias: int, threshold: int | None, v0: int, name: str) -> Layer:
+    outputs = len(weight)
+
+    def fill(value: int) -> np.ndarray:
+        return np.full(outputs, value, np.int32)
+
+    return Layer(name, np.array(weight, np.int8), fill(bias), None if threshold is None else fill(threshold), fill(v0))
+
+
+def test_one_neuron_by_hand() -> None:
+    """θ = 5, v(0) = 2, I = 3 per step: 5→fire→0, 3, 6→fire→1, 4, 7→fire→2; the read-out adds 2·s − 1."""
+    network = IntegerNetwork((1, 1, 1), (dense([[3]], 0, 5, 2, "if"), dense([[2]], -1, None, 0, "readout")))
+    trace = IntegerEngine(network).run(np.ones((1, 1, 1, 1), np.uint8), 5)
+    assert trace.layer_spikes(0).ravel().tolist() == [True, False, True, False, True]
+    assert trace.readout.ravel().tolist() == [1, 0, 1, 0, 1]
+    assert trace.saturations == (0, 0)
+    assert trace.spike_counts() == (3,)
+
+
+@pytest.mark.parametrize(
+    ("v0", "bias", "expected", "saturations"),
+    [
+        (MEMBRANE_MAX - 1, 1, MEMBRANE_MAX, 0),
+        (MEMBRANE_MAX, 1, MEMBRANE_MAX, 1),
+        (1 - MEMBRANE_MAX, -1, -MEMBRANE_MAX, 0),
+        (-MEMBRANE_MAX, -1, -MEMBRANE_MAX, 1),
+    ],
+)
+def test_clip_counts_only_changes(v0: int, bias: int, expected: int, saturations: int) -> None:
+    network = IntegerNetwork((1, 1, 1), (dense([[0]], bias, None, v0, "readout"),))
+    trace = IntegerEngine(network).run(np.zeros((1, 1, 1, 1), np.uint8), 1)
+    assert trace.readout.item() == expected
+    assert trace.saturations == (saturations,)
+
+
+def test_equal_scores_give_the_lowest_class() -> None:
+    network = IntegerNetwork((1, 1, 1), (dense([[1], [2], [2]], 0, None, 0, "readout"),))
+    assert IntegerEngine(network).classify(np.ones((2, 1, 1, 1), np.uint8), 3).tolist() == [[1] * 3] * 2
+
+
+@pytest.mark.parametrize(("inputs", "float_type"), [(517, torch.float32), (519, torch.float64)])
+def test_sums_around_the_float32_limit_are_exact(inputs: int, float_type: torch.dtype) -> None:
+    """517 · 127 · 255 < 2²⁴ < 519 · 127 · 255; every weight extreme, one input odd, so that rounding would show."""
+    layer = dense([[127] * inputs, [-127] * inputs], 0, None, 0, "readout")
+    prepared = PreparedLayer(layer, (inputs,), 255, torch.device("cpu"))
+    x = np.full((1, inputs), 255, np.uint8)
+    x[0, -1] = 254
+    with exact_arithmetic():
+        current = prepared.current(torch.as_tensor(x))
+    np.testing.assert_array_equal(current[0].numpy(), synaptic_sum(layer, x[0].astype(np.int64)))
+    assert prepared._weight.dtype is float_type
+
+
+def test_large_sums_use_64_bits() -> None:
+    inputs = 70_000
+    layer = dense([[127] * inputs], MEMBRANE_MAX, None, MEMBRANE_MAX, "readout")
+    network = IntegerNetwork((1, 70, 1000), (layer,))
+    trace = IntegerEngine(network).run(np.full((1, 1, 70, 1000), 255, np.uint8), 2)
+    assert trace.readout.ravel().tolist() == [MEMBRANE_MAX] * 2
+    assert trace.saturations == (2,)
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1)])
+def test_folded_pooling_is_found(padding: tuple[int, int]) -> None:
+    layer = random_layer(
+        np.random.default_rng(0), "conv", (3, 8, 12), outputs=4, kernel=(3, 2), window=2, padding=padding
+    )
+    found = unfold(layer, (3, 8, 12))
+    assert (found.window, found.stride, found.padding) == ((2, 2), (1, 1), padding)
+    np.testing.assert_array_equal(found.weight, layer.weight[:, :, ::2, ::2])
+
+
+def test_pooling_is_not_found_where_a_padded_window_would_be_cut() -> None:
+    layer = random_layer(
+        np.random.default_rng(0), "conv", (3, 7, 12), outputs=4, kernel=(2, 2), window=2, padding=(1, 1)
+    )
+    assert unfold(layer, (3, 7, 12)).window == (1, 2)
+
+
+def test_global_pooling_before_a_dense_layer_is_found() -> None:
+    layer = random_layer(np.random.default_rng(0), "dense", (5, 4, 4), outputs=3, window=4)
+    found = unfold(layer, (5, 4, 4))
+    assert found.window == (4, 4)
+    assert found.weight.shape == (3, 5, 1, 1)
+
+
+def test_batches_and_blocks_of_steps_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    conv = random_layer(rng, "conv", (2, 6, 5), outputs=3, kernel=(3, 3), padding=(1, 1), gain=128)
+    network = IntegerNetwork((2, 6, 5), (conv, random_layer(rng, "readout", (3, 6, 5), outputs=4, readout=True)))
+    images = images_for(network, 7)
+    whole = IntegerEngine(network).run(images, 9)
+    monkeypatch.setattr("deploy.integer._VALUES", 500)
+    monkeypatch.setattr("deploy.integer._STEPS", 2)
+    parts = IntegerEngine(network).run(images, 9)
+    np.testing.assert_array_equal(whole.spikes[0], parts.spikes[0])
+    np.testing.assert_array_equal(whole.readout, parts.readout)
+    np.testing.assert_array_equal(IntegerEngine(network).scores(images, 9), whole.readout)
+
+
+@pytest.mark.parametrize(
+    ("images", "steps", "message"),
+    [
+        (
+            np.zeros((1, 1, 1, 1), np.int32),
+            1,
+            r"images are torch.int32 .* allowed: torch.uint8 of shape \(N, 1, 1, 1\)",
+        ),
+        (np.zeros((1, 1, 2, 1), np.uint8), 1, r"of shape \(1, 1, 2, 1\)"),
+        (np.zeros((1, 1, 1, 1), np.uint8), 0, "steps is 0; allowed: at least 1"),
+    ],
+)
+def test_bad_arguments(images: np.ndarray, steps: int, message: str) -> None:
+    engine = IntegerEngine(IntegerNetwork((1, 1, 1), (dense([[1]], 0, None, 0, "readout"),)))
+    with pytest.raises(ValueError, match=message):
+        engine.run(images, steps)
