@@ -44,7 +44,8 @@ class Kernels:
 
 
 def compiled_kernels() -> Kernels:
-    """The passes fused by torch.compile; needs a C++ compiler on a CPU."""
+    """The passes fused by torch.compile, one variant per layer shape; needs a C++ compiler on a CPU."""
+    torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
     return Kernels(torch.compile(quantize_forward, dynamic=False), torch.compile(quantize_backward, dynamic=False))
 
 
@@ -90,7 +91,9 @@ class NQ(nn.Module):
         self.kernels = Kernels()
 
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Activation of z (any shape); ``noise`` holds standard normal values of the same shape, or None for none."""
+        """Activation of z (any shape); ``noise`` holds standard normal values of the same shape, or None for none; only in training."""
+        if not self.training:
+            return quantize_forward(z, self.threshold, self.sigma, None, self.levels)
         return _Quantize.apply(z, self.threshold, self.sigma, noise, self.levels, self.kernels)
 
     def extra_repr(self) -> str:
