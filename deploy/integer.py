@@ -59,11 +59,23 @@ class IntegerEngine:
         """Class after each step 1 … T, (N, T); arguments and errors as in ``run``."""
         return self.scores(images, steps).argmax(axis=-1)
 
+    def membrane_ranges(self, images: Tensor | NDArray[np.uint8], steps: int) -> tuple[tuple[int, int], ...]:
+        """(min, max) of u per layer, before the reset, over all neurons, samples and steps."""
+        low, high = [[0] * len(self._layers) for _ in range(2)]
+
+        def observe(layer: int, u: Tensor) -> None:
+            least, most = torch.aminmax(u)
+            low[layer], high[layer] = min(low[layer], int(least)), max(high[layer], int(most))
+
+        self._run(images, steps, None, observe)
+        return tuple(zip(low, high, strict=True))
+
     def _run(
         self,
         images: Tensor | NDArray[np.uint8],
         steps: int,
         record: Callable[[int, int, int, Tensor], None] | None,
+        observe: Callable[[int, Tensor], None] | None = None,
     ) -> tuple[NDArray[np.int32], tuple[int, ...]]:
         if isinstance(images, np.ndarray):
             images = torch.from_numpy(np.require(images, requirements="W"))
@@ -81,7 +93,7 @@ class IntegerEngine:
         with exact_arithmetic():
             for first in range(0, len(images), batch):
                 part = images[first : first + batch].to(self.device)
-                self._run_batch(part, first, readout[first : first + batch], saturations, record)
+                self._run_batch(part, first, readout[first : first + batch], saturations, record, observe)
         return readout, tuple(saturations)
 
     def _run_batch(
@@ -91,6 +103,7 @@ class IntegerEngine:
         readout: NDArray[np.int32],
         saturations: list[int],
         record: Callable[[int, int, int, Tensor], None] | None,
+        observe: Callable[[int, Tensor], None] | None,
     ) -> None:
         """Runs a few samples, in blocks of steps; fills ``readout`` (n, T, K) and adds to ``saturations``."""
         samples, steps = readout.shape[:2]
@@ -109,6 +122,8 @@ class IntegerEngine:
                     saturated = layer.integrate(v, currents[offset])
                     if saturated is not None:
                         saturations[index] += int(saturated.sum())
+                    if observe is not None:
+                        observe(index, v)
                     if layer.is_readout:
                         readout[:, start + offset] = v.cpu().numpy()
                         continue

@@ -91,7 +91,7 @@ class NQ(nn.Module):
         self.kernels = Kernels()
 
     def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Activation of z (any shape); ``noise`` holds standard normal values of the same shape, or None for none; only in training."""
+        """Activation of z, of any shape; ``noise`` is standard normal, of the same shape, and used in training only."""
         if not self.training:
             return quantize_forward(z, self.threshold, self.sigma, None, self.levels)
         return _Quantize.apply(z, self.threshold, self.sigma, noise, self.levels, self.kernels)
