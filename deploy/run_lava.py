@@ -1,0 +1,183 @@
+"""Run a netx file in Lava and check it against the reference: ``python -m deploy.run_lava net.h5 --T 4``."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED = 0, 1, 2, 3
+_BACKENDS = ("cpu", "netx", "loihi2")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.run_lava",
+        description="Run test images through a netx file in Lava and compare every spike of every layer at every step, "
+        "and the read-out, with the exact integer engine.",
+        epilog="exit status: 0 exact; 1 a mismatch, or accuracy lost beyond the tolerance; 2 bad input; 3 Lava failed. "
+        "example: python -m deploy.run_lava net.h5 --T 4 --samples 1000 --data cifar10-archives/",
+    )
+    parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
+    parser.add_argument("--T", type=int, dest="steps", help="time steps per image (default: the T in the file)")
+    parser.add_argument("--samples", type=int, default=100, help="test images (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="images in one message (default: %(default)s)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["sample"],
+        metavar="SOURCE",
+        help="'sample' (1,000 test images shipped with the project), 'cifar10' (download), or folders or zip archives "
+        "with test/<class>/<image> (default: sample)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="the model file that was exported: the float SNN runs on the same images "
+        "(without it, the drop measured at export on the calibration images counts)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.5,
+        help="accuracy, in points, that may be lost against the float SNN (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=_BACKENDS,
+        default="cpu",
+        help="cpu: one Lava process per layer, with batches; netx: lava-dl's own reader and stock synapses, one image "
+        "at a time; loihi2: a chip (default: %(default)s)",
+    )
+    return parser
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name, low, high in (("samples", 1, 10_000_000), ("batch", 1, 4096)):
+        if not low <= getattr(options, name) <= high:
+            raise ValueError(f"--{name} is {getattr(options, name)}; allowed: {low}..{high}")
+    if options.steps is not None and not 1 <= options.steps <= 4096:
+        raise ValueError(f"--T is {options.steps}; allowed: 1..4096")
+    if not options.tolerance >= 0:
+        raise ValueError(f"--tolerance is {options.tolerance}; allowed: 0 or more")
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        raise ValueError(f"--json: {options.json.parent}: no such folder")
+
+
+def _run(options: argparse.Namespace) -> int:
+    _check(options)
+    from tqdm import tqdm
+
+    from deploy.reference import Reference, float_accuracy
+    from deploy.verify import backend_traces, verify
+    from export import netx
+    from train.data import load
+
+    network = netx.read(options.net)
+    steps = options.steps or int(network.info.get("T", 4))
+    data = load(options.data, "test")
+    shape = (data.images.shape[3], *data.images.shape[1:3])
+    if shape != network.input_shape:
+        raise ValueError(f"data: images are {shape}; allowed: {network.input_shape} as the network in {options.net}")
+    if len(data.classes) != network.classes:
+        raise ValueError(f"data: {len(data.classes)} classes; allowed: {network.classes} as {options.net}")
+    data = data.sample(options.samples, options.seed)
+    images = data.images.permute(0, 3, 1, 2).contiguous().numpy()
+    floating: Reference = float_accuracy(network, options.model, data, steps)
+    print(
+        f"{options.net}: {len(network.layers)} layers, network {network.digest()[:16]}; "
+        f"{len(data)} test images, T = {steps}, backend {options.backend}",
+        flush=True,
+    )
+    with tqdm(total=len(data), unit="image", disable=None, leave=False) as bar:
+
+        def progress(done: int, accuracy: float) -> None:
+            bar.set_postfix(accuracy=f"{accuracy:.2f} %")
+            bar.update(done - bar.n)
+
+        chunks = backend_traces(options.backend, options.net, network, images, steps, options.batch)
+        verdict = verify(network, images, data.labels.numpy(), chunks, progress)
+    width = max(map(len, verdict.layers))
+    print(f"{'layer'.ljust(width)}  spikes per neuron and step  mismatches  saturations")
+    rates = [f"{rate:.4f}" for rate in verdict.spike_rates] + ["read-out"]
+    for row in zip(verdict.layers, rates, verdict.mismatches, verdict.saturations, strict=True):
+        print(f"{row[0].ljust(width)}  {row[1]:>26}  {row[2]:>10,}  {row[3]:>11,}")
+    print("accuracy after step     " + "".join(f"{step:>9}" for step in range(1, steps + 1)))
+    for name, values in (("Lava", verdict.deployed), ("integer reference", verdict.reference)):
+        print(f"  {name:<22}" + "".join(f"{value:>8.2f}%" for value in values))
+    drop = floating.drop(verdict.deployed[-1])
+    print(f"{floating.describe(steps)}; lost {drop:+.2f} points (tolerance {options.tolerance})")
+    print(f"Lava: {verdict.seconds:.1f} s with its start, {len(data) / verdict.seconds:.1f} images/s")
+    good = verdict.exact and drop <= options.tolerance
+    if not verdict.exact:
+        print(f"NOT EXACT: {sum(verdict.mismatches):,} mismatches; the first: {verdict.first}")
+    elif not good:
+        print(f"EXACT, but {drop:.2f} points below the float SNN; allowed: {options.tolerance}")
+    else:
+        print(f"EXACT: every spike and every read-out of {len(data)} images equals the reference")
+    if options.json is not None:
+        _write_json(
+            options.json,
+            {
+                "net": str(options.net),
+                "network_sha256": network.digest(),
+                "backend": options.backend,
+                "data": options.data,
+                "seed": options.seed,
+                "samples": verdict.samples,
+                "T": steps,
+                "exact": verdict.exact,
+                "mismatches": dict(zip(verdict.layers, verdict.mismatches, strict=True)),
+                "first_mismatch": None if verdict.first is None else str(verdict.first),
+                "saturations": dict(zip(verdict.layers, verdict.saturations, strict=True)),
+                "spikes_per_neuron_and_step": dict(zip(verdict.layers, verdict.spike_rates, strict=False)),
+                "accuracy_lava": verdict.deployed,
+                "accuracy_integer": verdict.reference,
+                "accuracy_float_snn": floating.snn,
+                "accuracy_ann": floating.ann,
+                "float_accuracy_on": floating.images,
+                "points_lost": drop,
+                "tolerance": options.tolerance,
+                "seconds": verdict.seconds,
+                "images_per_second": verdict.samples / verdict.seconds,
+            },
+        )
+    return EXIT_EXACT if good else EXIT_MISMATCH
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        return _run(options)
+    except (ValueError, OSError) as error:
+        print(f"deploy.run_lava: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("\ndeploy.run_lava: interrupted", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        from deploy.lava.build import Loihi2UnavailableError
+
+        print(f"deploy.run_lava: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT if isinstance(error, Loihi2UnavailableError) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
