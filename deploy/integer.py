@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.layer import PreparedLayer, exact_arithmetic
+from deploy.layer import PreparedLayer, exact_arithmetic, integrate
 from deploy.trace import Trace, pack
 from export.network import INPUT_MAX, IntegerNetwork
 
@@ -119,7 +119,7 @@ class IntegerEngine:
                     currents = layer.current(torch.cat(inputs)).view(block, samples, *layer.output_shape)
                 inputs = []
                 for offset in range(block):
-                    saturated = layer.integrate(v, currents[offset])
+                    saturated = integrate(v, currents[offset])
                     if saturated is not None:
                         saturations[index] += int(saturated.sum())
                     if observe is not None:

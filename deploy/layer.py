@@ -94,23 +94,29 @@ class PreparedLayer:
         return sums.to(self.dtype).add_(self._bias)
 
     def initial(self, samples: int) -> Tensor:
-        """v(0) for a number of samples: (samples, *output_shape)."""
-        return self._v0.expand(samples, *self.output_shape).contiguous()
-
-    def integrate(self, v: Tensor, current: Tensor) -> Tensor | None:
-        """v ← clip(v + current) in place; saturations per sample, int64 (n,), or None where there are none."""
-        v += current
-        low, high = torch.aminmax(v)
-        if int(low) >= -MEMBRANE_MAX and int(high) <= MEMBRANE_MAX:
-            return None
-        count = ((v < -MEMBRANE_MAX) | (v > MEMBRANE_MAX)).flatten(1).sum(dim=1)
-        v.clamp_(-MEMBRANE_MAX, MEMBRANE_MAX)
-        return count
+        """A new v(0) for a number of samples: (samples, *output_shape)."""
+        return self._v0.expand(samples, *self.output_shape).clone(memory_format=torch.contiguous_format)
 
     def fire(self, v: Tensor) -> Tensor:
-        """Spikes of u = v, bool, and the soft reset v ← u − θ·s in place; ValueError for a read-out."""
+        """``fire`` with the layer's threshold; ValueError for a read-out."""
         if self._threshold is None:
             raise ValueError("a read-out does not fire")
-        spikes = v >= self._threshold
-        v -= self._threshold * spikes
-        return spikes
+        return fire(v, self._threshold)
+
+
+def integrate(v: Tensor, current: Tensor) -> Tensor | None:
+    """v ← clip(v + current, ±(2²³ − 1)) in place; saturations per sample, int64 (n,), or None where there are none."""
+    v += current
+    low, high = torch.aminmax(v)
+    if int(low) >= -MEMBRANE_MAX and int(high) <= MEMBRANE_MAX:
+        return None
+    count = ((v < -MEMBRANE_MAX) | (v > MEMBRANE_MAX)).flatten(1).sum(dim=1)
+    v.clamp_(-MEMBRANE_MAX, MEMBRANE_MAX)
+    return count
+
+
+def fire(v: Tensor, threshold: Tensor) -> Tensor:
+    """Spikes of u = v, bool, and the soft reset v ← u − θ·s in place; θ broadcasts over v."""
+    spikes = v >= threshold
+    v -= threshold * spikes
+    return spikes

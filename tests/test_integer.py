@@ -144,6 +144,15 @@ def test_batches_and_blocks_of_steps_do_not_change_the_result(monkeypatch: pytes
     np.testing.assert_array_equal(IntegerEngine(network).scores(images, 9), whole.readout)
 
 
+def test_runs_do_not_influence_each_other() -> None:
+    """A single sample is where v(0) might be handed out instead of copied."""
+    network = IntegerNetwork((1, 1, 1), (dense([[3], [2]], 0, 5, 2, "if"), dense([[1, 2]], 4, None, 7, "readout")))
+    engine = IntegerEngine(network)
+    first, second = (engine.run(np.ones((1, 1, 1, 1), np.uint8), 3) for _ in range(2))
+    np.testing.assert_array_equal(first.readout, second.readout)
+    np.testing.assert_array_equal(first.spikes[0], second.spikes[0])
+
+
 @pytest.mark.parametrize(
     ("images", "steps", "message"),
     [

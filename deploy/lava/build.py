@@ -1,0 +1,209 @@
+"""The pipelined Lava network of an integer network, one process per layer, and its run configuration."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from lava.magma.core.model.model import AbstractProcessModel
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg, RunConfig
+from lava.utils import loihi
+from numpy.typing import NDArray
+
+from deploy.lava import models  # noqa: F401  registers the models, and imports PyTorch before anything is forked
+from deploy.lava.guard import GuardedRun
+from deploy.lava.processes import ImageSource, ReadoutLayer, SoftResetIF, SpikingLayer
+from deploy.lava.schedule import Recorder, Schedule, shared_array
+from deploy.trace import Trace
+from export.network import INPUT_MAX, IntegerNetwork
+
+_CHUNK_BYTES = 2**26
+BACKENDS = ("cpu", "loihi2")
+
+
+class Loihi2UnavailableError(RuntimeError):
+    """What is missing to run on a Loihi 2 chip, in one line."""
+
+
+def run_configuration(
+    backend: str, process_models: Mapping[type[AbstractProcess], type[AbstractProcessModel]] | None = None
+) -> RunConfig:
+    """Lava's configuration for "cpu" (simulation) or "loihi2" (a chip; this path was never run on one).
+
+    Args:
+        backend: "cpu" or "loihi2".
+        process_models: models to use for some processes, such as a microcoded NcProcessModel for SoftResetIF.
+
+    Raises:
+        Loihi2UnavailableError: what "loihi2" needs is missing.
+        ValueError: another backend.
+    """
+    chosen = dict(process_models or {})
+    if backend == "cpu":
+        return Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=chosen)
+    if backend != "loihi2":
+        raise ValueError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
+    if not loihi.is_installed():
+        raise Loihi2UnavailableError(
+            "Loihi 2 is not available: Intel's Loihi extension of Lava is not installed; join Intel's neuromorphic "
+            "research community (INRC) for the extension and a Loihi 2 system, or use backend cpu"
+        )
+    if SoftResetIF not in chosen:
+        raise Loihi2UnavailableError(
+            "Loihi 2 needs a microcoded NcProcessModel for SoftResetIF, which only members of Intel's research community "
+            "can build; pass it in process_models, or use backend cpu"
+        )
+    return Loihi2HwCfg(exception_proc_model_map=chosen)
+
+
+def run(
+    network: IntegerNetwork,
+    images: NDArray[np.uint8],
+    steps: int,
+    *,
+    batch: int = 16,
+    gap: int = 0,
+    backend: str = "cpu",
+    stall_timeout: float = 600.0,
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[Trace]:
+    """Runs ``network`` in Lava, and yields a Trace for every few batches of samples, in order.
+
+    One runtime serves all samples: batches follow each other without draining the pipeline, and the run pauses only to
+    hand over results, which bounds the memory.
+
+    Args:
+        network: what to run.
+        images: uint8 (N, C, H, W); N need not be a multiple of ``batch``.
+        steps: T.
+        batch: samples in one message.
+        gap: idle steps between batches.
+        backend: "cpu"; "loihi2" is refused, since layers that hold whole batches exist only on a CPU
+            (deploy/lava/netx_network.py builds the network from neurons and synapses).
+        stall_timeout: seconds without a time step after which the run is given up.
+        on_progress: called with the number of samples done.
+
+    Raises:
+        ValueError: an invalid argument.
+        Loihi2UnavailableError: backend "loihi2".
+        LavaRunError: a process failed, was killed or stalled.
+    """
+    run_cfg = run_configuration(backend)
+    check_arguments(network, images, steps, batch, gap)
+    return _run(network, images, steps, batch, gap, run_cfg, stall_timeout, on_progress)
+
+
+def check_arguments(network: IntegerNetwork, images: NDArray[np.uint8], steps: int, batch: int, gap: int) -> None:
+    """ValueError naming the argument that is not valid."""
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != network.input_shape:
+        found = f"{images.dtype} of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise ValueError(f"images are {found}; allowed: uint8 of shape (N, {', '.join(map(str, network.input_shape))})")
+    for name, value, low in (("steps", steps, 1), ("batch", batch, 1), ("gap", gap, 0)):
+        if value < low:
+            raise ValueError(f"{name} is {value}; allowed: at least {low}")
+
+
+def _run(
+    network: IntegerNetwork,
+    images: NDArray[np.uint8],
+    steps: int,
+    batch: int,
+    gap: int,
+    run_cfg: RunConfig,
+    stall_timeout: float,
+    on_progress: Callable[[int], None] | None,
+) -> Iterator[Trace]:
+    if not len(images):
+        return
+    batch = min(batch, len(images))
+    batches = -(-len(images) // batch)
+    schedule, chunk = plan(network, steps=steps, gap=gap, batch=batch, batches=batches)
+    buffer = shared_array((chunk, batch, *network.input_shape), np.uint8)
+    recorders = make_recorders(network, schedule, batch)
+    source = ImageSource(images=buffer, schedule=schedule)
+    port, shape = source.s_out, network.input_shape
+    for index, (layer, recorder) in enumerate(zip(network.layers, recorders, strict=True)):
+        process = (ReadoutLayer if layer.is_readout else SpikingLayer)(
+            layer=layer,
+            samples=batch,
+            input_shape=shape,
+            input_max=INPUT_MAX if index == 0 else 1,
+            recorder=recorder,
+        )
+        port.connect(process.s_in)
+        if not layer.is_readout:
+            port, shape = process.s_out, layer.output_shape(shape)
+    yield from stream(source, run_cfg, network, images, schedule, buffer, recorders, stall_timeout, on_progress)
+
+
+def plan(network: IntegerNetwork, *, steps: int, gap: int, batch: int, batches: int) -> tuple[Schedule, int]:
+    """The schedule, and the number of batches between two pauses.
+
+    While a chunk of m batches enters, the results of the ⌊(T + N) / P⌋ + 1 batches before it may still be in flight.
+    """
+    neurons = sum(int(np.prod(shape)) for shape in network.shapes)
+    size = batch * (steps * neurons // 8 + int(np.prod(network.input_shape)))
+    chunk = max(1, min(batches, _CHUNK_BYTES // size))
+    slots = chunk + (steps + len(network.layers)) // (steps + gap) + 1
+    return Schedule(steps, gap, batches, slots), chunk
+
+
+def make_recorders(network: IntegerNetwork, schedule: Schedule, batch: int) -> list[Recorder]:
+    """One recorder per layer."""
+    pairs = zip(network.layers, network.shapes, strict=True)
+    return [
+        Recorder(schedule, number, samples=batch, size=int(np.prod(shape)), readout=layer.is_readout)
+        for number, (layer, shape) in enumerate(pairs, 1)
+    ]
+
+
+def stream(
+    source: ImageSource,
+    run_cfg: RunConfig,
+    network: IntegerNetwork,
+    images: NDArray[np.uint8],
+    schedule: Schedule,
+    buffer: NDArray[np.uint8],
+    recorders: list[Recorder],
+    stall_timeout: float,
+    on_progress: Callable[[int], None] | None,
+) -> Iterator[Trace]:
+    """Runs the network behind ``source`` chunk by chunk: fills ``buffer``, advances, and collects what is complete."""
+    chunk, batch = buffer.shape[:2]
+    layers = len(network.layers)
+    now = done = 0
+    with GuardedRun(
+        source, run_cfg, progress=lambda: int(recorders[-1].step[0]), stall_timeout=stall_timeout
+    ) as guarded:
+        for first in range(0, schedule.batches, chunk):
+            part = images[first * batch : (first + chunk) * batch]
+            flat = buffer.reshape(-1, *network.input_shape)
+            flat[: len(part)] = part
+            flat[len(part) :] = 0
+            last = first + chunk >= schedule.batches
+            end = schedule.total(layers) if last else (first + chunk) * schedule.period
+            guarded.run(end - now)
+            now = end
+            finished = schedule.finished(now, layers)
+            if finished > done:
+                samples = min(finished * batch, len(images)) - done * batch
+                slots = np.arange(done, finished) % schedule.slots
+                trace = _collect(network, recorders, slots, samples)
+                done = finished
+                if on_progress is not None:
+                    on_progress(min(done * batch, len(images)))
+                yield trace
+
+
+def _collect(network: IntegerNetwork, recorders: list[Recorder], slots: NDArray[np.intp], samples: int) -> Trace:
+    """Copies the first ``samples`` samples of the batches in ``slots``."""
+
+    def values(recorder: Recorder) -> NDArray:
+        kept = recorder.values[slots]  # (batches, T, samples, …)
+        return np.ascontiguousarray(kept.swapaxes(1, 2).reshape(-1, kept.shape[1], kept.shape[3])[:samples])
+
+    return Trace(
+        shapes=network.shapes[:-1],
+        spikes=tuple(values(recorder) for recorder in recorders[:-1]),
+        readout=values(recorders[-1]),
+        saturations=tuple(int(r.saturations[slots].reshape(-1)[:samples].sum()) for r in recorders),
+    )

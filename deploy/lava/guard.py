@@ -1,0 +1,207 @@
+"""Running a Lava network so that it always ends.
+
+Left alone, Lava 0.10.0 waits for ever when a process model fails, is killed or is interrupted, and leaves orphans when
+its parent dies. Here every child asks the kernel to be killed together with its parent, and the parent polls instead of
+waiting, so that it notices every failure and can clean up.
+"""
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from queue import Empty
+from types import TracebackType
+
+from lava.magma.compiler.builders.py_builder import PyProcessBuilder
+from lava.magma.compiler.executable import Executable
+from lava.magma.core.process.message_interface_enum import ActorType
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import RunConfig
+from lava.magma.runtime.mgmt_token_enums import MGMT_RESPONSE, enum_equal
+from lava.magma.runtime.runtime import Runtime
+
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.02
+_TRACEBACK_SECONDS = 5.0  # how long to wait for the traceback behind a reported error
+
+
+class LavaRunError(RuntimeError):
+    """A Lava process failed, was killed or made no progress; the message has its name, and its traceback if any."""
+
+
+class GuardedRun:
+    """A context in which the network around ``process`` is compiled, forked, run and, whatever happens, cleaned up.
+
+    Leaving it kills the children: all results lie in shared memory by then. Enter it in a thread that outlives the
+    run, since the kernel ties the children to the thread that forked them.
+
+    Args:
+        process: any process of the network.
+        run_cfg: chooses the process models.
+        progress: returns a number that changes while the network advances.
+        stall_timeout: seconds without a change after which a run is given up.
+    """
+
+    def __init__(
+        self, process: AbstractProcess, run_cfg: RunConfig, *, progress: Callable[[], int], stall_timeout: float
+    ) -> None:
+        self._process, self._run_cfg = process, run_cfg
+        self._progress, self._stall_timeout = progress, stall_timeout
+        self._runtime: _Runtime | None = None
+
+    def __enter__(self) -> "GuardedRun":
+        try:
+            with _interrupt_deferred():
+                executable = self._process.compile(self._run_cfg)
+                self._runtime = _Runtime(executable)
+                executable.assign_runtime_to_all_processes(self._runtime)
+                with _children_die_with_parent():
+                    self._runtime.initialize()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._close()
+
+    def run(self, steps: int) -> None:
+        """Advances by ``steps`` time steps; LavaRunError where that fails."""
+        runtime = self._runtime
+        runtime.start(RunSteps(steps, blocking=False))
+        last, since = self._progress(), time.monotonic()
+        while not all(port.probe() for port in runtime.service_to_runtime):
+            runtime.check_children()
+            now = self._progress()
+            if now != last:
+                last, since = now, time.monotonic()
+            elif time.monotonic() - since > self._stall_timeout:
+                raise LavaRunError(f"no progress for {self._stall_timeout:g} s after time step {last}")
+            time.sleep(_POLL_SECONDS)
+        if all(enum_equal(port.peek(), MGMT_RESPONSE.DONE) for port in runtime.service_to_runtime):
+            runtime.wait()
+            return
+        deadline = time.monotonic() + _TRACEBACK_SECONDS
+        while time.monotonic() < deadline:
+            runtime.check_children()
+            time.sleep(_POLL_SECONDS)
+        raise LavaRunError("a process reported an error without a traceback")
+
+    def _close(self) -> None:
+        runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            with _interrupt_deferred():
+                runtime.kill()
+
+
+class _Runtime(Runtime):
+    """Lava's runtime, except that it watches its children while they start and can be killed."""
+
+    def __init__(self, executable: Executable) -> None:
+        super().__init__(executable, ActorType.MultiProcessing)
+        builders = executable.proc_builders.items()
+        self._ending_since: float | None = None
+        self._names = [process.name for process, builder in builders if isinstance(builder, PyProcessBuilder)]
+
+    def _start_ports(self) -> None:
+        super()._start_ports()
+        for queue in self.exception_q:
+            while True:
+                try:
+                    error = queue.get(timeout=_POLL_SECONDS)
+                    break
+                except Empty:
+                    self.check_children()
+            if error is not None:
+                raise LavaRunError(f"a process failed to start\n{getattr(error, 'trace', error)}")
+        self.exception_q = []  # Lava would wait for the same answers without a timeout
+
+    def check_children(self) -> None:
+        """LavaRunError if a child has failed or ended."""
+        actors = self._messaging_infrastructure.actors
+        names = self._names + ["runtime service"] * (len(actors) - len(self._names))
+        codes = {name: actor.exitcode for name, actor in zip(names, actors, strict=True)}
+        for name, actor in zip(names, actors, strict=True):
+            if actor.exception:
+                raise LavaRunError(f"process {name} failed\n{actor.exception[1]}")
+        for name, code in codes.items():
+            if code:
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                raise LavaRunError(f"process {name} {how}")
+        # One failure makes Lava end the other children, perhaps before the failed one has sent its traceback.
+        if 0 in codes.values() and self._ending_since is None:
+            self._ending_since = time.monotonic()
+        elif 0 in codes.values() and time.monotonic() - self._ending_since > _TRACEBACK_SECONDS:
+            ended = ", ".join(name for name, code in codes.items() if code == 0)
+            raise LavaRunError(f"processes ended without an error: {ended}")
+
+    def kill(self) -> None:
+        """Ends all children and releases the shared memory."""
+        self._is_started = self._is_running = False  # Lava's destructor would try to stop the run
+        infrastructure = self._messaging_infrastructure
+        if infrastructure is None:
+            return
+        for actor in infrastructure.actors:
+            actor.kill()
+        for actor in infrastructure.actors:
+            actor.join()
+        for port in (*self._open_ports, *self.runtime_to_service, *self.service_to_runtime):
+            port.join()
+        manager = infrastructure.smm
+        if manager is not None and manager._manager is not None:
+            with suppress(BufferError):  # a port still maps its memory, which goes with the port
+                manager.shutdown()
+            if manager._manager is not None:
+                manager._manager.shutdown()
+        if self._watchdog_manager is not None:
+            self._watchdog_manager.stop()
+
+
+@contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Ctrl-C inside takes effect at the end, so that no child is forked, or left, half-way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _frame: pending.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if pending:
+        raise KeyboardInterrupt
+
+
+_guarded_parent: int | None = None
+_hook_registered = False
+
+
+@contextmanager
+def _children_die_with_parent() -> Iterator[None]:
+    """Processes forked inside are killed by the kernel when this one dies, and leave Ctrl-C to it."""
+    global _guarded_parent, _hook_registered
+    if not _hook_registered:  # a hook cannot be taken back, so it is set once and switched
+        os.register_at_fork(after_in_child=_prepare_child)
+        _hook_registered = True
+    _guarded_parent = os.getpid()
+    try:
+        yield
+    finally:
+        _guarded_parent = None
+
+
+def _prepare_child() -> None:
+    global _guarded_parent
+    if _guarded_parent is None:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != _guarded_parent:  # it died before the request
+        os._exit(1)
+    _guarded_parent = None

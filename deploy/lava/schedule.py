@@ -1,0 +1,94 @@
+"""When a pipelined layer computes what, and where it records it."""
+
+import mmap
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+def shared_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
+    """Zeros in anonymous memory that processes forked later share with this one; no name is left anywhere."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), np.uint8, size).view(dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """docs/semantics.md, "Timing": local step k of batch s is computed by layer l at t = s·(T + gap) + k + l.
+
+    Attributes:
+        steps: T.
+        gap: steps between batches.
+        batches: number of batches.
+        slots: batches whose results are kept at once; batch s is kept in slot s mod slots.
+    """
+
+    steps: int
+    gap: int
+    batches: int
+    slots: int
+
+    @property
+    def period(self) -> int:
+        """P = T + gap."""
+        return self.steps + self.gap
+
+    def local(self, t: int, layer: int) -> tuple[int, int] | None:
+        """(s, k) that layer l (from 1; 0 for the source) computes at t, or None at a step that belongs to no batch."""
+        batch, offset = divmod(t - layer - 1, self.period)
+        if not 0 <= batch < self.batches or offset >= self.steps:
+            return None
+        return batch, offset + 1
+
+    def finished(self, t: int, layers: int) -> int:
+        """Batches whose read-out is complete after step t in a network of N = ``layers`` layers."""
+        return min(self.batches, max(0, (t - self.steps - layers) // self.period + 1))
+
+    def total(self, layers: int) -> int:
+        """Steps until everything is complete: n·P − gap + N."""
+        return self.batches * self.period - self.gap + layers
+
+
+class Recorder:
+    """Shared memory in which one layer leaves its results for the parent process.
+
+    Created by the parent before it forks; the layer's process writes, and the parent reads while the network pauses.
+
+    Args:
+        schedule: of the run.
+        layer: l, from 1.
+        samples: per batch.
+        size: number of neurons.
+        readout: whether membrane potentials are recorded instead of spikes.
+
+    Attributes:
+        values: uint8 (slots, T, samples, ⌈size/8⌉) packed spikes, or int32 (slots, T, samples, size) potentials.
+        saturations: int64 (slots, samples).
+        step: int64 (1,), the last time step that was computed.
+    """
+
+    def __init__(self, schedule: Schedule, layer: int, *, samples: int, size: int, readout: bool) -> None:
+        self.schedule, self.layer, self.readout = schedule, layer, readout
+        last = (size, np.int32) if readout else ((size + 7) // 8, np.uint8)
+        self.values = shared_array((schedule.slots, schedule.steps, samples, last[0]), last[1])
+        self.saturations = shared_array((schedule.slots, samples), np.int64)
+        self.step = shared_array((1,), np.int64)
+
+    def starts(self, t: int) -> bool:
+        """Whether the membrane is restored before step t."""
+        local = self.schedule.local(t, self.layer)
+        return local is not None and local[1] == 1
+
+    def record(self, t: int, values: NDArray, saturated: NDArray[np.int64] | int) -> None:
+        """Keeps ``values`` (samples, …), spikes or potentials of step t, and the saturations per sample."""
+        self.step[0] = t
+        local = self.schedule.local(t, self.layer)
+        if local is None:
+            return
+        slot, k = local[0] % self.schedule.slots, local[1]
+        flat = values.reshape(values.shape[0], -1)
+        self.values[slot, k - 1] = flat if self.readout else np.packbits(flat, axis=-1)
+        if k == 1:
+            self.saturations[slot] = 0
+        self.saturations[slot] += saturated

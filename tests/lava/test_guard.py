@@ -1,0 +1,156 @@
+"""Whatever happens to a run, it ends within seconds, says why, and leaves no process and no shared memory."""
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.lava import build
+from deploy.lava.guard import LavaRunError
+from deploy.lava.models import PyReadoutLayer, PySpikingLayer
+from export.network import IntegerNetwork
+from tests.strategies import images_for, random_layer
+
+SECONDS = 20
+
+
+def shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("psm_*")}
+
+
+def children(pid: int) -> set[int]:
+    """All descendants of a process."""
+    found: set[int] = set()
+    for task in Path("/proc").glob(f"{pid}/task/*/children"):
+        for child in map(int, task.read_text().split()):
+            found |= {child} | children(child)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    before = shared_memory()
+    start = time.monotonic()
+    yield
+    gc.collect()
+    assert time.monotonic() - start < 2 * SECONDS
+    assert not multiprocessing.active_children()
+    wait_until(lambda: shared_memory() <= before, "shared memory is left")
+
+
+@pytest.fixture
+def network() -> IntegerNetwork:
+    rng = np.random.default_rng(0)
+    hidden = random_layer(rng, "hidden", (1, 4, 4), outputs=5, gain=128)
+    return IntegerNetwork((1, 4, 4), (hidden, random_layer(rng, "out", (5,), outputs=2, readout=True)))
+
+
+def test_a_good_run_leaves_nothing(network: IntegerNetwork) -> None:
+    assert len(list(build.run(network, images_for(network, 4), 3, batch=2))) == 1
+
+
+def test_an_abandoned_run_leaves_nothing(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_CHUNK_BYTES", 1)
+    traces = build.run(network, images_for(network, 50), 3, batch=2)
+    next(traces)
+    traces.close()
+
+
+@pytest.mark.parametrize("model", [PySpikingLayer, PyReadoutLayer])
+@pytest.mark.parametrize("late", [False, True])
+def test_exception_in_a_model(
+    network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch, model: type, late: bool
+) -> None:
+    """Before its message is sent, and after."""
+    original = model.run_spk
+
+    def fail(self: object) -> None:
+        if self.time_step == 3:
+            if late:
+                original(self)
+            raise ZeroDivisionError("on purpose")
+        original(self)
+
+    monkeypatch.setattr(model, "run_spk", fail)
+    name = "hidden" if model is PySpikingLayer else "out"
+    with pytest.raises(LavaRunError, match=rf"(?s)process {name} failed\nTraceback.*in fail.*on purpose"):
+        list(build.run(network, images_for(network, 8), 3, batch=2))
+
+
+def test_exception_at_start(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: object, _parameters: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr(PySpikingLayer, "__init__", fail)
+    with pytest.raises(LavaRunError, match=r"(?s)failed to start\nTraceback.*on purpose"):
+        list(build.run(network, images_for(network, 8), 3, batch=2))
+
+
+@pytest.mark.parametrize("where", ["__init__", "run_spk"])
+def test_killed_process(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def die(self: object, *_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(PySpikingLayer, where, die)
+    with pytest.raises(LavaRunError, match="process hidden was killed by SIGKILL"):
+        list(build.run(network, images_for(network, 8), 3, batch=2))
+
+
+def test_stalled_process(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PySpikingLayer, "run_spk", lambda self: time.sleep(3600))
+    with pytest.raises(LavaRunError, match=r"no progress for 1 s after time step \d"):
+        list(build.run(network, images_for(network, 8), 3, batch=2, stall_timeout=1.0))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("running", [True, False])
+def test_signals(number: signal.Signals, running: bool) -> None:
+    """Ctrl-C goes to the whole process group, SIGTERM and SIGKILL to the parent; also while processes start."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.lava.guard_script"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        if running:
+            assert process.stdout.readline().strip()
+        else:
+            wait_until(lambda: len(children(process.pid)) >= 3 or process.poll() is not None, "nothing was started")
+        family = children(process.pid)
+        assert len(family) >= 3
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=SECONDS)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == -number
+    assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
+    wait_until(lambda: not any(map(alive, family)), "a process is left")

@@ -1,0 +1,108 @@
+"""The Lava network equals the integer engine: every spike, every read-out, every saturation."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deploy.integer import IntegerEngine
+from deploy.lava import build
+from deploy.lava.schedule import Schedule
+from deploy.trace import Trace, concatenate, first_difference
+from export.network import IntegerNetwork
+from tests.strategies import images_for, networks, random_layer
+
+
+@pytest.fixture(scope="module")
+def network() -> IntegerNetwork:
+    rng = np.random.default_rng(0)
+    conv = random_layer(rng, "conv", (2, 6, 8), outputs=4, kernel=(3, 3), padding=(1, 1), gain=128, bias_map=True)
+    pooled = random_layer(rng, "pooled", (4, 6, 8), outputs=3, kernel=(2, 3), window=2, padding=(1, 0))
+    dense = random_layer(rng, "dense", (3, 4, 2), outputs=6)
+    readout = random_layer(rng, "readout", (6,), outputs=3, readout=True)
+    return IntegerNetwork((2, 6, 8), (conv, pooled, dense, readout))
+
+
+def assert_equal(network: IntegerNetwork, got: Trace, images: np.ndarray, steps: int) -> None:
+    expected = IntegerEngine(network).run(images, steps)
+    assert first_difference(network, expected, got) is None
+    assert got.saturations == expected.saturations
+
+
+@pytest.mark.parametrize(("count", "batch", "gap", "steps"), [(7, 3, 0, 4), (6, 2, 3, 3), (3, 8, 0, 1), (5, 1, 1, 2)])
+def test_equals_the_integer_engine(network: IntegerNetwork, count: int, batch: int, gap: int, steps: int) -> None:
+    images = images_for(network, count)
+    assert_equal(network, concatenate(list(build.run(network, images, steps, batch=batch, gap=gap))), images, steps)
+
+
+def test_the_network_of_these_tests_spikes(network: IntegerNetwork) -> None:
+    assert all(IntegerEngine(network).run(images_for(network, 7), 4).spike_counts())
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(networks(), st.integers(1, 5), st.integers(0, 2))
+def test_random_networks(network: IntegerNetwork, steps: int, gap: int) -> None:
+    images = images_for(network, 5)
+    assert_equal(network, concatenate(list(build.run(network, images, steps, batch=2, gap=gap))), images, steps)
+
+
+def test_saturations_are_counted_per_sample() -> None:
+    """In the padded part of the last batch they are not counted."""
+    rng = np.random.default_rng(3)
+    hidden = random_layer(rng, "hidden", (1, 4, 4), outputs=5, extreme=True, gain=128)
+    network = IntegerNetwork((1, 4, 4), (hidden, random_layer(rng, "out", (5,), outputs=2, readout=True, extreme=True)))
+    images = images_for(network, 5)
+    trace = concatenate(list(build.run(network, images, 6, batch=4)))
+    assert sum(trace.saturations) > 0
+    assert_equal(network, trace, images, 6)
+
+
+@pytest.mark.parametrize("gap", [0, 1])
+def test_many_small_chunks(network: IntegerNetwork, gap: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of one batch, shorter than the pipeline, so that results arrive chunks later and slots are reused."""
+    monkeypatch.setattr(build, "_CHUNK_BYTES", 1)
+    images, progress = images_for(network, 17), []
+    traces = list(build.run(network, images, 2, batch=2, gap=gap, on_progress=progress.append))
+    assert len(traces) > 4
+    assert progress == list(np.cumsum([trace.samples for trace in traces]))
+    assert_equal(network, concatenate(traces), images, 2)
+
+
+def test_no_images(network: IntegerNetwork) -> None:
+    assert list(build.run(network, images_for(network, 0), 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": np.zeros((1, 2, 6, 8))}, r"images are float64 of shape \(1, 2, 6, 8\); allowed: uint8"),
+        ({"images": np.zeros((1, 2, 8, 6), np.uint8)}, r"allowed: uint8 of shape \(N, 2, 6, 8\)"),
+        ({"steps": 0}, "steps is 0; allowed: at least 1"),
+        ({"batch": 0}, "batch is 0; allowed: at least 1"),
+        ({"gap": -1}, "gap is -1; allowed: at least 0"),
+        ({"backend": "tpu"}, "backend is 'tpu'; allowed: cpu, loihi2"),
+    ],
+)
+def test_bad_arguments(network: IntegerNetwork, arguments: dict, message: str) -> None:
+    """They are refused by the call itself, before anything is started."""
+    with pytest.raises(ValueError, match=message):
+        build.run(network, **{"images": images_for(network, 1), "steps": 1, **arguments})
+
+
+def test_loihi2_says_what_is_missing(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(build.Loihi2UnavailableError, match="extension of Lava is not installed; join") as caught:
+        build.run(network, images_for(network, 1), 1, backend="loihi2")
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr("lava.utils.loihi.is_installed", lambda: True)
+    with pytest.raises(build.Loihi2UnavailableError, match="microcoded NcProcessModel for SoftResetIF"):
+        build.run(network, images_for(network, 1), 1, backend="loihi2")
+
+
+def test_schedule_matches_the_documented_timing() -> None:
+    """docs/semantics.md: local step k of sample s is computed by layer l at t = s·P + k + l."""
+    schedule = Schedule(steps=3, gap=2, batches=2, slots=9)
+    for layer in range(4):
+        expected = {s * 5 + k + layer: (s, k) for s in range(2) for k in range(1, 4)}
+        assert {t: schedule.local(t, layer) for t in range(1, 20) if schedule.local(t, layer)} == expected
+    assert schedule.total(4) == 2 * 5 - 2 + 4
+    assert [schedule.finished(t, 4) for t in (6, 7, 11, 12, 99)] == [0, 1, 1, 2, 2]
