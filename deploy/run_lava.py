@@ -44,8 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=0.5,
-        help="accuracy, in points, that may be lost against the float SNN (default: %(default)s)",
+        help="accuracy, in points, that may be lost against the float SNN (default: 0.5, or two images if that is more)",
     )
     parser.add_argument(
         "--backend",
@@ -75,6 +74,8 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} is {getattr(options, name)}; allowed: {low}..{high}")
     if options.steps is not None and not 1 <= options.steps <= 4096:
         raise ValueError(f"--T is {options.steps}; allowed: 1..4096")
+    if options.tolerance is None:
+        options.tolerance = max(0.5, 200 / options.samples)
     if not options.tolerance >= 0:
         raise ValueError(f"--tolerance is {options.tolerance}; allowed: 0 or more")
     if options.json is not None and not options.json.absolute().parent.is_dir():
@@ -106,13 +107,13 @@ def _run(options: argparse.Namespace) -> int:
         f"{len(data)} test images, T = {steps}, backend {options.backend}",
         flush=True,
     )
+    chunks = backend_traces(options.backend, options.net, network, images, steps, options.batch)
     with tqdm(total=len(data), unit="image", disable=None, leave=False) as bar:
 
         def progress(done: int, accuracy: float) -> None:
             bar.set_postfix(accuracy=f"{accuracy:.2f} %")
             bar.update(done - bar.n)
 
-        chunks = backend_traces(options.backend, options.net, network, images, steps, options.batch)
         verdict = verify(network, images, data.labels.numpy(), chunks, progress)
     width = max(map(len, verdict.layers))
     print(f"{'layer'.ljust(width)}  spikes per neuron and step  mismatches  saturations")
@@ -123,13 +124,13 @@ def _run(options: argparse.Namespace) -> int:
     for name, values in (("Lava", verdict.deployed), ("integer reference", verdict.reference)):
         print(f"  {name:<22}" + "".join(f"{value:>8.2f}%" for value in values))
     drop = floating.drop(verdict.deployed[-1])
-    print(f"{floating.describe(steps)}; lost {drop:+.2f} points (tolerance {options.tolerance})")
+    print(f"{floating.describe(steps)}; lost {drop:+.2f} points (tolerance {options.tolerance:.2f})")
     print(f"Lava: {verdict.seconds:.1f} s with its start, {len(data) / verdict.seconds:.1f} images/s")
     good = verdict.exact and drop <= options.tolerance
     if not verdict.exact:
         print(f"NOT EXACT: {sum(verdict.mismatches):,} mismatches; the first: {verdict.first}")
     elif not good:
-        print(f"EXACT, but {drop:.2f} points below the float SNN; allowed: {options.tolerance}")
+        print(f"EXACT, but {drop:.2f} points below the float SNN; allowed: {options.tolerance:.2f}")
     else:
         print(f"EXACT: every spike and every read-out of {len(data)} images equals the reference")
     if options.json is not None:

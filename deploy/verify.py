@@ -1,5 +1,7 @@
 """Run a network on a backend and hold every spike and read-out against the integer engine."""
 
+import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -113,6 +115,7 @@ def backend_traces(
     backend: str, path: Path, network: IntegerNetwork, images: NDArray[np.uint8], steps: int, batch: int
 ) -> Iterator[Trace]:
     """Traces of ``images`` from the backend "cpu", "netx" or "loihi2"; Lava is imported only here."""
+    _let_lava_choose_the_start_method()
     if backend == "netx":
         from deploy.lava import netx_network
 
@@ -120,3 +123,9 @@ def backend_traces(
     from deploy.lava import build
 
     return build.run(network, images, steps, batch=batch, backend=backend)
+
+
+def _let_lava_choose_the_start_method() -> None:
+    """Importing Lava sets the start method to fork, and fails where something, such as a progress bar, set it before."""
+    if "lava" not in sys.modules and multiprocessing.get_start_method(allow_none=True) is not None:
+        multiprocessing.set_start_method(None, force=True)
