@@ -49,8 +49,8 @@ def run_configuration(
         )
     if SoftResetIF not in chosen:
         raise Loihi2UnavailableError(
-            "Loihi 2 needs a microcoded NcProcessModel for SoftResetIF, which only members of Intel's research community "
-            "can build; pass it in process_models, or use backend cpu"
+            "Loihi 2 needs a microcoded NcProcessModel for SoftResetIF, which only members of Intel's research "
+            "community can build; pass it in process_models, or use backend cpu"
         )
     return Loihi2HwCfg(exception_proc_model_map=chosen)
 

@@ -98,12 +98,12 @@ class _NeuronModel(_TorchModel):
     v: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
     v0: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
     bias: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
-    period: np.ndarray = LavaPyType(np.ndarray, np.int32)
-    phase: np.ndarray = LavaPyType(np.ndarray, np.int32)
+    reset_period: np.ndarray = LavaPyType(np.ndarray, np.int32)
+    reset_phase: np.ndarray = LavaPyType(np.ndarray, np.int32)
 
     def advance(self) -> NDArray[np.int64] | int:
         """Integrates what arrives at this step, from v0 where a sample starts; saturations of the one sample."""
-        elapsed, period = self.time_step - int(self.phase[0]), int(self.period[0])
+        elapsed, period = self.time_step - int(self.reset_phase[0]), int(self.reset_period[0])
         if period > 0 and elapsed >= 0 and elapsed % period == 0:
             self.v[:] = self.v0
         u = torch.from_numpy(self.v.astype(np.int64))[None]

@@ -148,7 +148,7 @@ def _add_common(
 ) -> None:
     initial = np.broadcast_to(v0, shape).astype(np.int32)
     process.v0 = Var(shape=shape, init=initial)
-    process.v = Var(shape=shape, init=initial)
+    process.v = Var(shape=shape, init=initial.copy())  # a model changes v in place
     process.bias = Var(shape=shape, init=np.broadcast_to(bias, shape).astype(np.int32))
-    process.period = Var(shape=(1,), init=period)
-    process.phase = Var(shape=(1,), init=phase)
+    process.reset_period = Var(shape=(1,), init=period)
+    process.reset_phase = Var(shape=(1,), init=phase)  # Lava's models have a phase of their own

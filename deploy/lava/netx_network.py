@@ -1,0 +1,135 @@
+"""The second way into Lava: the file itself, through lava-dl's own netx reader, as synapses and neurons.
+
+lava-dl builds a Conv or Dense process and a neuron process per layer, for one sample at a time. It knows no neuron with
+reset by subtraction, so its neuron lookup is extended while it reads. This is the network that a chip would get; it is
+much slower than deploy/lava/build.py, and both must give the same Trace.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import numpy as np
+from lava.magma.core.model.model import AbstractProcessModel
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.run_configs import RunConfig
+from lava.proc.conv.process import Conv
+from numpy.typing import NDArray
+
+from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
+from deploy.lava.models import PyExactConv
+from deploy.lava.processes import ImageSource, Integrator, SoftResetIF
+from deploy.lava.schedule import Recorder, Schedule, shared_array
+from deploy.trace import Trace
+from export.network import IntegerNetwork
+from export.netx import INTEGRATOR, SPIKING, read
+
+_IMAGE_BITS = 8
+
+
+def run(
+    path: str | os.PathLike[str],
+    images: NDArray[np.uint8],
+    steps: int,
+    *,
+    gap: int = 0,
+    backend: str = "cpu",
+    process_models: Mapping[type[AbstractProcess], type[AbstractProcessModel]] | None = None,
+    stock_convolution: bool = False,
+    stall_timeout: float = 600.0,
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[Trace]:
+    """Runs the network in a netx file, read by lava-dl, and yields a Trace for every few samples, in order.
+
+    Args:
+        path: the file; export.netx.read checks it first.
+        images: uint8 (N, C, H, W).
+        steps: T.
+        gap: idle steps between samples.
+        backend: "cpu" or "loihi2" (never run on a chip: recording and the image source are CPU processes).
+        process_models: models for some processes, such as a microcoded one for SoftResetIF.
+        stock_convolution: run Lava's own model of Conv, which computes in float32 and clips sums to 24 bits, instead
+            of deploy.lava.models.PyExactConv.
+        stall_timeout: seconds without a time step after which the run is given up.
+        on_progress: called with the number of samples done.
+
+    Raises:
+        NetxError: an invalid file.
+        ValueError: an invalid argument.
+        Loihi2UnavailableError: backend "loihi2", and something is missing.
+        LavaRunError: a process failed, was killed or stalled.
+    """
+    chosen = dict(process_models or {})
+    if backend == "cpu" and not stock_convolution:
+        chosen.setdefault(Conv, PyExactConv)
+    run_cfg = run_configuration(backend, chosen)
+    network = read(path)
+    check_arguments(network, images, steps, 1, gap)
+    return _run(os.fspath(path), network, images, steps, gap, run_cfg, stall_timeout, on_progress)
+
+
+def _run(
+    path: str,
+    network: IntegerNetwork,
+    images: NDArray[np.uint8],
+    steps: int,
+    gap: int,
+    run_cfg: RunConfig,
+    stall_timeout: float,
+    on_progress: Callable[[int], None] | None,
+) -> Iterator[Trace]:
+    if not len(images):
+        return
+    schedule, chunk = plan(network, steps=steps, gap=gap, batch=1, batches=len(images))
+    buffer = shared_array((chunk, 1, *network.input_shape), np.uint8)
+    recorders = make_recorders(network, schedule, 1)
+    convolution = network.layers[0].is_convolution
+    source = ImageSource(images=buffer, schedule=schedule, transpose=convolution, flatten=not convolution)
+    with _neurons_registered(recorders, schedule):
+        from lava.lib.dl.netx.hdf5 import Network
+
+        lava_network = Network(net_config=path, input_message_bits=_IMAGE_BITS)
+    try:
+        source.s_out.connect(lava_network.inp)
+        yield from stream(source, run_cfg, network, images, schedule, buffer, recorders, stall_timeout, on_progress)
+    finally:
+        lava_network.net_config.f.close()
+
+
+@contextmanager
+def _neurons_registered(recorders: list[Recorder], schedule: Schedule) -> Iterator[None]:
+    """Lets lava-dl's reader create SoftResetIF and Integrator neurons, and keeps it from changing dense weights.
+
+    The reader asks for the neurons of the layers in order, so the l-th request is that of layer l. Its choice of a
+    weight exponent fails for a matrix without positive weights; Lava's Dense is exact for every int8 matrix when it
+    gets 2·w with exponent −1.
+    """
+    from lava.lib.dl.netx import hdf5
+    from lava.lib.dl.netx.utils import SYNAPSE_SIGN_MODE, NetDict
+
+    remaining = iter(recorders)
+
+    def neuron_parameters(neuron: NetDict, **_: object) -> dict[str, object]:
+        recorder = next(remaining)
+        kind = neuron["type"]
+        parameters = {
+            "neuron_proc": {SPIKING: SoftResetIF, INTEGRATOR: Integrator}[kind],
+            "v0": neuron.f["v0"][()],
+            "period": schedule.period,
+            "phase": recorder.layer + 1,
+            "recorder": recorder,
+            "num_message_bits": 0 if kind == SPIKING else 24,
+        }
+        if kind == SPIKING:
+            parameters["threshold"] = neuron["vThMant"]
+        return parameters
+
+    def doubled(weight: NDArray[np.int64]) -> tuple[NDArray[np.int64], int, int, SYNAPSE_SIGN_MODE]:
+        return 2 * weight, 8, -1, SYNAPSE_SIGN_MODE.MIXED
+
+    with (
+        patch.object(hdf5.Network, "get_neuron_params", staticmethod(neuron_parameters)),
+        patch.object(hdf5, "optimize_weight_bits", doubled),
+    ):
+        yield
