@@ -290,9 +290,9 @@ def _require_info(path: Path, info: Mapping[str, str | int | float]) -> None:
         if not (1 <= len(key) <= 64 and key.isascii() and key.isprintable()):
             raise NetxError(f"{path}: info: key is {key[:80]!a}; allowed: 1 to 64 printable ASCII characters")
         valid = (
-            isinstance(value, str) and len(value) <= _MAX_TEXT and "\0" not in value
-            or isinstance(value, int) and -(2**63) <= value < 2**63
-            or isinstance(value, float) and math.isfinite(value)
+            (isinstance(value, str) and len(value) <= _MAX_TEXT and "\0" not in value)
+            or (isinstance(value, int) and -(2**63) <= value < 2**63)
+            or (isinstance(value, float) and math.isfinite(value))
         )  # fmt: skip
         if not valid:
             shown = str(value)[:80].encode("unicode_escape").decode()

@@ -1,0 +1,61 @@
+"""The three commands in a row on the images shipped with the project: ``python -m deploy.demo``."""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+PRETRAINED = Path("train/pretrained/vgg_small.pt")
+
+
+def commands(out: Path, samples: int) -> list[list[str]]:
+    """Command lines (without the interpreter) of fine-tuning, export and deployment."""
+    model, net, result = (shlex.quote(str(out / name)) for name in ("vgg_small.pt", "vgg_small.h5", "result.json"))
+    lines = [
+        f"train.cifar --init {PRETRAINED} --epochs 3 --batch 100 --learning-rate 0.002 --out {model}",
+        f"export.to_netx {model} {net} --T 4",
+        f"deploy.run_lava {net} --T 4 --samples {samples} --model {model} --json {result}",
+    ]
+    return [shlex.split(line) for line in lines]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__.replace("``", ""))
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder for the files (default: %(default)s)"
+    )
+    parser.add_argument("--samples", type=int, default=1000, help="test images in Lava (default: %(default)s)")
+    options = parser.parse_args(argv)
+    if not PRETRAINED.is_file():
+        print(f"deploy.demo: {PRETRAINED}: no such file; run it in the project's folder", file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    for command in commands(options.out, options.samples):
+        print("\n$ python -m " + shlex.join(command), flush=True)
+        status = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+        if status:
+            print(f"deploy.demo: python -m {command[0]} ended with status {status}", file=sys.stderr)
+            return status
+    result = json.loads((options.out / "result.json").read_text(encoding="utf-8"))
+    print(f"\nAccuracy on {result['samples']} test images, T = {result['T']}:")
+    rows = (
+        ("ANN (noise-free NQ)", result["accuracy_ann"]),
+        ("float SNN", result["accuracy_float_snn"]),
+        ("integer SNN", result["accuracy_integer"][-1]),
+        ("Lava", result["accuracy_lava"][-1]),
+    )
+    for name, value in rows:
+        print(f"  {name:<20} {value:6.2f} %")
+    mismatches = sum(result["mismatches"].values())
+    print(f"  Lava against the integer SNN: {mismatches} mismatching spikes and read-outs")
+    print(f"{time.monotonic() - began:.0f} s in all; the files are in {options.out}/")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
