@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED = 0, 1, 2, 3
+from deploy.errors import LavaRunError, Loihi2UnavailableError
+
+EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 _BACKENDS = ("cpu", "netx", "loihi2")
 
 
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tolerance",
         type=float,
-        help="accuracy, in points, that may be lost against the float SNN (default: 0.5, or two images if that is more)",
+        help="accuracy, in points, that may be lost against the float SNN (default: 0.5, or two images if more)",
     )
     parser.add_argument(
         "--backend",
@@ -167,17 +169,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return _run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, Loihi2UnavailableError) as error:
         print(f"deploy.run_lava: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except LavaRunError as error:
+        print(f"deploy.run_lava: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("\ndeploy.run_lava: interrupted", file=sys.stderr)
-        return 130
-    except RuntimeError as error:
-        from deploy.lava.build import Loihi2UnavailableError
-
-        print(f"deploy.run_lava: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT if isinstance(error, Loihi2UnavailableError) else EXIT_FAILED
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -116,16 +116,16 @@ def backend_traces(
 ) -> Iterator[Trace]:
     """Traces of ``images`` from the backend "cpu", "netx" or "loihi2"; Lava is imported only here."""
     _let_lava_choose_the_start_method()
-    if backend == "netx":
-        from deploy.lava import netx_network
+    if backend == "cpu":
+        from deploy.lava import build
 
-        return netx_network.run(path, images, steps)
-    from deploy.lava import build
+        return build.run(network, images, steps, batch=batch)
+    from deploy.lava import netx_network
 
-    return build.run(network, images, steps, batch=batch, backend=backend)
+    return netx_network.run(path, images, steps, backend="cpu" if backend == "netx" else backend)
 
 
 def _let_lava_choose_the_start_method() -> None:
-    """Importing Lava sets the start method to fork, and fails where something, such as a progress bar, set it before."""
+    """Importing Lava sets the start method to fork, and fails where something, such as a progress bar, did before."""
     if "lava" not in sys.modules and multiprocessing.get_start_method(allow_none=True) is not None:
         multiprocessing.set_start_method(None, force=True)

@@ -251,7 +251,7 @@ def test_damaged_compressed_weights(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere.net: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.net: no such file"):
         read(tmp_path / "nowhere.net")
 
 

@@ -9,6 +9,7 @@ from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg, RunConfig
 from lava.utils import loihi
 from numpy.typing import NDArray
 
+from deploy.errors import Loihi2UnavailableError
 from deploy.lava import models  # noqa: F401  registers the models, and imports PyTorch before anything is forked
 from deploy.lava.guard import GuardedRun
 from deploy.lava.processes import ImageSource, ReadoutLayer, SoftResetIF, SpikingLayer
@@ -18,10 +19,6 @@ from export.network import INPUT_MAX, IntegerNetwork
 
 _CHUNK_BYTES = 2**26
 BACKENDS = ("cpu", "loihi2")
-
-
-class Loihi2UnavailableError(RuntimeError):
-    """What is missing to run on a Loihi 2 chip, in one line."""
 
 
 def run_configuration(

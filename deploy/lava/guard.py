@@ -24,13 +24,11 @@ from lava.magma.core.run_configs import RunConfig
 from lava.magma.runtime.mgmt_token_enums import MGMT_RESPONSE, enum_equal
 from lava.magma.runtime.runtime import Runtime
 
+from deploy.errors import LavaRunError
+
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.02
 _TRACEBACK_SECONDS = 5.0  # how long to wait for the traceback behind a reported error
-
-
-class LavaRunError(RuntimeError):
-    """A Lava process failed, was killed or made no progress; the message has its name, and its traceback if any."""
 
 
 class GuardedRun:

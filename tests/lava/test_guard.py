@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.errors import LavaRunError
 from deploy.lava import build
-from deploy.lava.guard import LavaRunError
 from deploy.lava.models import PyReadoutLayer, PySpikingLayer
 from export.network import IntegerNetwork
 from tests.strategies import images_for, random_layer

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deploy.errors import Loihi2UnavailableError
 from deploy.integer import IntegerEngine
 from deploy.lava import build
 from deploy.lava.schedule import Schedule
@@ -90,11 +91,11 @@ def test_bad_arguments(network: IntegerNetwork, arguments: dict, message: str) -
 
 
 def test_loihi2_says_what_is_missing(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(build.Loihi2UnavailableError, match="extension of Lava is not installed; join") as caught:
+    with pytest.raises(Loihi2UnavailableError, match="extension of Lava is not installed; join") as caught:
         build.run(network, images_for(network, 1), 1, backend="loihi2")
     assert "\n" not in str(caught.value)
     monkeypatch.setattr("lava.utils.loihi.is_installed", lambda: True)
-    with pytest.raises(build.Loihi2UnavailableError, match="microcoded NcProcessModel for SoftResetIF"):
+    with pytest.raises(Loihi2UnavailableError, match="microcoded NcProcessModel for SoftResetIF"):
         build.run(network, images_for(network, 1), 1, backend="loihi2")
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.errors import Loihi2UnavailableError
 from deploy.integer import IntegerEngine
 from deploy.lava import netx_network
-from deploy.lava.build import Loihi2UnavailableError
 from deploy.trace import concatenate, first_difference
 from export.network import IntegerNetwork, Layer
 from export.netx import NetxError, write
