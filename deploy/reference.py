@@ -18,19 +18,21 @@ class Reference:
         snn, ann: of the float SNN after T steps and of the noise-free ANN.
         integer: of the integer SNN on the same images; None where they are the deployed images.
         images: which images: "the same images" or "the calibration images at export".
+        steps: T of the SNNs.
     """
 
     snn: float
     ann: float
     integer: float | None
     images: str
+    steps: int
 
     def drop(self, deployed: float) -> float:
         """Points lost from the float SNN to the integers, on one and the same set of images."""
         return self.snn - (deployed if self.integer is None else self.integer)
 
-    def describe(self, steps: int) -> str:
-        return f"on {self.images}: ANN {self.ann:.2f} %, float SNN T={steps} {self.snn:.2f} %" + (
+    def describe(self) -> str:
+        return f"on {self.images}: ANN {self.ann:.2f} %, float SNN T={self.steps} {self.snn:.2f} %" + (
             "" if self.integer is None else f", integer SNN {self.integer:.2f} %"
         )
 
@@ -46,12 +48,12 @@ def float_accuracy(network: IntegerNetwork, model: Path | None, data: ImageSet, 
         try:
             keys = ("float_snn", "ann", "integer_snn")
             snn, ann, integer = (float(network.info[f"calibration_{key}_accuracy"]) for key in keys)
-            exported_steps = network.info["T"]
+            exported_steps = int(network.info["T"])
         except KeyError as missing:
             raise ValueError(f"info: {missing} is not in the file; give the exported model with --model") from None
-        return Reference(snn, ann, integer, f"the calibration images at export (T={exported_steps})")
+        return Reference(snn, ann, integer, "the calibration images at export", exported_steps)
     float_network, _ = load_model(model)
     if hashlib.sha256(model.read_bytes()).hexdigest() != network.info.get("source_sha256"):
         raise ValueError(f"{model}: not the model that the network was exported from; allowed: that file")
     result = evaluate(float_network, data, steps)
-    return Reference(result.snn[-1], result.ann, None, "the same images")
+    return Reference(result.snn[-1], result.ann, None, "the same images", steps)

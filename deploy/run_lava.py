@@ -126,7 +126,7 @@ def _run(options: argparse.Namespace) -> int:
     for name, values in (("Lava", verdict.deployed), ("integer reference", verdict.reference)):
         print(f"  {name:<22}" + "".join(f"{value:>8.2f}%" for value in values))
     drop = floating.drop(verdict.deployed[-1])
-    print(f"{floating.describe(steps)}; lost {drop:+.2f} points (tolerance {options.tolerance:.2f})")
+    print(f"{floating.describe()}; lost {drop:+.2f} points (tolerance {options.tolerance:.2f})")
     print(f"Lava: {verdict.seconds:.1f} s with its start, {len(data) / verdict.seconds:.1f} images/s")
     good = verdict.exact and drop <= options.tolerance
     if not verdict.exact:

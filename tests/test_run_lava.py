@@ -1,0 +1,226 @@
+"""deploy.run_lava: what it prints, writes and returns, from real files through real Lava."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import deploy.verify
+from deploy import run_lava
+from deploy.trace import Trace
+from export import netx
+from export.network import IntegerNetwork, Layer
+from export.to_netx import main as export_main
+
+INFO = {"T": 2, "calibration_ann_accuracy": 12.0, "calibration_float_snn_accuracy": 10.0}
+
+
+def small_network(info: dict[str, str | int | float]) -> IntegerNetwork:
+    """A strided convolution and a read-out for the images of the sample."""
+    random = np.random.default_rng(0)
+    convolution = Layer(
+        name="first",
+        weight=random.integers(-20, 21, (4, 3, 4, 4)).astype(np.int8),
+        bias=np.zeros(4, np.int32),
+        threshold=np.array([3000, 4000, 5000, 6000], np.int32),
+        v0=np.array([1500, 2000, 2500, 3000], np.int32),
+        stride=(4, 4),
+    )
+    readout = Layer(
+        name="readout",
+        weight=random.integers(-127, 128, (10, 4 * 8 * 8)).astype(np.int8),
+        bias=np.arange(10, dtype=np.int32),
+        threshold=None,
+        v0=np.zeros(10, np.int32),
+    )
+    return IntegerNetwork((3, 32, 32), (convolution, readout), info)
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "net.h5"
+    netx.write(small_network({**INFO, "calibration_integer_snn_accuracy": 9.9}), path)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["cpu", "netx"])
+def test_exact_run_reports_and_returns_0(net: Path, backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = net.with_name("result.json")
+    options = ["--T", "3", "--samples", "5", "--batch", "2", "--backend", backend, "--json", str(result)]
+    assert run_lava.main([str(net), *options]) == 0
+    assert "EXACT: every spike and every read-out of 5 images equals the reference" in capsys.readouterr().out
+    content = json.loads(result.read_text())
+    assert content["exact"] and content["mismatches"] == {"first": 0, "readout": 0}
+    assert content["accuracy_lava"] == content["accuracy_integer"] and len(content["accuracy_lava"]) == 3
+    assert 0.01 < content["spikes_per_neuron_and_step"]["first"] < 0.99, "a silent or saturated layer compares nothing"
+    assert content["points_lost"] == pytest.approx(0.1)
+
+
+def test_first_mismatch_is_named(
+    net: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = deploy.verify.backend_traces
+
+    def with_one_flipped_spike(*arguments: object) -> Iterator[Trace]:
+        for trace in real(*arguments):  # type: ignore[arg-type]
+            spikes = trace.spikes[0].copy()
+            spikes[3, 1, 10] ^= 0b00100000  # neuron 82 = (1, 2, 2), step 2
+            yield replace(trace, spikes=(spikes,))
+
+    monkeypatch.setattr(deploy.verify, "backend_traces", with_one_flipped_spike)
+    assert run_lava.main([str(net), "--samples", "5"]) == 1
+    printed = capsys.readouterr().out
+    assert "NOT EXACT: 1 mismatches; the first: sample 3, layer first, step 2, neuron (1, 2, 2)" in printed
+
+
+def test_accuracy_lost_beyond_the_tolerance_returns_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.h5"
+    netx.write(small_network({**INFO, "calibration_integer_snn_accuracy": 7.0}), path)
+    assert run_lava.main([str(path), "--samples", "3", "--tolerance", "2.9"]) == 1
+    assert "EXACT, but 3.00 points below the float SNN; allowed: 2.90" in capsys.readouterr().out
+    assert run_lava.main([str(path), "--samples", "3", "--tolerance", "3.1"]) == 0
+
+
+def truncated(net: Path) -> None:
+    net.write_bytes(net.read_bytes()[: net.stat().st_size // 2])
+
+
+def edited(key: str, value: np.ndarray) -> Callable[[Path], None]:
+    """Replaces a dataset of the file."""
+
+    def edit(net: Path) -> None:
+        with h5py.File(net, "r+") as file:
+            del file[key]
+            file[key] = value
+
+    return edit
+
+
+def swapped(net: Path) -> None:
+    with h5py.File(net, "r+") as file:
+        file.move("layer/1", "layer/x")
+        file.move("layer/3", "layer/1")
+        file.move("layer/x", "layer/3")
+
+
+def not_finite(net: Path) -> None:
+    with h5py.File(net, "r+") as file:
+        file["info"].attrs["calibration_ann_accuracy"] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (Path.unlink, "no such file"),
+        (truncated, "not a readable HDF5 file"),
+        (swapped, "layer"),
+        (edited("layer/1/weight", np.ones((4, 3, 4, 4), np.float32)), "weight"),
+        (edited("layer/1/neuron/vThMant", np.array([3000, 0, 5000, 6000], np.int32)), "0"),
+        (not_finite, "calibration_ann_accuracy"),
+    ],
+    ids=["missing", "truncated", "layer order", "float weights", "threshold 0", "NaN"],
+)
+def test_bad_file_gives_one_line_and_2(
+    net: Path, spoil: Callable[[Path], None], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(net)
+    assert_refused(run_lava.main, [str(net), "--samples", "3"], [str(net), named], capsys)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("--T", "0", "--T is 0; allowed: 1..4096"),
+        ("--samples", "0", "--samples is 0"),
+        ("--samples", "1001", "samples is 1001; allowed: 1..1000"),
+        ("--batch", "0", "--batch is 0"),
+        ("--tolerance", "-1", "--tolerance is -1.0"),
+        ("--data", "no/such/folder", "no/such/folder does not exist"),
+        ("--json", "no/such/folder/x.json", "no such folder"),
+        ("--backend", "loihi2", "Loihi extension of Lava is not installed"),
+        ("--model", "no/such/model.pt", "no/such/model.pt: no such file"),
+    ],
+)
+def test_bad_option_gives_one_line_and_2(
+    net: Path, option: str, value: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_refused(run_lava.main, [str(net), option, value], [named], capsys)
+
+
+def test_images_of_another_size_are_refused(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "abcdefghij":
+        folder = net.parent / "images" / "test" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (16, 20)).save(folder / "1.png")
+    named = ["images are (3, 20, 16); allowed: (3, 32, 32)"]
+    assert_refused(run_lava.main, [str(net), "--data", str(net.parent / "images")], named, capsys)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("bomb-went-off",)
+
+
+def test_pickle_bomb_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": "nq-lava model", "state": Bomb()}, "model.pt")
+    assert_refused(export_main, ["model.pt", "net.h5"], ["model.pt: not a model file"], capsys)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
+
+
+def assert_refused(
+    main: Callable[[list[str]], int], arguments: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1, printed.err
+    for text in named:
+        assert text in printed.err
+
+
+def alive(group: int) -> list[str]:
+    """Processes of a process group, zombies left out: /proc/PID/stat has state, parent and group behind the name."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, process_group = path.read_text().rsplit(")", 1)[1].split()[:3]
+            if state != "Z" and int(process_group) == group:
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.parametrize("after", [2.5, 4.0], ids=["starting", "running"])
+def test_interrupt_ends_everything(net: Path, after: float) -> None:
+    before = set(os.listdir("/dev/shm"))
+    command = [sys.executable, "-m", "deploy.run_lava", str(net), "--T", "4096", "--samples", "1000", "--batch", "1"]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(after)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=15)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == "deploy.run_lava: interrupted"
+    deadline = time.monotonic() + 5
+    while alive(process.pid) or not set(os.listdir("/dev/shm")) <= before:
+        assert time.monotonic() < deadline, "processes or shared memory are left"
+        time.sleep(0.1)
+
+
+def test_help_is_fast() -> None:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "deploy.run_lava", "--help"], check=True, capture_output=True)
+    assert time.monotonic() - began < 2, "Lava or PyTorch is imported before the options are read"
