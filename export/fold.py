@@ -72,12 +72,14 @@ def fold(network: Network) -> FoldedNetwork:
             current, shape = _linear(module, name, amplitude, pool, shape)
             pool = 1
         elif isinstance(module, nn.BatchNorm2d):
-            _require(current is not None, name, "follows no convolution", "directly behind Conv2d")
-            current = _batch_norm(current, module)  # type: ignore[arg-type]
+            if current is None:
+                raise ExportError(f"{name}: follows no convolution; allowed: directly behind Conv2d")
+            current = _batch_norm(current, module)
         elif isinstance(module, NQ):
-            _require(current is not None, name, "follows no linear layer", "behind Conv2d, BatchNorm2d or Linear")
+            if current is None:
+                raise ExportError(f"{name}: follows no linear layer; allowed: behind Conv2d, BatchNorm2d or Linear")
             amplitude = float(module.threshold.detach())
-            layers.append(replace(current, threshold=amplitude))  # type: ignore[type-var]
+            layers.append(replace(current, threshold=amplitude))
             current = None
         elif isinstance(module, nn.AvgPool2d):
             _require(current is None and bool(layers), name, "is not behind NQ", "pooling of spikes, behind NQ")
@@ -174,7 +176,7 @@ def _batch_norm(layer: FoldedLayer, module: nn.BatchNorm2d) -> FoldedLayer:
     """w ← w · γ/√(σ² + ε), b ← β + (b − μ) · γ/√(σ² + ε)."""
     _require(module.running_var is not None, layer.name, "has batch norm without running statistics", "with them")
     gain = 1 / np.sqrt(_array(module.running_var) + module.eps)  # type: ignore[arg-type]
-    shift = np.zeros_like(gain)
+    shift = np.zeros(len(gain))
     if module.affine:
         gain, shift = gain * _array(module.weight), _array(module.bias)
     weight = layer.weight * gain.reshape(-1, *[1] * (layer.weight.ndim - 1))

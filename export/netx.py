@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import h5py
 import numpy as np
@@ -71,17 +72,19 @@ def _write_layers(groups: h5py.Group, network: IntegerNetwork) -> None:
             _put(group, key, np.asarray(value))
         return group
 
-    add("input", shape=np.int64(network.input_shape))
+    add("input", shape=np.array(network.input_shape, np.int64))
     shape: tuple[int, ...] = network.input_shape
     for layer, output_shape in zip(network.layers, network.shapes, strict=True):
         bias = layer.bias.T  # (W, H, O) for a bias per neuron, the axis order of lava-dl's neurons
         if layer.is_convolution:
-            geometry = {key: np.int64(getattr(layer, key)) for key in ("stride", "padding", "dilation", "groups")}
-            group = add("conv", shape=np.int64(output_shape), weight=layer.weight, bias=bias, **geometry)
+            geometry = {
+                key: np.array(getattr(layer, key), np.int64) for key in ("stride", "padding", "dilation", "groups")
+            }
+            group = add("conv", shape=np.array(output_shape, np.int64), weight=layer.weight, bias=bias, **geometry)
         else:
             if len(shape) == 3:
                 add("flatten")
-            group = add("dense", shape=np.int64(output_shape), weight=layer.weight, bias=bias)
+            group = add("dense", shape=np.array(output_shape, np.int64), weight=layer.weight, bias=bias)
         group.attrs["name"] = np.bytes_(layer.name)
         neuron = group.create_group("neuron")
         _put(neuron, "type", np.bytes_(SPIKING if layer.threshold is not None else INTEGRATOR))
@@ -130,15 +133,15 @@ class _Reader:
 
     def network(self, file: h5py.File) -> IntegerNetwork:
         # The version decides what else is allowed, so it comes first.
-        for key, kind, expected in (("format", bytes, FORMAT.encode()), ("version", np.integer, VERSION)):
+        for key, expected_type, expected in (("format", bytes, FORMAT.encode()), ("version", np.integer, VERSION)):
             value = file.attrs.get(key)
-            if not isinstance(value, kind) or value != expected:
+            if not isinstance(value, expected_type) or value != expected:
                 allowed = expected.decode() if isinstance(expected, bytes) else expected
                 self.fail("file", f"attribute {key}", "missing" if value is None else value, str(allowed))
         self.keys("file", set(file.attrs), {"format", "version"}, "attributes")
         self.keys("file", set(file), {"layer", "info"}, "keys")
-        for key in ("layer", "info"):
-            self.group("file", file, key)
+        for name in ("layer", "info"):
+            self.group("file", file, name)
         self.keys("info", set(file["info"]), set(), "keys")
         info = {key: self.info_value(key, value) for key, value in file["info"].attrs.items()}
         _require_info(self.path, info)
@@ -249,7 +252,7 @@ class _Reader:
             ):
                 return dataset[()].astype(dtype)
         allowed = " or ".join(f"({shape})" for shape in shapes)
-        return self.fail(where, key, f"of shape {dataset.shape}", f"{allowed}, every size at least 1")  # type: ignore[func-returns-value]
+        self.fail(where, key, f"of shape {dataset.shape}", f"{allowed}, every size at least 1")
 
     def pairs(self, where: str, group: h5py.Group, key: str, length: int) -> tuple[int, ...]:
         values = tuple(int(n) for n in self.array(where, group, key, np.int64, str(length)))

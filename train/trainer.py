@@ -171,7 +171,7 @@ def train(
     network = MODELS[recipe.model](len(data.classes), levels=recipe.levels, threshold=recipe.threshold)
     if start is not None:
         network.load_state_dict(start)
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kernels = choose_kernels(recipe.epochs * (len(rest) // recipe.batch), device)
     for layer in network.activations:
         layer.kernels = kernels

@@ -117,7 +117,8 @@ def _run(
     buffer = shared_array((chunk, batch, *network.input_shape), np.uint8)
     recorders = make_recorders(network, schedule, batch)
     source = ImageSource(images=buffer, schedule=schedule)
-    port, shape = source.s_out, network.input_shape
+    port = source.s_out
+    shape: tuple[int, ...] = network.input_shape
     for index, (layer, recorder) in enumerate(zip(network.layers, recorders, strict=True)):
         process = (ReadoutLayer if layer.is_readout else SpikingLayer)(
             layer=layer,

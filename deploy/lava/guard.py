@@ -70,6 +70,8 @@ class GuardedRun:
     def run(self, steps: int) -> None:
         """Advances by ``steps`` time steps; LavaRunError where that fails."""
         runtime = self._runtime
+        if runtime is None:
+            raise RuntimeError("the run is not entered; use it in a with statement")
         runtime.start(RunSteps(steps, blocking=False))
         last, since = self._progress(), time.monotonic()
         while not all(port.probe() for port in runtime.service_to_runtime):
@@ -116,7 +118,7 @@ class _Runtime(Runtime):
                     self.check_children()
             if error is not None:
                 raise LavaRunError(f"a process failed to start\n{getattr(error, 'trace', error)}")
-        self.exception_q = []  # Lava would wait for the same answers without a timeout
+        self.exception_q: list = []  # Lava would wait for the same answers without a timeout
 
     def check_children(self) -> None:
         """LavaRunError if a child has failed or ended."""
@@ -131,9 +133,11 @@ class _Runtime(Runtime):
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 raise LavaRunError(f"process {name} {how}")
         # One failure makes Lava end the other children, perhaps before the failed one has sent its traceback.
-        if 0 in codes.values() and self._ending_since is None:
+        if 0 not in codes.values():
+            return
+        if self._ending_since is None:
             self._ending_since = time.monotonic()
-        elif 0 in codes.values() and time.monotonic() - self._ending_since > _TRACEBACK_SECONDS:
+        elif time.monotonic() - self._ending_since > _TRACEBACK_SECONDS:
             ended = ", ".join(name for name, code in codes.items() if code == 0)
             raise LavaRunError(f"processes ended without an error: {ended}")
 
