@@ -127,7 +127,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def fail(self, where: str, key: str, value: object, allowed: str) -> None:
+    def fail(self, where: str, key: str, value: object, allowed: str) -> NoReturn:
         value = " ".join(str(value).split())
         raise NetxError(f"{self.path}: {where}: {key} is {value}; allowed: {allowed}")
 
