@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.errors import LavaRunError, Loihi2UnavailableError
+from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
 
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 _BACKENDS = ("cpu", "netx", "loihi2")
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return _run(options)
-    except (ValueError, OSError, Loihi2UnavailableError) as error:
+    except (ValueError, OSError, LavaMissingError, Loihi2UnavailableError) as error:
         print(f"deploy.run_lava: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except LavaRunError as error:

@@ -1,5 +1,6 @@
 """Run a network on a backend and hold every spike and read-out against the integer engine."""
 
+import importlib.util
 import multiprocessing
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.errors import LavaMissingError
 from deploy.integer import IntegerEngine
 from deploy.trace import Mismatch, Trace, count_differences, first_difference
 from export.network import IntegerNetwork
@@ -115,6 +117,10 @@ def backend_traces(
     backend: str, path: Path, network: IntegerNetwork, images: NDArray[np.uint8], steps: int, batch: int
 ) -> Iterator[Trace]:
     """Traces of ``images`` from the backend "cpu", "netx" or "loihi2"; Lava is imported only here."""
+    if importlib.util.find_spec("lava") is None:
+        raise LavaMissingError(
+            "Lava is not installed; it needs Python 3.10: pip install -e '.[lava]' -c constraints.txt"
+        )
     _let_lava_choose_the_start_method()
     if backend == "cpu":
         from deploy.lava import build

@@ -38,8 +38,6 @@ def simulate(
         if observe is not None:
             observe(index, x.mean(0))
         x = x.flatten(0, 1)
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
         constant = False
         index += 1
     scores = x.float().expand(steps, *x.shape) if constant else x.float().view(steps, batch, -1)
@@ -49,11 +47,14 @@ def simulate(
 
 def _integrate_and_fire(current: Tensor, threshold: Tensor) -> Tensor:
     """v(0) = θ/2; v ← v + z(t); spike iff v ≥ θ; v ← v − θ on a spike. Returns θ·spikes, (T, B, ...) like current."""
-    membrane = (threshold / 2).expand(current.shape[1:]).clone(memory_format=torch.preserve_format)
-    output = torch.empty(current.shape, dtype=current.dtype, device=current.device)
-    for step, z in enumerate(current):
-        membrane = membrane + z
-        fired = (membrane >= threshold).to(current.dtype) * threshold
-        membrane = membrane - fired
-        output[step] = fired
+    steps, batch, *shape = current.shape
+    layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
+    flat = torch.empty((steps * batch, *shape), dtype=current.dtype, device=current.device, memory_format=layout)
+    output = flat.unflatten(0, (steps, batch))
+    membrane = (threshold / 2).expand_as(current[0]).clone(memory_format=layout)
+    for fired, z in zip(output, current, strict=True):
+        membrane += z
+        torch.ge(membrane, threshold, out=fired)
+        fired *= threshold
+        membrane -= fired
     return output
