@@ -87,7 +87,7 @@ def load(sources: Sequence[str], split: Split) -> ImageSet:
     paths = [SAMPLE] if list(sources) == ["sample"] else [p for s in sources for p in _archives(Path(s))]
     cached = _cache_file(paths, split)
     try:
-        with np.load(cached, allow_pickle=False) as arrays:
+        with cached.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels, classes = arrays["images"], arrays["labels"], arrays["classes"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         images, labels, classes = _decode(paths, split)
