@@ -5,6 +5,7 @@ import io
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def _files(path: Path, split: Split) -> Iterator[tuple[str, bytes]]:
                     if entry.file_size > MAX_FILE_BYTES:
                         raise DataError(f"data: {path}: {name} is larger than {MAX_FILE_BYTES} bytes")
                     yield entry.filename, archive.read(entry)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError) as error:  # RuntimeError: encrypted or unsupported
         raise DataError(f"data: {path} is not readable ({error})") from None
 
 
