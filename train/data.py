@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from platformdirs import user_cache_path
 from torch import Tensor
 
@@ -177,7 +177,9 @@ def _image(file: tuple[str, bytes]) -> tuple[str, str, NDArray[np.uint8]]:
             if max(image.size) > MAX_SIDE:
                 raise DataError(f"data: {member} is {image.size}; allowed: sides up to {MAX_SIDE}")
             pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError, struct.error, ... on damaged images
         raise DataError(f"data: {member} is not a readable image ({error})") from None
     _, name, file_name = PurePosixPath(member).parts
     return name, file_name, pixels
