@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from train.models import MODELS, Network
+from train.models import MAX_LEVELS, MODELS, Network
 
 FORMAT = "nq-lava model"
 VERSION = 1
@@ -79,8 +79,8 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
     architecture, levels, classes = content.get("architecture"), content.get("levels"), content.get("classes")
     if not isinstance(architecture, str) or architecture not in MODELS:
         raise CheckpointError(f"{path}: architecture is {_short(architecture)}; allowed: {', '.join(MODELS)}")
-    if type(levels) is not int or not 1 <= levels <= 1024:
-        raise CheckpointError(f"{path}: levels is {_short(levels)}; allowed: 1..1024")
+    if type(levels) is not int or not 1 <= levels <= MAX_LEVELS:
+        raise CheckpointError(f"{path}: levels is {_short(levels)}; allowed: 1..{MAX_LEVELS}")
     names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not names or not 1 <= len(classes) <= 100_000:
         raise CheckpointError(f"{path}: classes is not a list of 1 to 100000 names")

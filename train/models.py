@@ -9,6 +9,7 @@ from train.activation import NQ
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+MAX_LEVELS = 1024  # L of NQ that model files may hold
 
 
 class Normalize(nn.Module):

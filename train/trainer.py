@@ -18,7 +18,7 @@ from train import checkpoint
 from train.activation import Kernels, NoisePool, compiled_kernels
 from train.calibrate import Evaluation, evaluate, set_noise
 from train.data import ImageSet, augment
-from train.models import MODELS, Network
+from train.models import MAX_LEVELS, MODELS, Network
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,17 @@ class Recipe:
     validation: int = 2000
     seed: int = 0
     bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        for key, high in (("levels", MAX_LEVELS), ("momentum", 1), ("label_smoothing", 1), ("seed", 2**40)):
+            low = 1 if key == "levels" else 0
+            if not low <= getattr(self, key) <= high:
+                raise ValueError(f"{key} is {getattr(self, key)}; allowed: {low}..{high}")
+        for key in ("learning_rate", "weight_decay", "cutout", "noise_factor"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ValueError(f"{key} is {getattr(self, key)}; allowed: numbers of at least 0")
+        if not 0 < self.threshold < math.inf:
+            raise ValueError(f"threshold is {self.threshold}; allowed: positive numbers")
 
     def rate(self, progress: float) -> float:
         """Learning rate at ``progress`` in 0 .. 1 of the training."""
