@@ -17,7 +17,7 @@ from tqdm import tqdm
 from train import checkpoint
 from train.activation import Kernels, NoisePool, compiled_kernels
 from train.calibrate import Evaluation, evaluate, set_noise
-from train.data import ImageSet, augment
+from train.data import DataError, ImageSet, augment
 from train.models import MAX_LEVELS, MODELS, Network
 
 
@@ -173,13 +173,17 @@ def train(
 
     Raises:
         CheckpointError: with ``resume``, where the checkpoint is missing or made with another recipe.
-        DataError: where the training set is smaller than the held-out part plus one batch.
+        DataError: where the images are of another size than the model's, or not more than those held out.
+        ValueError: where less than one batch is left to train on.
     """
     rest, held_out = (part.to(device) for part in data.split(recipe.validation, recipe.seed))
     if len(rest) < recipe.batch:
         raise ValueError(f"batch is {recipe.batch}; allowed: up to the {len(rest)} training images")
     torch.manual_seed(recipe.seed)
     network = MODELS[recipe.model](len(data.classes), levels=recipe.levels, threshold=recipe.threshold)
+    shape = (data.images.shape[3], *data.images.shape[1:3])
+    if shape != network.input_shape:
+        raise DataError(f"data: images are {shape}; allowed: {network.input_shape} for {recipe.model}")
     if start is not None:
         network.load_state_dict(start)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
