@@ -197,12 +197,22 @@ def train(
     best: dict[str, Any] = {"snn": -1.0, "epoch": -1, "state": {}}
     if resume:
         content = checkpoint.load(path)
+        if not {"recipe", "state", "optimizer", "history", "best"} <= content.keys():
+            raise checkpoint.CheckpointError(
+                f"{path}: not a checkpoint; allowed: a file written while train.cifar runs"
+            )
         if content["recipe"] != asdict(recipe):
             changed = [key for key, value in asdict(recipe).items() if content["recipe"].get(key) != value]
             raise checkpoint.CheckpointError(
                 f"{path}: made with another {', '.join(changed)}; allowed: the same recipe"
             )
-        network.load_state_dict(content["state"])
+        try:
+            network.load_state_dict(content["state"])
+        except RuntimeError:
+            raise checkpoint.CheckpointError(
+                f"{path}: state does not fit {recipe.model} with {len(data.classes)} classes; "
+                "allowed: the same data and model"
+            ) from None
         optimizer.load_state_dict(content["optimizer"])
         history, best = content["history"], content["best"]
     elif start is not None:
