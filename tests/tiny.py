@@ -55,8 +55,9 @@ def randomise(network: Network, seed: int) -> None:
                 if module.bias is not None:
                     module.bias.copy_(uniform(-0.3, 0.5, module.bias))
             elif isinstance(module, nn.BatchNorm2d):
-                module.weight.copy_(uniform(0.5, 1.5, module.weight))
-                module.bias.copy_(uniform(-0.2, 0.5, module.bias))
+                if module.affine:
+                    module.weight.copy_(uniform(0.5, 1.5, module.weight))
+                    module.bias.copy_(uniform(-0.2, 0.5, module.bias))
                 module.running_mean.copy_(uniform(-0.5, 0.5, module.running_mean))
                 module.running_var.copy_(uniform(0.5, 2, module.running_var))
             elif isinstance(module, NQ):
