@@ -74,7 +74,7 @@ def fold(network: Network) -> FoldedNetwork:
         elif isinstance(module, nn.BatchNorm2d):
             if current is None:
                 raise ExportError(f"{name}: follows no convolution; allowed: directly behind Conv2d")
-            current = _batch_norm(current, module)
+            current = _batch_norm(current, module, name)
         elif isinstance(module, NQ):
             if current is None:
                 raise ExportError(f"{name}: follows no linear layer; allowed: behind Conv2d, BatchNorm2d or Linear")
@@ -105,13 +105,20 @@ def fold(network: Network) -> FoldedNetwork:
                 raise ExportError(f"{layer.name}: {key} is not finite; allowed: finite numbers")
         if layer.threshold is not None and not (np.isfinite(layer.threshold) and layer.threshold > 0):
             raise ExportError(f"{layer.name}: threshold is {layer.threshold}; allowed: positive numbers")
-    normalize = modules[0]
-    return FoldedNetwork(tuple(layers), _array(normalize.mean).ravel(), _array(normalize.std).ravel())
+    return FoldedNetwork(tuple(layers), *_normalization(modules[0]))
 
 
 def _require(condition: bool, name: str, found: str, allowed: str) -> None:
     if not condition:
         raise ExportError(f"{name}: {found}; allowed: {allowed}")
+
+
+def _normalization(module: Normalize) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    mean, std = _array(module.mean).ravel(), _array(module.std).ravel()
+    _require(bool(np.isfinite(mean).all()), "layers.0 Normalize", "mean is not finite", "finite numbers")
+    for value in std:
+        _require(bool(0 < value < np.inf), "layers.0 Normalize", f"std is {value}", "positive numbers")
+    return mean, std
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:
@@ -172,10 +179,13 @@ def _linear(
     return layer, (len(weight), *size)
 
 
-def _batch_norm(layer: FoldedLayer, module: nn.BatchNorm2d) -> FoldedLayer:
+def _batch_norm(layer: FoldedLayer, module: nn.BatchNorm2d, name: str) -> FoldedLayer:
     """w ← w · γ/√(σ² + ε), b ← β + (b − μ) · γ/√(σ² + ε)."""
     _require(module.running_var is not None, layer.name, "has batch norm without running statistics", "with them")
-    gain = 1 / np.sqrt(_array(module.running_var) + module.eps)  # type: ignore[arg-type]
+    variance = _array(module.running_var)  # type: ignore[arg-type]
+    worst = variance.min()
+    _require(bool(worst >= 0), name, f"variance is {worst}", "numbers of at least 0")
+    gain = 1 / np.sqrt(variance + module.eps)
     shift = np.zeros(len(gain))
     if module.affine:
         gain, shift = gain * _array(module.weight), _array(module.bias)

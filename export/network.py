@@ -63,7 +63,7 @@ class Layer:
         if (self.weight < -127).any():
             self._fail("weight", -128, "-127..127")
         outputs = self.weight.shape[0]
-        if self.bias.ndim not in (1, 3) or self.bias.shape[0] != outputs:
+        if self.bias.ndim not in (1, 3) or self.bias.shape[0] != outputs or 0 in self.bias.shape:
             self._fail("bias", f"shape {self.bias.shape}", f"({outputs},) or ({outputs}, H, W)")
         for key in ("threshold", "v0"):
             value = getattr(self, key)

@@ -154,6 +154,10 @@ def _run(options: argparse.Namespace) -> None:
     calibration = load(options.data, "train").sample(options.calibration, options.seed)
     if len(content["classes"]) != len(calibration.classes):
         raise ValueError(f"data: {len(calibration.classes)} classes; allowed: {len(content['classes'])} as the model")
+    if list(calibration.classes) != content["classes"]:
+        raise ValueError(
+            f"data: classes are {', '.join(calibration.classes)}; allowed: {', '.join(content['classes'])} as the model"
+        )
     shape = (calibration.images.shape[3], *calibration.images.shape[1:3])
     if shape != model.input_shape:
         raise ValueError(f"data: images are {shape}; allowed: {model.input_shape} as the model")

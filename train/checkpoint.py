@@ -3,13 +3,12 @@
 import os
 import pickle
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from train.models import MODELS, Network
+from train.models import MAX_LEVELS, MODELS, Network
 
 FORMAT = "nq-lava model"
 VERSION = 1
@@ -41,16 +40,22 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # on arbitrary bytes the unpickler raises IndexError, TypeError, struct.error, ...
         reason = (
             "it asks to run code, or it is damaged" if isinstance(error, pickle.UnpicklingError) else "it is damaged"
         )
         raise CheckpointError(f"{path}: not a model file ({reason}); allowed: a file written by train.cifar") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a model file; allowed: a file written by train.cifar")
-    if content.get("version") != VERSION:
-        raise CheckpointError(f"{path}: version is {content.get('version')!r}; allowed: {VERSION}")
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        raise CheckpointError(f"{path}: version is {_short(version)}; allowed: {VERSION}")
     return content
+
+
+def _short(value: object) -> str:
+    """A scalar as it is, of anything else the type: one line in either case."""
+    return repr(value) if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
 def model_content(
@@ -72,11 +77,12 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
     """The network in a model file, in evaluation mode, and the file's content."""
     content = load(path)
     architecture, levels, classes = content.get("architecture"), content.get("levels"), content.get("classes")
-    if architecture not in MODELS:
-        raise CheckpointError(f"{path}: architecture is {architecture!r}; allowed: {', '.join(MODELS)}")
-    if type(levels) is not int or not 1 <= levels <= 1024:
-        raise CheckpointError(f"{path}: levels is {levels!r}; allowed: 1..1024")
-    if not isinstance(classes, list) or not 1 <= len(classes) <= 100_000:
+    if not isinstance(architecture, str) or architecture not in MODELS:
+        raise CheckpointError(f"{path}: architecture is {_short(architecture)}; allowed: {', '.join(MODELS)}")
+    if type(levels) is not int or not 1 <= levels <= MAX_LEVELS:
+        raise CheckpointError(f"{path}: levels is {_short(levels)}; allowed: 1..{MAX_LEVELS}")
+    names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not names or not 1 <= len(classes) <= 100_000:
         raise CheckpointError(f"{path}: classes is not a list of 1 to 100000 names")
     network = MODELS[architecture](len(classes), levels=levels)
     state = content.get("state")

@@ -119,6 +119,10 @@ def _run(options: argparse.Namespace) -> None:
             )
         start = content["state"]
     test = load(options.data, "test")
+    if test.classes != data.classes:
+        raise DataError(
+            f"data: test has classes {', '.join(test.classes)}; allowed: {', '.join(data.classes)} as in train"
+        )
     print(
         f"{recipe.model}, {len(data) - recipe.validation} training and {recipe.validation} held-out images from "
         f"{' '.join(options.data)}, {recipe.epochs} epochs on {device}, "

@@ -5,6 +5,7 @@ import io
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from platformdirs import user_cache_path
 from torch import Tensor
 
@@ -87,7 +88,7 @@ def load(sources: Sequence[str], split: Split) -> ImageSet:
     paths = [SAMPLE] if list(sources) == ["sample"] else [p for s in sources for p in _archives(Path(s))]
     cached = _cache_file(paths, split)
     try:
-        with np.load(cached, allow_pickle=False) as arrays:
+        with cached.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels, classes = arrays["images"], arrays["labels"], arrays["classes"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         images, labels, classes = _decode(paths, split)
@@ -164,7 +165,7 @@ def _files(path: Path, split: Split) -> Iterator[tuple[str, bytes]]:
                     if entry.file_size > MAX_FILE_BYTES:
                         raise DataError(f"data: {path}: {name} is larger than {MAX_FILE_BYTES} bytes")
                     yield entry.filename, archive.read(entry)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError) as error:  # RuntimeError: encrypted or unsupported
         raise DataError(f"data: {path} is not readable ({error})") from None
 
 
@@ -176,7 +177,9 @@ def _image(file: tuple[str, bytes]) -> tuple[str, str, NDArray[np.uint8]]:
             if max(image.size) > MAX_SIDE:
                 raise DataError(f"data: {member} is {image.size}; allowed: sides up to {MAX_SIDE}")
             pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError, struct.error, ... on damaged images
         raise DataError(f"data: {member} is not a readable image ({error})") from None
     _, name, file_name = PurePosixPath(member).parts
     return name, file_name, pixels

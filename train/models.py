@@ -9,6 +9,7 @@ from train.activation import NQ
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+MAX_LEVELS = 1024  # L of NQ that model files may hold
 
 
 class Normalize(nn.Module):
@@ -91,7 +92,7 @@ def _features(plan: Sequence[int | str], channels: int, activation: Callable[[],
 def vgg_small(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
     """Six 3x3 convolutions (32-64-pool-128-128-pool-256-256), global average pooling, one linear layer.
 
-    1.13 million parameters; 134 million multiply-accumulates per 32x32 image.
+    1.13 million parameters; 133 million multiply-accumulates per 32x32 image.
     """
     layers = [
         Normalize(CIFAR10_MEAN, CIFAR10_STD),

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from train import checkpoint
 from train.activation import Kernels, NoisePool, compiled_kernels
 from train.calibrate import Evaluation, evaluate, set_noise
-from train.data import ImageSet, augment
-from train.models import MODELS, Network
+from train.data import DataError, ImageSet, augment
+from train.models import MAX_LEVELS, MODELS, Network
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,17 @@ class Recipe:
     validation: int = 2000
     seed: int = 0
     bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        for key, high in (("levels", MAX_LEVELS), ("momentum", 1), ("label_smoothing", 1), ("seed", 2**40)):
+            low = 1 if key == "levels" else 0
+            if not low <= getattr(self, key) <= high:
+                raise ValueError(f"{key} is {getattr(self, key)}; allowed: {low}..{high}")
+        for key in ("learning_rate", "weight_decay", "cutout", "noise_factor"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ValueError(f"{key} is {getattr(self, key)}; allowed: numbers of at least 0")
+        if not 0 < self.threshold < math.inf:
+            raise ValueError(f"threshold is {self.threshold}; allowed: positive numbers")
 
     def rate(self, progress: float) -> float:
         """Learning rate at ``progress`` in 0 .. 1 of the training."""
@@ -162,13 +173,17 @@ def train(
 
     Raises:
         CheckpointError: with ``resume``, where the checkpoint is missing or made with another recipe.
-        DataError: where the training set is smaller than the held-out part plus one batch.
+        DataError: where the images are of another size than the model's, or not more than those held out.
+        ValueError: where less than one batch is left to train on.
     """
     rest, held_out = (part.to(device) for part in data.split(recipe.validation, recipe.seed))
     if len(rest) < recipe.batch:
         raise ValueError(f"batch is {recipe.batch}; allowed: up to the {len(rest)} training images")
     torch.manual_seed(recipe.seed)
     network = MODELS[recipe.model](len(data.classes), levels=recipe.levels, threshold=recipe.threshold)
+    shape = (data.images.shape[3], *data.images.shape[1:3])
+    if shape != network.input_shape:
+        raise DataError(f"data: images are {shape}; allowed: {network.input_shape} for {recipe.model}")
     if start is not None:
         network.load_state_dict(start)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -182,12 +197,22 @@ def train(
     best: dict[str, Any] = {"snn": -1.0, "epoch": -1, "state": {}}
     if resume:
         content = checkpoint.load(path)
+        if not {"recipe", "state", "optimizer", "history", "best"} <= content.keys():
+            raise checkpoint.CheckpointError(
+                f"{path}: not a checkpoint; allowed: a file written while train.cifar runs"
+            )
         if content["recipe"] != asdict(recipe):
             changed = [key for key, value in asdict(recipe).items() if content["recipe"].get(key) != value]
             raise checkpoint.CheckpointError(
                 f"{path}: made with another {', '.join(changed)}; allowed: the same recipe"
             )
-        network.load_state_dict(content["state"])
+        try:
+            network.load_state_dict(content["state"])
+        except RuntimeError:
+            raise checkpoint.CheckpointError(
+                f"{path}: state does not fit {recipe.model} with {len(data.classes)} classes; "
+                "allowed: the same data and model"
+            ) from None
         optimizer.load_state_dict(content["optimizer"])
         history, best = content["history"], content["best"]
     elif start is not None:

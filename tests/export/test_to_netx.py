@@ -1,0 +1,210 @@
+"""A trained network becomes an integer network that spikes alike, in a file that depends on nothing but the model."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from deploy.integer import IntegerEngine
+from export import netx
+from export.to_netx import convert, main
+from tests.tiny import image_set, random_tiny, tiny, write_folder
+from train.activation import NQ
+from train.checkpoint import model_content, save
+from train.data import ImageSet
+from train.models import MODELS, Network, Normalize
+from train.snn import simulate
+
+
+def harmless(seed: int = 0) -> Network:
+    """A network that loses nothing: weights are integers in units of Δ = 1, with one of ±127 in every channel.
+
+    Biases lie a quarter above an integer: within three steps no rounding of them, nor of float32, moves a spike.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def integers(shape: torch.Size, unit: float, spread: int) -> torch.Tensor:
+        weight = torch.randint(-spread, spread + 1, shape, generator=generator).float()
+        weight.flatten(1)[:, 0] = 127 * (-1.0) ** torch.arange(shape[0])
+        return weight * unit
+
+    network = Network(
+        [
+            Normalize((0.0,) * 3, (1 / 255,) * 3),
+            nn.Conv2d(3, 4, 3, padding=1),
+            NQ(4, 8192.0),
+            nn.AvgPool2d(2),
+            nn.Conv2d(4, 6, (3, 2), padding=(1, 0)),
+            NQ(4, 256.0),
+            nn.Flatten(),
+            nn.Linear(48, 7),
+            NQ(4, 128.0),
+            nn.Linear(7, 5),
+        ],
+        input_shape=(3, 8, 6),
+        levels=4,
+    )
+    with torch.no_grad():
+        for index, unit, spread in ((1, 1.0, 30), (4, 4 / 8192, 127), (7, 1 / 256, 60), (9, 1 / 128, 60)):
+            module = network.layers[index]
+            module.weight.copy_(integers(module.weight.shape, unit, spread))
+            module.bias.copy_(torch.randint(-40, 90, module.bias.shape, generator=generator) + 0.25)
+        network.layers[9].weight[1:, 0] = 50 / 128  # one scale for the read-out: one weight of 127 is enough
+        network.layers[9].bias.round_()
+    return network.eval()
+
+
+@pytest.mark.parametrize("granularity", ["channel", "layer"])
+def test_where_rounding_is_harmless_every_spike_is_the_same(granularity: Any) -> None:
+    model, data = harmless(), image_set(40)
+    images = data.images.permute(0, 3, 1, 2).contiguous()
+    network, report = convert(model, data, steps=3, granularity=granularity)
+    for steps in (1, 2, 3):
+        rates: list[torch.Tensor] = []
+        scores = simulate(model, images, steps, lambda _, rate, rates=rates: rates.append(rate))
+        trace = IntegerEngine(network).run(images, steps)
+        for index, (rate, activation) in enumerate(zip(rates, model.activations, strict=True)):
+            counts = (rate / float(activation.threshold) * steps).round().numpy()
+            np.testing.assert_array_equal(trace.layer_spikes(index).sum(1), counts)
+            assert 0.02 < counts.mean() / steps < 0.98
+        np.testing.assert_allclose(scores[-1] * steps, trace.readout[:, -1], rtol=1e-5, atol=1e-2)
+    assert report.float_snn == pytest.approx(report.integer_snn) and report.saturating == ()
+
+
+def test_random_networks_mostly_agree() -> None:
+    model, data = random_tiny(3), image_set(60)
+    images = data.images.permute(0, 3, 1, 2).contiguous()
+    network, report = convert(model, data, steps=4, info={"x": 1})
+    integer = IntegerEngine(network).classify(images, 4)
+    floating = simulate(model, images, 4).argmax(2).T.numpy()
+    assert (integer == floating).mean() > 0.9
+    labels = data.labels.numpy()
+    assert report.integer_snn == pytest.approx(100 * (integer[:, -1] == labels).mean())
+    assert report.float_snn == pytest.approx(100 * (floating[:, -1] == labels).mean())
+    assert dict(network.info) | {"T": 4, "L": 4, "granularity": "channel", "calibration_images": 60, "x": 1} == dict(
+        network.info
+    )
+    assert json.loads(network.info["classes"]) == list(data.classes)
+    assert network.info["calibration_integer_snn_accuracy"] == report.integer_snn
+    assert [row[:3] for row in report.rows] == [
+        ("layers.1.Conv2d", "4x8x6", "108"),
+        ("layers.5.Conv2d", "6x4x2", "576"),
+        ("layers.10.Linear", "7", "336"),
+        ("layers.12.Linear", "5", "35"),
+    ]
+
+
+def test_layers_that_may_saturate_are_named() -> None:
+    report = convert(harmless(), image_set(4), steps=4096)[1]
+    assert report.saturating and set(report.saturating) < {row[0] for row in report.rows}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model file, and training images in data/."""
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+    write_folder(tmp_path / "data", train=image_set(30))
+    save_model(tmp_path / "m.pt", random_tiny(3))
+    return tmp_path
+
+
+def save_model(path: Path, network: Network) -> None:
+    save(path, model_content(network, "tiny", tuple(f"class{i}" for i in range(5)), {}))
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    options = ["--data", str(folder / "data"), "--calibration", "20", "--T", "4"]
+    return [str(folder / "m.pt"), str(folder / "net.h5"), *options, *more]
+
+
+def test_end_to_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(folder)) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[0].split("  ")[0] == "layer" and "worst |u|, T=4" in lines[0]
+    assert [line.split()[0] for line in lines[1:5]] == [
+        "layers.1.Conv2d",
+        "layers.5.Conv2d",
+        "layers.10.Linear",
+        "layers.12.Linear",
+    ]
+    assert lines[5] == "no layer can saturate at 24 bits (limit 8,388,607) within 4 steps"
+    assert lines[6].startswith("20 calibration images: ANN ") and "integer SNN T=4 " in lines[6]
+    network = netx.read(folder / "net.h5")
+    assert lines[7].startswith(f"wrote {folder / 'net.h5'} (") and network.digest()[:16] in lines[7]
+    expected = convert(random_tiny(3), ImageSet(*_subset(image_set(30))), steps=4)[0]
+    assert network.digest() == expected.digest()
+    assert (network.info["architecture"], network.info["T"], len(network.info["source_sha256"])) == ("tiny", 4, 64)
+
+
+def _subset(data: ImageSet) -> tuple[Any, ...]:
+    part = data.sample(20, 0)
+    return part.images, part.labels, part.classes
+
+
+def test_the_same_model_gives_the_same_bytes(folder: Path) -> None:
+    assert main(arguments(folder)) == 0
+    first = (folder / "net.h5").read_bytes()
+    save_model(folder / "m.pt", random_tiny(3))
+    assert main([*arguments(folder)[:1], str(folder / "again.h5"), *arguments(folder)[2:]]) == 0
+    assert (folder / "again.h5").read_bytes() == first
+    assert main(arguments(folder, "--granularity", "layer")) == 0
+    assert netx.read(folder / "net.h5").digest() != netx.read(folder / "again.h5").digest()
+
+
+class Bomb:
+    """Creates a file when unpickled."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.target, "w")
+
+
+BAD = {
+    "model": (["{f}/nowhere.pt", "{f}/net.h5"], "{f}/nowhere.pt: no such file"),
+    "bomb": (["{f}/bomb.pt", "{f}/net.h5"], "{f}/bomb.pt: not a model file (it asks to run code, or it is damaged)"),
+    "T 0": (["--T", "0"], "--T is 0; allowed: 1..4096"),
+    "T 4097": (["--T", "4097"], "--T is 4097; allowed: 1..4096"),
+    "folder": (["{f}/m.pt", "{f}/nowhere/net.h5"], "{f}/nowhere: no such folder"),
+    "images": (["--calibration", "31"], "samples is 31; allowed: 1..30"),
+    "no images": (["--calibration", "0"], "samples is 0; allowed: 1..30"),
+    "data": (["--data", "{f}/nowhere"], "data: {f}/nowhere does not exist; allowed: "),
+    "classes": (["--data", "{f}/three"], "data: 3 classes; allowed: 5 as the model"),
+    "other classes": (["--data", "{f}/other"], "data: classes are a, b, c, d, e; allowed: class0, class1, class2, "),
+    "size": (["--data", "{f}/small"], "data: images are (3, 6, 6); allowed: (3, 8, 6) as the model"),
+    "not finite": (["{f}/nan.pt", "{f}/net.h5"], "{f}/nan.pt: layers.5.weight is not finite"),
+    "threshold": (["{f}/negative.pt", "{f}/net.h5"], "layers.10 Linear: threshold is -1.0; allowed: positive numbers"),
+    "bias": (["{f}/bias.pt", "{f}/net.h5"], "layers.12 Linear: bias is "),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    more, message = BAD[case]
+    (folder / "bomb.pt").write_bytes(pickle.dumps(Bomb(str(folder / "exploded"))))
+    data = image_set(30)
+    write_folder(folder / "three", train=image_set(30, classes=3))
+    write_folder(folder / "other", train=ImageSet(data.images, data.labels, tuple("abcde")))
+    write_folder(folder / "small", train=ImageSet(data.images[:, :6], data.labels, data.classes))
+    for name, index, key, value in (("nan", 5, "weight", np.nan), ("negative", 11, "threshold", -1.0)):
+        network = random_tiny(3)
+        getattr(network.layers[index], key).data.fill_(value)
+        save_model(folder / f"{name}.pt", network)
+    network = random_tiny(3)
+    network.layers[12].bias.data.fill_(1e9)
+    save_model(folder / "bias.pt", network)
+    before = sorted(folder.glob("*"))
+    given = [text.format(f=folder) for text in more]
+    argv = [*given, *arguments(folder)[2:]] if not given[0].startswith("--") else arguments(folder, *given)
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"export.to_netx: {message.format(f=folder)}") and captured.err.count("\n") == 1
+    assert set(folder.glob("*")) - set(before) <= {folder / "cache"}

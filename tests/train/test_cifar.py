@@ -1,0 +1,137 @@
+"""The command trains, reports and resumes, and on bad input says in one line what is wrong."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import image_set, tiny, write_folder
+from train import cifar, trainer
+from train.checkpoint import load, load_model
+from train.cifar import main
+from train.models import MODELS
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "data", train=image_set(60), test=image_set(10, seed=1))
+
+
+def arguments(data: Path, *more: str) -> list[str]:
+    options = "--model tiny --epochs 2 --batch 12 --threshold 2 --device cpu --precision float32 --out"
+    return ["--data", str(data), *options.split(), str(data.parent / "m.pt"), *more]
+
+
+def test_end_to_end(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(data)) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    first, epoch1, epoch2, _, title, header, row = captured.out.splitlines()
+    assert first == f"tiny, 48 training and 12 held-out images from {data}, 2 epochs on cpu, float32, seed 0"
+    assert epoch1.startswith("epoch   1/2  loss ") and epoch2.startswith("epoch   2/2  loss ")
+    assert title == f"{data.parent / 'm.pt'}: accuracy on 10 test images"
+    assert header.split() == ["ANN", "SNN", "T=1", "SNN", "T=2", "SNN", "T=4", "SNN", "T=8", "SNN", "T=16"]
+    values = [float(value) for value in re.findall(r"([\d.]+) %", row)]
+    assert len(values) == 6 and all(0 <= value <= 100 and value % 10 == 0 for value in values)
+    network, content = load_model(data.parent / "m.pt")
+    assert network.levels == 4 and content["info"]["recipe"]["threshold"] == 2.0
+    assert content["classes"] == [f"class{i}" for i in range(5)]
+
+
+def test_table_holds_the_accuracies_by_steps(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train.calibrate import Evaluation
+
+    result = Evaluation(ann=90.0, snn=tuple(float(t) for t in range(1, 17)), sigma=())
+    monkeypatch.setattr(cifar, "evaluate", lambda *_: result)
+    assert main(arguments(data, "--epochs", "1")) == 0
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert re.findall(r"([\d.]+) %", row) == ["90.00", "1.00", "2.00", "4.00", "8.00", "16.00"]
+
+
+def test_interrupt_resume_and_fine_tune(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = data.parent / "m.pt"
+
+    def interrupt(*_arguments: object, **_options: object) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_induce", interrupt)
+        assert main(arguments(data)) == 130
+    assert capsys.readouterr().err == f"\ntrain.cifar: interrupted; continue with --resume --out {out}\n"
+    assert not out.exists()
+    assert main(arguments(data, "--epochs", "1")) == 0
+    assert main(arguments(data, "--epochs", "1", "--resume")) == 0
+    assert len(load(out)["info"]["history"]) == 1
+    tuned = ["--init", str(out), "--epochs", "1", "--learning-rate", "0", "--out", str(data.parent / "tuned.pt")]
+    assert main(arguments(data, *tuned)) == 0
+    before, after = load_model(out)[0], load_model(data.parent / "tuned.pt")[0]
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+BAD = {
+    "data": ("--data {d}/nowhere", "data: {d}/nowhere does not exist; allowed: "),
+    "no test split": ("--data {d}/half", "data: no test/<class>/<image> in {d}/half"),
+    "other test classes": ("--data {d}/other", "data: test has classes class0, class1, class2; allowed: class0, class"),
+    "image size": ("--model vgg_small", "data: images are (3, 8, 6); allowed: (3, 32, 32) for vgg_small"),
+    "device": ("--device nonsense", "--device nonsense is not usable here ("),
+    "init": ("--init {d}/nowhere.pt", "{d}/nowhere.pt: no such file"),
+    "not a model": ("--init {d}/test/class0/0000.png", "{d}/test/class0/0000.png: not a model file ("),
+    "resume": ("--resume", "{d}.pt.checkpoint: no such file"),
+    "batch": ("--batch 49", "batch is 49; allowed: up to the 48 training images"),
+    "validation": ("--validation 60", "validation: 60 images held out; allowed: 1..59"),
+    "threshold": ("--threshold -1", "threshold is -1.0; allowed: positive numbers"),
+    "infinite threshold": ("--threshold inf", "threshold is inf; allowed: positive numbers"),
+    "levels": ("--levels 1025", "levels is 1025; allowed: 1..1024"),
+    "seed": ("--seed 99999999999999999999", "seed is 99999999999999999999; allowed: 0..1099511627776"),
+    "smoothing": ("--label-smoothing 2", "label_smoothing is 2.0; allowed: 0..1"),
+    "momentum": ("--momentum -1", "momentum is -1.0; allowed: 0..1"),
+    "rate": ("--learning-rate nan", "learning_rate is nan; allowed: numbers of at least 0"),
+    "cutout": ("--cutout -1", "cutout is -1; allowed: numbers of at least 0"),
+    "noise": ("--noise-factor -1", "noise_factor is -1.0; allowed: numbers of at least 0"),
+    "decay": ("--weight-decay inf", "weight_decay is inf; allowed: numbers of at least 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(data: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    more, message = BAD[case]
+    write_folder(data / "half", train=image_set(20))
+    write_folder(data / "other", train=image_set(20), test=image_set(6, classes=3))
+    out = data.parent / "data.pt"
+    assert main(arguments(data, "--out", str(out), *more.format(d=data).split())) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"train.cifar: {message.format(d=data)}") and captured.err.count("\n") == 1
+    assert not list(data.parent.glob("*.pt*"))
+
+
+@pytest.mark.parametrize("more", ["--model resnet", "--epochs 0", "--levels -1", "--batch x", "--precision half"])
+def test_bad_usage(data: Path, capsys: pytest.CaptureFixture[str], more: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments(data, *more.split()))
+    assert caught.value.code == 2
+    assert f"error: argument {more.split()[0]}" in capsys.readouterr().err
+
+
+def test_init_must_fit_what_is_asked_for(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = data.parent / "m.pt"
+    assert main(arguments(data, "--epochs", "1")) == 0
+    three = write_folder(data / "three", train=image_set(30, classes=3), test=image_set(6, classes=3))
+    capsys.readouterr()
+    for more, message in (
+        (["--levels", "2"], f"{out}: levels is 4; allowed: 2 as asked for"),
+        (["--model", "vgg_small"], f"{out}: architecture is 'tiny'; allowed: 'vgg_small' as asked for"),
+        (["--data", str(three)], f"{out}: 5 classes; allowed: 3 as the data"),
+    ):
+        assert main(arguments(data, "--init", str(out), "--out", str(data.parent / "n.pt"), *more)) == 2
+        assert capsys.readouterr().err == f"train.cifar: {message}\n"
+    assert not (data.parent / "n.pt").exists()

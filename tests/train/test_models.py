@@ -1,0 +1,68 @@
+"""The networks have the stated shapes and sizes, and asking for shapes changes nothing."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from tests.float_oracle import layer_output
+from tests.tiny import random_tiny
+from train.models import MODELS, Network, Normalize, vgg16, vgg_small
+
+
+@pytest.mark.parametrize(("build", "millions"), [(vgg_small, "1.13 million parameters"), (vgg16, "33.6 million")])
+def test_shapes_and_parameter_counts_as_documented(build: Callable[..., Network], millions: str) -> None:
+    network = build(7, levels=3, threshold=2.0).eval()
+    count = sum(p.numel() for p in build(10).parameters())
+    assert millions in build.__doc__ and f"{count / 1e6:.3g}" == millions.split()[0]
+    with torch.no_grad():
+        assert network(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 7)
+    assert {(a.levels, float(a.threshold.detach())) for a in network.activations} == {(3, 2.0)}
+    assert MODELS[build.__name__] is build
+
+
+def test_multiply_accumulates_of_vgg_small() -> None:
+    network, total = vgg_small().eval(), 0
+
+    def count(module: nn.Module, _inputs: tuple, out: torch.Tensor) -> None:
+        nonlocal total
+        total += module.weight[0].numel() * out[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert round(total / 1e6) == 133 and "133 million multiply-accumulates" in vgg_small.__doc__
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_activation_shapes_leave_the_network_as_it_was(training: bool) -> None:
+    network = random_tiny(0).train(training)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    assert network.activation_shapes(9) == [(9, 4, 8, 6), (9, 6, 4, 2), (9, 7)]
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert {m.training for m in network.modules()} == {training}
+    assert not any(a._forward_hooks for a in network.activations)
+
+
+def test_each_activation_gets_its_own_noise() -> None:
+    network = random_tiny(0).train()
+    noise = [torch.randn(shape) for shape in network.activation_shapes(2)]
+    for layer in network.layers:
+        if isinstance(layer, nn.Dropout | nn.BatchNorm2d):
+            layer.eval()
+    images = torch.randint(0, 256, (2, 3, 8, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for layer in network.activations[:2]:
+        layer.sigma.zero_()
+    network.activations[2].sigma.fill_(0.5)
+    linear = network.layers[-1]
+    difference = network(images, noise) - network(images)
+    torch.testing.assert_close(difference, 0.5 * noise[2] @ linear.weight.T, rtol=1e-4, atol=1e-5)
+
+
+def test_normalize() -> None:
+    image = torch.randint(0, 256, (1, 3, 4, 5), dtype=torch.uint8)
+    normalize = Normalize((0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    expected = layer_output(normalize, image[0].numpy())
+    torch.testing.assert_close(normalize(image)[0].double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)

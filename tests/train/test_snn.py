@@ -1,0 +1,58 @@
+"""The float SNN equals a scalar simulation, step by step, and on average what NQ computes."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests import float_oracle
+from tests.tiny import image_set, random_tiny
+from train.activation import NQ
+from train.models import Network, Normalize
+from train.snn import simulate
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_equals_scalar_simulation(steps: int) -> None:
+    network, images = random_tiny(3), image_set(3).images.permute(0, 3, 1, 2)
+    rates: dict[int, Tensor] = {}
+    scores = simulate(network, images, steps, rates.__setitem__)
+    assert scores.shape == (steps, 3, 5) and list(rates) == [0, 1, 2]
+    if steps == 5:  # neither silent nor always firing
+        assert all(0 < rates[i].mean() < float(a.threshold) for i, a in enumerate(network.activations))
+    for n, image in enumerate(images.numpy()):
+        expected_rates, expected = float_oracle.snn(network, image, steps)
+        np.testing.assert_allclose(scores[:, n], expected, rtol=1e-4, atol=1e-4)
+        for index, rate in enumerate(expected_rates):
+            np.testing.assert_allclose(rates[index][n], rate, rtol=1e-5, atol=1e-6)
+
+
+def test_a_longer_run_begins_with_the_shorter_one() -> None:
+    network, images = random_tiny(4), image_set(5).images.permute(0, 3, 1, 2)
+    torch.testing.assert_close(simulate(network, images, 6)[:3], simulate(network, images, 3))
+
+
+def test_images_do_not_interact() -> None:
+    network, images = random_tiny(4), image_set(5).images.permute(0, 3, 1, 2)
+    torch.testing.assert_close(simulate(network, images, 4)[:, 2:3], simulate(network, images[2:3], 4))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4, 7])
+def test_rate_over_L_steps_equals_the_quantized_activation(levels: int) -> None:
+    """With v(0) = θ/2 and a constant current z, θ·rate over T = L steps is NQ(z): z from below 0 to above θ."""
+    theta = 1.5
+    z = torch.linspace(-0.5, 2.5, 3001)
+    position = z * levels / theta + 0.5
+    z = z[(position - position.round()).abs() > 1e-3]  # away from rounding ties
+    activation = NQ(levels, theta).eval()
+    # One pixel per value of z: the image is zero, so that Normalize yields -mean/std = z.
+    network = Network(
+        [Normalize((-z / 1.0).tolist(), (1.0,) * len(z)), nn.Flatten(), activation, nn.Linear(len(z), 1)],
+        input_shape=(len(z), 1, 1),
+        levels=levels,
+    ).eval()
+    rates: list[Tensor] = []
+    simulate(network, torch.zeros(1, len(z), 1, 1, dtype=torch.uint8), levels, lambda _, rate: rates.append(rate))
+    with torch.no_grad():
+        torch.testing.assert_close(rates[0][0], activation(z))
+    assert len(rates[0].round(decimals=4).unique()) == levels + 1

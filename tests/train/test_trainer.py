@@ -1,0 +1,189 @@
+"""Training follows its recipe, resumes exactly, and keeps the best epoch."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tiny import image_set, random_tiny, tiny
+from train import checkpoint, trainer
+from train.calibrate import Evaluation
+from train.checkpoint import CheckpointError, load, load_model
+from train.data import DataError
+from train.models import MODELS, Network
+from train.trainer import Recipe, train
+
+# Three steps for four levels: noise in every layer (with T = L the first layer's gap is zero).
+RECIPE = Recipe(
+    induction_steps=3, model="tiny", epochs=3, batch=10, learning_rate=0.05, cutout=3, validation=15, threshold=0.7
+)
+DATA = image_set(60)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "tiny", tiny)
+
+
+def assert_same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """KeyboardInterrupt at the given training step."""
+    augment, count = trainer.augment, 0
+
+    def interrupted(*arguments: Any, **options: Any) -> Tensor:
+        nonlocal count
+        count += 1
+        if count > calls:
+            raise KeyboardInterrupt
+        return augment(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "augment", interrupted)
+
+
+def test_schedule() -> None:
+    """A line to the peak at 15 %, then half a cosine to 0."""
+    recipe = Recipe(learning_rate=0.2)
+    expected = {0: 0, 0.075: 0.1, 0.15: 0.2, 0.15 + 0.85 / 3: 0.15, 0.575: 0.1, 0.15 + 0.85 * 2 / 3: 0.05, 1: 0}
+    assert [recipe.rate(p) for p in expected] == pytest.approx(list(expected.values()))
+
+
+def test_weight_decay_acts_on_matrices_only() -> None:
+    network = tiny()
+    decayed, others = trainer._optimizer(network, RECIPE).param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (5e-4, 0)
+    assert {p.dim() for p in decayed["params"]} == {2, 4} and {p.dim() for p in others["params"]} == {0, 1}
+    assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bfloat16: bool
+) -> None:
+    recipe = replace(RECIPE, bfloat16=bfloat16)
+    whole = train(recipe, DATA, out=tmp_path / "whole.pt", device=CPU)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 6)  # of four steps per epoch: in the middle of the second
+        train(recipe, DATA, out=tmp_path / "parts.pt", device=CPU)
+    assert not (tmp_path / "parts.pt").exists()
+    assert len(load(tmp_path / "parts.pt.checkpoint")["history"]) == 1
+    parts = train(recipe, DATA, out=tmp_path / "parts.pt", device=CPU, resume=True)
+    assert_same_state(parts.state_dict(), whole.state_dict())
+    a, b = (load(tmp_path / f"{name}.pt.checkpoint") for name in ("whole", "parts"))
+    assert_same_state(a["state"], b["state"])
+    assert a["history"] == b["history"] and len(a["history"]) == 3
+    assert all(float(layer.sigma) > 0 for layer in whole.activations)
+
+
+def test_resuming_a_finished_training_writes_the_model_again(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1)
+    first = train(recipe, DATA, out=tmp_path / "m.pt", device=CPU)
+    (tmp_path / "m.pt").unlink()
+    assert_same_state(
+        train(recipe, DATA, out=tmp_path / "m.pt", device=CPU, resume=True).state_dict(), first.state_dict()
+    )
+    network, content = load_model(tmp_path / "m.pt")
+    assert_same_state(network.state_dict(), first.state_dict())
+    assert content["info"]["recipe"] == asdict(recipe) and content["classes"] == list(DATA.classes)
+
+
+def test_seed_decides_the_result(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1)
+    states = [
+        train(replace(recipe, seed=seed), DATA, out=tmp_path / f"{i}.pt", device=CPU).state_dict()
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert_same_state(states[0], states[1])
+    assert not torch.equal(states[0]["layers.1.weight"], states[2]["layers.1.weight"])
+
+
+def test_learns(tmp_path: Path) -> None:
+    """Classes that differ in brightness are told apart far better than by chance."""
+    data = image_set(120, classes=2)
+    recipe = replace(RECIPE, epochs=8, batch=15, cutout=0, validation=30, noise_factor=0.1)
+    train(recipe, data, out=tmp_path / "m.pt", device=CPU)
+    content = load(tmp_path / "m.pt")
+    assert content["info"]["history"][-1]["loss"] < 0.5 and content["info"]["validation_snn"] > 75
+
+
+def test_the_epoch_with_the_best_snn_on_held_out_images_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equal ones the first; the accuracy of the ANN and of fewer steps does not count."""
+    scores = iter([10.0, 60.0, 60.0, 20.0])
+    sizes, states = [], []
+
+    def fake(network: Network, data: Any, steps: int, **_options: Any) -> Evaluation:
+        sizes.append((len(data), steps))
+        states.append({key: value.clone() for key, value in network.state_dict().items()})
+        snn = next(scores)
+        return Evaluation(ann=100 - snn, snn=(99 - snn, 99 - snn, snn), sigma=(0.1, 0.2, 0.3))
+
+    monkeypatch.setattr(trainer, "evaluate", fake)
+    network = train(replace(RECIPE, epochs=4, induction_steps=3), DATA, out=tmp_path / "m.pt", device=CPU)
+    assert sizes == [(15, 3)] * 4
+    info = load(tmp_path / "m.pt")["info"]
+    assert (info["epoch"], info["validation_snn"]) == (2, 60.0)
+    assert [entry["snn"] for entry in info["history"]] == [10, 60, 60, 20]
+    for key, value in network.state_dict().items():
+        if not key.endswith("sigma"):
+            assert torch.equal(value, states[1][key]), key
+    assert [float(a.sigma) for a in network.activations] == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_thresholds_stay_positive(tmp_path: Path) -> None:
+    """Even where every step pushes them below zero."""
+    recipe = replace(RECIPE, epochs=1, learning_rate=1e4, threshold=0.01, validation=20, batch=20, noise_factor=0.0)
+    network = train(recipe, DATA, out=tmp_path / "m.pt", device=CPU)
+    assert all(float(layer.threshold) > 0 for layer in network.activations)
+
+
+def test_fine_tuning_starts_from_the_given_state(tmp_path: Path) -> None:
+    start = random_tiny(1).state_dict()
+    network = train(replace(RECIPE, epochs=1, learning_rate=0.0), DATA, out=tmp_path / "m.pt", device=CPU, start=start)
+    for key, value in network.named_parameters():
+        assert torch.equal(value.detach(), start[key]), key
+
+
+def test_larger_batch_than_data(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch is 46; allowed: up to the 45 training images"):
+        train(replace(RECIPE, batch=46), DATA, out=tmp_path / "m.pt", device=CPU)
+    with pytest.raises(DataError, match=r"validation: 60 images held out; allowed: 1\.\.59"):
+        train(replace(RECIPE, validation=60), DATA, out=tmp_path / "m.pt", device=CPU)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_another_size(tmp_path: Path) -> None:
+    data = replace(DATA, images=DATA.images[:, :6])
+    with pytest.raises(DataError, match=r"data: images are \(3, 6, 6\); allowed: \(3, 8, 6\) for tiny"):
+        train(RECIPE, data, out=tmp_path / "m.pt", device=CPU)
+    assert not list(tmp_path.iterdir())
+
+
+def resumed(tmp_path: Path, **changes: Any) -> str:
+    path = tmp_path / "m.pt"
+    with pytest.raises(CheckpointError) as caught:
+        train(replace(RECIPE, epochs=1, **changes), DATA, out=path, device=CPU, resume=True)
+    assert not path.exists() and "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path}.checkpoint: ")
+
+
+def test_resume_refuses_what_it_cannot_continue(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt.checkpoint"
+    assert resumed(tmp_path) == "no such file"
+    train(replace(RECIPE, epochs=1), DATA, out=tmp_path / "m.pt", device=CPU)
+    (tmp_path / "m.pt").rename(tmp_path / "model.pt")
+    assert resumed(tmp_path, cutout=0, seed=4) == "made with another cutout, seed; allowed: the same recipe"
+    whole = load(path)
+    checkpoint.save(path, load(tmp_path / "model.pt"))
+    assert resumed(tmp_path) == "not a checkpoint; allowed: a file written while train.cifar runs"
+    checkpoint.save(path, {**whole, "state": random_tiny(0, classes=3).state_dict()})
+    assert resumed(tmp_path) == "state does not fit tiny with 5 classes; allowed: the same data and model"
