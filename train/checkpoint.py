@@ -81,8 +81,7 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
         raise CheckpointError(f"{path}: architecture is {_short(architecture)}; allowed: {', '.join(MODELS)}")
     if type(levels) is not int or not 1 <= levels <= MAX_LEVELS:
         raise CheckpointError(f"{path}: levels is {_short(levels)}; allowed: 1..{MAX_LEVELS}")
-    names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if not names or not 1 <= len(classes) <= 100_000:
+    if not isinstance(classes, list) or not 1 <= len(classes) <= 100_000 or not all(type(c) is str for c in classes):
         raise CheckpointError(f"{path}: classes is not a list of 1 to 100000 names")
     network = MODELS[architecture](len(classes), levels=levels)
     state = content.get("state")

@@ -56,6 +56,21 @@ def test_tight_by_hand() -> None:
     assert IntegerEngine(network).membrane_ranges(white, 3) == ((-765, 615), (-12, 21))
 
 
+def test_a_spike_may_be_followed_by_a_long_fall() -> None:
+    """The reset takes u to 9 although without input it would be at 909, and 29 steps of −90 follow."""
+    network = IntegerNetwork(
+        (1, 1, 1),
+        (
+            layer("once", [[0]], [0], [10], [10]),
+            layer("falls", [[100]], [-90], [1000], [999]),
+            layer("out", [[1]], [0], None, [0]),
+        ),
+    )
+    (_, (low, high), _) = IntegerEngine(network).membrane_ranges(np.zeros((1, 1, 1, 1), np.uint8), 30)
+    assert (low, high) == (9 - 29 * 90, 1009)
+    assert worst_case(network, 30)[1] == 29 * 90
+
+
 def test_exhaustive_single_neuron() -> None:
     """Of one neuron with every image and every bias pattern, the bound for one step is exactly the largest |u|."""
     for weight, bias, v0 in [(3, 5, -2), (-3, -5, 2), (7, -900, 0), (-127, 20, 300)]:

@@ -139,11 +139,19 @@ def test_the_epoch_with_the_best_snn_on_held_out_images_is_kept(
     assert [float(a.sigma) for a in network.activations] == pytest.approx([0.1, 0.2, 0.3])
 
 
-def test_thresholds_stay_positive(tmp_path: Path) -> None:
+def test_thresholds_stay_positive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where every step pushes them below zero."""
-    recipe = replace(RECIPE, epochs=1, learning_rate=1e4, threshold=0.01, validation=20, batch=20, noise_factor=0.0)
-    network = train(recipe, DATA, out=tmp_path / "m.pt", device=CPU)
-    assert all(float(layer.threshold) > 0 for layer in network.activations)
+
+    @torch.no_grad()
+    def push(optimizer: torch.optim.SGD) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.dim() == 0:
+                    parameter -= 5
+
+    monkeypatch.setattr(torch.optim.SGD, "step", push)
+    network = train(replace(RECIPE, epochs=1), DATA, out=tmp_path / "m.pt", device=CPU)
+    assert [float(layer.threshold) for layer in network.activations] == pytest.approx([1e-3] * 3)
 
 
 def test_fine_tuning_starts_from_the_given_state(tmp_path: Path) -> None:
