@@ -34,6 +34,13 @@ def save(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
+def check_writable(path: Path) -> None:
+    """CheckpointError where ``save`` could not write ``path``: found before the training, not after it."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{path}: cannot be written; allowed: a file in a folder that can be written to")
+
+
 def load(path: Path) -> dict[str, Any]:
     """The dictionary in ``path``; tensors arrive on the CPU. CheckpointError where it is not one of ours."""
     if not path.is_file():

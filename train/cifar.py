@@ -100,6 +100,7 @@ def _device(name: str) -> torch.device:
 
 def _run(options: argparse.Namespace) -> None:
     device = _device(options.device)
+    checkpoint.check_writable(options.out)
     data = load(options.data, "train")
     names = {f.name for f in fields(Recipe)} & set(vars(options))
     values = {name: getattr(options, name) for name in names}

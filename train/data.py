@@ -23,6 +23,7 @@ SAMPLE = Path(__file__).parent / "sample" / "cifar10-sample.zip"
 SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp"}
 MAX_FILE_BYTES = 64 * 2**20
 MAX_SIDE = 4096
+MAX_SEED = 2**40
 
 Split = Literal["train", "test"]
 
@@ -70,6 +71,8 @@ class ImageSet:
         """``count`` images drawn without replacement, decided by the seed."""
         if not 1 <= count <= len(self):
             raise DataError(f"samples is {count}; allowed: 1..{len(self)}")
+        if not 0 <= seed <= MAX_SEED:
+            raise DataError(f"seed is {seed}; allowed: 0..{MAX_SEED}")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return self.subset(order[:count])
 

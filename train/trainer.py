@@ -17,7 +17,7 @@ from tqdm import tqdm
 from train import checkpoint
 from train.activation import Kernels, NoisePool, compiled_kernels
 from train.calibrate import Evaluation, evaluate, set_noise
-from train.data import DataError, ImageSet, augment
+from train.data import MAX_SEED, DataError, ImageSet, augment
 from train.models import MAX_LEVELS, MODELS, Network
 
 
@@ -54,7 +54,7 @@ class Recipe:
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        for key, high in (("levels", MAX_LEVELS), ("momentum", 1), ("label_smoothing", 1), ("seed", 2**40)):
+        for key, high in (("levels", MAX_LEVELS), ("momentum", 1), ("label_smoothing", 1), ("seed", MAX_SEED)):
             low = 1 if key == "levels" else 0
             if not low <= getattr(self, key) <= high:
                 raise ValueError(f"{key} is {getattr(self, key)}; allowed: {low}..{high}")

@@ -164,3 +164,12 @@ def test_not_a_dictionary(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match="not a model file; allowed"):
         load_model(tmp_path / "list.pt")
+
+
+def test_places_that_cannot_be_written_are_found_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "model.pt"):
+        with pytest.raises(checkpoint.CheckpointError, match="cannot be written"):
+            checkpoint.check_writable(path)
+    checkpoint.check_writable(tmp_path / "new" / "folder" / "model.pt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]

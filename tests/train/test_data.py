@@ -274,6 +274,9 @@ def test_sample_draws_without_replacement() -> None:
     for count in (0, 10):
         with pytest.raises(DataError, match=rf"samples is {count}; allowed: 1\.\.9"):
             data.sample(count, 0)
+    for seed in (-1, 2**40 + 1):
+        with pytest.raises(DataError, match=rf"seed is {seed}; allowed: 0\.\.{2**40}"):
+            data.sample(3, seed)
 
 
 def test_batches_cover_everything_in_order() -> None:
