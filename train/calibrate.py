@@ -18,6 +18,8 @@ class Evaluation:
         ann: accuracy of the noise-free quantized network.
         snn: accuracy of the SNN after 1 .. T steps.
         sigma: σ_l = √(mean over batches of var(gap_l)), gap_l = ANN output − θ·rate over T steps, in the unit of z.
+            With T = L it is 0 (but for rounding) in the first layer, whose current is constant: there the rate over L
+            steps is the quantized activation.
     """
 
     ann: float
