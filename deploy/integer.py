@@ -11,7 +11,7 @@ from deploy.layer import PreparedLayer, exact_arithmetic, integrate
 from deploy.trace import Trace, pack
 from export.network import INPUT_MAX, IntegerNetwork
 
-_VALUES = 2**23  # neuron values per layer held at once: bounds the memory of a run at about 200 MB
+_VALUES = 2**21  # neuron values per layer held at once: a few megabytes, so that they stay in the cache
 _STEPS = 8  # steps folded into one convolution
 
 
