@@ -33,7 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not PRETRAINED.is_file():
         print(f"deploy.demo: {PRETRAINED}: no such file; run it in the project's folder", file=sys.stderr)
         return 2
-    options.out.mkdir(parents=True, exist_ok=True)
+    if not 1 <= options.samples <= 1000:
+        print(f"deploy.demo: --samples is {options.samples}; allowed: 1..1000", file=sys.stderr)
+        return 2
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"deploy.demo: {error}", file=sys.stderr)
+        return 2
     began = time.monotonic()
     for command in commands(options.out, options.samples):
         print("\n$ python -m " + shlex.join(command), flush=True)

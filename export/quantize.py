@@ -13,6 +13,8 @@ from export.network import INPUT_MAX, MEMBRANE_MAX, IntegerNetwork, Layer
 
 Granularity = Literal["channel", "layer"]
 WEIGHT_MAX = 127
+CONSTANT_MAX = 2**20
+"""Largest threshold and bias before Δ is enlarged: 20 bits of precision, and room for v + I + b in 24."""
 
 
 def quantize(
@@ -41,7 +43,7 @@ def quantize(
         if index == 0:
             weight = _image_weight(weight, input_shape, 1 / (INPUT_MAX * folded.std))
         per_channel = granularity == "channel" and layer.threshold is not None
-        scale = _scale(weight, layer.threshold, per_channel=per_channel)
+        scale = _scale(layer, weight, per_channel=per_channel)
         integer = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
         bias = layer.bias / scale
         if index == 0:
@@ -71,15 +73,13 @@ def quantize(
     return IntegerNetwork(input_shape, tuple(layers), info or {}), tuple(scales)
 
 
-def _scale(weight: NDArray[np.float64], threshold: float | None, *, per_channel: bool) -> NDArray[np.float64]:
-    """Δ = max|w| / 127 per channel or of the layer, at least λ / (2²³ − 1); 1 where there is no non-zero weight."""
-    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+def _scale(layer: FoldedLayer, weight: NDArray[np.float64], *, per_channel: bool) -> NDArray[np.float64]:
+    """Δ = max(max|w| / 127, λ / 2²⁰, |b| / 2²⁰) per channel, or the largest of the layer; 1 where all are 0."""
+    largest = np.abs(layer.bias) if layer.threshold is None else np.maximum(np.abs(layer.bias), layer.threshold)
+    scale = np.maximum(np.abs(weight).reshape(len(weight), -1).max(axis=1) / WEIGHT_MAX, largest / CONSTANT_MAX)
     if not per_channel:
-        largest = np.full_like(largest, largest.max())
-    scale = np.where(largest > 0, largest / WEIGHT_MAX, 1.0)
-    if threshold is not None:
-        scale = np.maximum(scale, threshold / MEMBRANE_MAX)
-    return scale
+        scale = np.full_like(scale, scale.max())
+    return np.where(scale > 0, scale, 1.0)
 
 
 def _image_weight(

@@ -18,7 +18,7 @@ from export.fold import fold
 from export.network import MEMBRANE_MAX, IntegerNetwork
 from export.quantize import Granularity, quantize
 from train.calibrate import evaluate
-from train.checkpoint import load_model
+from train.checkpoint import check_writable, load_model
 from train.data import ImageSet, load
 from train.models import Network
 
@@ -148,10 +148,14 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     if not 1 <= options.steps <= 4096:
         raise ValueError(f"--T is {options.steps}; allowed: 1..4096")
-    if not options.net.parent.is_dir():
+    if not options.net.absolute().parent.is_dir():
         raise ValueError(f"{options.net.parent}: no such folder")
+    check_writable(options.net, inputs=[options.model])
     model, content = load_model(options.model)
-    calibration = load(options.data, "train").sample(options.calibration, options.seed)
+    images = load(options.data, "train")
+    if not 1 <= options.calibration <= len(images):
+        raise ValueError(f"--calibration is {options.calibration}; allowed: 1..{len(images)}")
+    calibration = images.sample(options.calibration, options.seed)
     if len(content["classes"]) != len(calibration.classes):
         raise ValueError(f"data: {len(calibration.classes)} classes; allowed: {len(content['classes'])} as the model")
     if list(calibration.classes) != content["classes"]:

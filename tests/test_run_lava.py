@@ -23,7 +23,12 @@ from export import netx
 from export.network import IntegerNetwork, Layer
 from export.to_netx import main as export_main
 
-INFO = {"T": 2, "calibration_ann_accuracy": 12.0, "calibration_float_snn_accuracy": 10.0}
+INFO = {
+    "T": 2,
+    "calibration_images": 1000,
+    "calibration_ann_accuracy": 12.0,
+    "calibration_float_snn_accuracy": 10.0,
+}
 
 
 def small_network(info: dict[str, str | int | float]) -> IntegerNetwork:
@@ -57,12 +62,12 @@ def net(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("backend", ["cpu", "netx"])
 def test_exact_run_reports_and_returns_0(net: Path, backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = net.with_name("result.json")
-    options = ["--T", "3", "--samples", "5", "--batch", "2", "--backend", backend, "--json", str(result)]
+    options = ["--T", "2", "--samples", "5", "--batch", "2", "--backend", backend, "--json", str(result)]
     assert run_lava.main([str(net), *options]) == 0
     assert "EXACT: every spike and every read-out of 5 images equals the reference" in capsys.readouterr().out
     content = json.loads(result.read_text())
     assert content["exact"] and content["mismatches"] == {"first": 0, "readout": 0}
-    assert content["accuracy_lava"] == content["accuracy_integer"] and len(content["accuracy_lava"]) == 3
+    assert content["accuracy_lava"] == content["accuracy_integer"] and len(content["accuracy_lava"]) == 2
     assert 0.01 < content["spikes_per_neuron_and_step"]["first"] < 0.99, "a silent or saturated layer compares nothing"
     assert content["points_lost"] == pytest.approx(0.1)
 
@@ -90,6 +95,28 @@ def test_accuracy_lost_beyond_the_tolerance_returns_1(tmp_path: Path, capsys: py
     assert run_lava.main([str(path), "--samples", "3", "--tolerance", "2.9"]) == 1
     assert "EXACT, but 3.00 points below the float SNN; allowed: 2.90" in capsys.readouterr().out
     assert run_lava.main([str(path), "--samples", "3", "--tolerance", "3.1"]) == 0
+
+
+def test_nothing_is_claimed_about_a_T_that_was_not_measured(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_lava.main([str(net), "--samples", "3", "--T", "3", "--tolerance", "0"]) == 0
+    assert "not compared with the float SNN" in capsys.readouterr().out
+
+
+def test_a_network_without_info_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    netx.write(small_network({}), tmp_path / "net.h5")
+    assert run_lava.main([str(tmp_path / "net.h5"), "--samples", "3"]) == 0
+    assert "T = 4" in capsys.readouterr().out
+
+
+def test_an_input_is_not_overwritten(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = net.read_bytes()
+    assert_refused(run_lava.main, [str(net), "--json", str(net)], ["is an input too"], capsys)
+    assert net.read_bytes() == before
+
+
+def test_other_classes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    netx.write(small_network({"classes": json.dumps(list("abcdefghij"))}), tmp_path / "net.h5")
+    assert_refused(run_lava.main, [str(tmp_path / "net.h5")], ["classes are airplane, "], capsys)
 
 
 def truncated(net: Path) -> None:
@@ -147,7 +174,8 @@ def test_bad_file_gives_one_line_and_2(
         ("--batch", "0", "--batch is 0"),
         ("--tolerance", "-1", "--tolerance is -1.0"),
         ("--data", "no/such/folder", "no/such/folder does not exist"),
-        ("--json", "no/such/folder/x.json", "no such folder"),
+        ("--json", ".", ".: cannot be written"),
+        ("--json", "/proc/x.json", "/proc/x.json: cannot be written"),
         ("--backend", "loihi2", "Loihi extension of Lava is not installed"),
         ("--model", "no/such/model.pt", "no/such/model.pt: no such file"),
     ],

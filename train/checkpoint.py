@@ -3,6 +3,7 @@
 import os
 import pickle
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,21 @@ def save(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
-def check_writable(path: Path) -> None:
-    """CheckpointError where ``save`` could not write ``path``: found before the training, not after it."""
+def check_writable(path: Path, inputs: Iterable[Path | None] = ()) -> None:
+    """CheckpointError where ``path`` cannot be written or is one of the inputs: found before the work, not after."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise CheckpointError(f"{path}: cannot be written; allowed: a file in a folder that can be written to")
+    try:
+        if path.is_dir() or not path.name:
+            raise IsADirectoryError
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        raise CheckpointError(
+            f"{path}: cannot be written; allowed: a file in a folder that can be written to"
+        ) from None
+    for other in inputs:
+        if other is not None and path.exists() and other.exists() and path.samefile(other):
+            raise CheckpointError(f"{path}: is an input too; allowed: another file")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} is not usable here ({reason}); allowed: auto, cpu, cuda") from None
     return device
@@ -100,7 +100,9 @@ def _device(name: str) -> torch.device:
 
 def _run(options: argparse.Namespace) -> None:
     device = _device(options.device)
-    checkpoint.check_writable(options.out)
+    if options.resume and options.init is not None:
+        raise ValueError("--resume and --init are both given; allowed: one of them")
+    checkpoint.check_writable(options.out, inputs=[options.init])
     data = load(options.data, "train")
     names = {f.name for f in fields(Recipe)} & set(vars(options))
     values = {name: getattr(options, name) for name in names}
@@ -114,9 +116,9 @@ def _run(options: argparse.Namespace) -> None:
             wanted = recipe.model if key == "architecture" else recipe.levels
             if content[key] != wanted:
                 raise ValueError(f"{options.init}: {key} is {content[key]!r}; allowed: {wanted!r} as asked for")
-        if len(content["classes"]) != len(data.classes):
+        if content["classes"] != list(data.classes):
             raise ValueError(
-                f"{options.init}: {len(content['classes'])} classes; allowed: {len(data.classes)} as the data"
+                f"{options.init}: classes are {', '.join(content['classes'])}; allowed: {', '.join(data.classes)}"
             )
         start = content["state"]
     test = load(options.data, "test")

@@ -52,6 +52,13 @@ class ImageSet:
     def subset(self, indices: Tensor) -> "ImageSet":
         return ImageSet(self.images[indices], self.labels[indices], self.classes)
 
+    def digest(self) -> str:
+        """SHA-256 over classes, labels and images."""
+        sha = hashlib.sha256(repr((self.classes, tuple(self.images.shape))).encode())
+        for values in (self.labels, self.images):
+            sha.update(values.cpu().contiguous().numpy())
+        return sha.hexdigest()
+
     def to(self, device: torch.device) -> "ImageSet":
         return ImageSet(self.images.to(device), self.labels.to(device), self.classes)
 

@@ -20,6 +20,8 @@ from train.calibrate import Evaluation, evaluate, set_noise
 from train.data import MAX_SEED, DataError, ImageSet, augment
 from train.models import MAX_LEVELS, MODELS, Network
 
+MAX_STEPS = 4096
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -54,8 +56,13 @@ class Recipe:
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        for key, high in (("levels", MAX_LEVELS), ("momentum", 1), ("label_smoothing", 1), ("seed", MAX_SEED)):
-            low = 1 if key == "levels" else 0
+        for key, low, high in (
+            ("levels", 1, MAX_LEVELS),
+            ("induction_steps", 1, MAX_STEPS),
+            ("momentum", 0, 1),
+            ("label_smoothing", 0, 1),
+            ("seed", 0, MAX_SEED),
+        ):
             if not low <= getattr(self, key) <= high:
                 raise ValueError(f"{key} is {getattr(self, key)}; allowed: {low}..{high}")
         for key in ("learning_rate", "weight_decay", "cutout", "noise_factor"):
@@ -214,6 +221,8 @@ def train(
                 "allowed: the same data and model"
             ) from None
         optimizer.load_state_dict(content["optimizer"])
+        if content.get("data") != data.digest():
+            raise checkpoint.CheckpointError(f"{path}: made with other images or classes; allowed: the same data")
         history, best = content["history"], content["best"]
     elif start is not None:
         _induce(network, held_out, recipe, precision)
@@ -245,6 +254,7 @@ def train(
                 "format": checkpoint.FORMAT,
                 "version": checkpoint.VERSION,
                 "recipe": asdict(recipe),
+                "data": data.digest(),
                 "state": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "history": history,

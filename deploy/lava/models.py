@@ -26,6 +26,9 @@ class _TorchModel(PyLoihiProcessModel):
         self._arithmetic.__enter__()  # for the life of the process, which does nothing else
 
 
+_SUM_MAX = 2**30  # of a synaptic sum in a 32-bit message
+
+
 @implements(proc=ImageSource, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
@@ -146,7 +149,10 @@ class PyIntegrator(_NeuronModel):
 @requires(CPU)
 @tag("exact")
 class PyExactConv(_TorchModel):
-    """Lava's Conv with sums that neither round nor clip; the stock model computes in float32 and clips to 24 bits.
+    """Lava's Conv with exact sums; the stock model computes in float32 and clips to 24 bits.
+
+    Sums beyond ±2³⁰ are clipped, so that they fit into Lava's 32-bit messages. It changes nothing: |v + b| < 2²⁴, so
+    such a sum saturates the membrane potential behind it with or without the clip.
 
     Chosen through ``exception_proc_model_map``. Timing as in the stock model: what is received at t is sent at t + 1.
     """
@@ -155,7 +161,7 @@ class PyExactConv(_TorchModel):
     a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
     a_buf: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
     weight: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=8)
-    kernel_size: np.ndarray = LavaPyType(np.ndarray, np.int8, precision=8)
+    kernel_size: np.ndarray = LavaPyType(np.ndarray, np.int32)
     stride: np.ndarray = LavaPyType(np.ndarray, np.int32)
     padding: np.ndarray = LavaPyType(np.ndarray, np.int32)
     dilation: np.ndarray = LavaPyType(np.ndarray, np.int32)
@@ -186,7 +192,8 @@ class PyExactConv(_TorchModel):
         if self.time_step == 1:
             self.layer = self._prepare()
         received = np.ascontiguousarray(self.s_in.recv().T)
-        self.a_buf = self.layer.current(torch.from_numpy(received)[None])[0].numpy().T
+        sums = self.layer.current(torch.from_numpy(received)[None])[0]
+        self.a_buf = sums.clamp(-_SUM_MAX, _SUM_MAX).to(torch.int32).numpy().T
 
 
 def _pair(value: NDArray[np.int32]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.fold import ExportError, FoldedLayer, FoldedNetwork
-from export.network import MEMBRANE_MAX, Layer
+from export.network import Layer
 from export.quantize import quantize
 from tests.oracle import synaptic_sum
 
@@ -51,27 +51,31 @@ def test_by_hand_per_layer() -> None:
     assert scales[0].tolist() == pytest.approx([1, 1])
 
 
-def test_a_channel_without_weights_has_scale_one() -> None:
-    folded = plain(dense([[0, 0], [127, 0]], [5.4, 0], 3.0), dense([[0, 0]], [7.0], name="out"))
+def test_a_channel_without_weights_keeps_its_bias_and_threshold() -> None:
+    """A pruned channel fires from its bias alone: 20 bits for the larger of the two."""
+    folded = plain(dense([[0, 0], [127, 0]], [0.2, 0], 0.5), dense([[0, 0]], [0.0], name="out"))
     network, scales = quantize(folded, (1, 2, 1))
-    assert network.layers[0].weight.tolist() == [[0, 0], [127, 0]] and scales[0].tolist() == pytest.approx([1, 1])
-    assert network.layers[0].bias.tolist() == [5, 0] and network.layers[0].threshold.tolist() == [3, 3]
-    assert network.layers[1].bias.tolist() == [7] and scales[1].tolist() == [1]
+    first, last = network.layers
+    assert first.weight.tolist() == [[0, 0], [127, 0]]
+    assert first.threshold.tolist() == [2**20, 1] and first.bias.tolist() == [round(0.4 * 2**20), 0]
+    assert scales[1].tolist() == [1] and last.bias.tolist() == [0], "a layer of zeros has scale 1"
 
 
-def test_a_large_threshold_enlarges_the_scale_and_a_small_one_stays_above_zero() -> None:
-    folded = plain(dense([[1e-9], [1000.0]], None, 2.0), dense([[1, 1]], name="out"))
-    first = quantize(folded, (1, 1, 1))[0].layers[0]
-    assert first.threshold.tolist() == [MEMBRANE_MAX, 1] and first.weight.tolist() == [[0], [127]]
-    assert first.v0.tolist() == [MEMBRANE_MAX // 2, 0]
+@pytest.mark.parametrize("bias", [-5.0, 5.0])
+def test_a_large_bias_or_threshold_enlarges_the_scale(bias: float) -> None:
+    folded = plain(dense([[1e-9], [1000.0], [1e-9]], [0, 0, bias], 2.0), dense([[1e-9] * 3], [bias], name="out"))
+    first, last = quantize(folded, (1, 1, 1))[0].layers
+    assert first.threshold.tolist() == [2**20, 1, round(2 / 5 * 2**20)] and first.weight.tolist() == [[0], [127], [0]]
+    assert first.bias.tolist() == [0, 0, np.sign(bias) * 2**20]
+    assert first.v0.tolist() == [2**19, 0, round(2 / 5 * 2**20) // 2]
+    assert last.bias.tolist() == [np.sign(bias) * 2**20]
 
 
 def test_a_bias_beyond_24_bits_is_refused() -> None:
-    limit = float(MEMBRANE_MAX)
-    network = quantize(plain(dense([[127.0]], [-limit], name="out")), (1, 1, 1))[0]
-    assert network.layers[0].bias.tolist() == [-MEMBRANE_MAX]
-    with pytest.raises(ExportError, match=r"^layers\.9 Linear: bias is -8388608; allowed: ±8388607$"):
-        quantize(plain(dense([[127.0]], [-limit - 1], name="layers.9 Linear")), (1, 1, 1))
+    """It can only come from the mean of the image: here 300 inputs of weight 127 and mean 255."""
+    weights = dense([[1.0] * 300], None, name="layers.2 Linear")
+    with pytest.raises(ExportError, match=r"^layers\.2 Linear: bias is -9715500; allowed: ±8388607$"):
+        quantize(FoldedNetwork((weights,), np.ones(1), np.ones(1)), (1, 1, 300))
 
 
 def convolution(shape: tuple[int, ...], rng: np.random.Generator, **geometry: Any) -> FoldedLayer:

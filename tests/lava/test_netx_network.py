@@ -9,13 +9,15 @@ from deploy.errors import Loihi2UnavailableError
 from deploy.integer import IntegerEngine
 from deploy.lava import netx_network
 from deploy.trace import concatenate, first_difference
-from export.network import IntegerNetwork, Layer
+from export.network import MEMBRANE_MAX, IntegerNetwork, Layer
 from export.netx import NetxError, write
 from tests.strategies import images_for, random_layer
 
 
-def assert_equal(network: IntegerNetwork, path: Path, *, count: int, steps: int, **options: object) -> None:
-    images = images_for(network, count)
+def assert_equal(
+    network: IntegerNetwork, path: Path, *, count: int, steps: int, white: bool = False, **options: object
+) -> None:
+    images = np.full((count, *network.input_shape), 255, np.uint8) if white else images_for(network, count)
     write(network, path / "net.net")
     got = concatenate(list(netx_network.run(path / "net.net", images, steps, **options)))
     expected = IntegerEngine(network).run(images, steps)
@@ -82,3 +84,12 @@ def test_refusals(network: IntegerNetwork, tmp_path: Path) -> None:
     (tmp_path / "net.net").write_bytes(b"no HDF5")
     with pytest.raises(NetxError, match="not a readable HDF5 file"):
         netx_network.run(tmp_path / "net.net", images, 1)
+
+
+def test_sums_beyond_32_bits_do_not_wrap(tmp_path: Path) -> None:
+    """67,500 weights of 127 on white pixels sum to more than 2³¹."""
+    weight = np.full((1, 3, 150, 150), 127, np.int8)
+    one, two = np.zeros(1, np.int32), np.zeros(2, np.int32)
+    wide = Layer("wide", weight, one, np.array([MEMBRANE_MAX], np.int32), one)
+    out = Layer("out", np.full((2, 1), 127, np.int8), two, None, two)
+    assert_equal(IntegerNetwork((3, 150, 150), (wide, out)), tmp_path, count=1, steps=2, white=True)

@@ -130,7 +130,10 @@ def test_init_must_fit_what_is_asked_for(data: Path, capsys: pytest.CaptureFixtu
     for more, message in (
         (["--levels", "2"], f"{out}: levels is 4; allowed: 2 as asked for"),
         (["--model", "vgg_small"], f"{out}: architecture is 'tiny'; allowed: 'vgg_small' as asked for"),
-        (["--data", str(three)], f"{out}: 5 classes; allowed: 3 as the data"),
+        (
+            ["--data", str(three)],
+            f"{out}: classes are class0, class1, class2, class3, class4; allowed: class0, class1, class2",
+        ),
     ):
         assert main(arguments(data, "--init", str(out), "--out", str(data.parent / "n.pt"), *more)) == 2
         assert capsys.readouterr().err == f"train.cifar: {message}\n"

@@ -195,3 +195,11 @@ def test_resume_refuses_what_it_cannot_continue(tmp_path: Path) -> None:
     assert resumed(tmp_path) == "not a checkpoint; allowed: a file written while train.cifar runs"
     checkpoint.save(path, {**whole, "state": random_tiny(0, classes=3).state_dict()})
     assert resumed(tmp_path) == "state does not fit tiny with 5 classes; allowed: the same data and model"
+
+
+def test_resume_refuses_other_images(tmp_path: Path) -> None:
+    """The same recipe on other images would mix held-out and training images."""
+    train(RECIPE, DATA, out=tmp_path / "m.pt", device=CPU)
+    other = ImageSet(DATA.images.flip(0), DATA.labels, DATA.classes)
+    with pytest.raises(checkpoint.CheckpointError, match="made with other images or classes; allowed: the same data"):
+        train(RECIPE, other, out=tmp_path / "m.pt", device=CPU, resume=True)
