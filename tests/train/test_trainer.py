@@ -12,7 +12,7 @@ from tests.tiny import image_set, random_tiny, tiny
 from train import checkpoint, trainer
 from train.calibrate import Evaluation
 from train.checkpoint import CheckpointError, load, load_model
-from train.data import DataError
+from train.data import DataError, ImageSet
 from train.models import MODELS, Network
 from train.trainer import Recipe, train
 
