@@ -1,6 +1,7 @@
 """The accuracy of the float SNN, to hold the deployed accuracy against."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,8 @@ class Reference:
 
     @property
     def default_tolerance(self) -> float:
-        """Points that may be lost: 0.5, or two images where that is more."""
-        return max(0.5, 200 / self.count)
+        """Points that may be lost: 0.5, plus 30/√images for chance (two standard errors if 2 % of the images differ)."""
+        return 0.5 + 30 / math.sqrt(self.count)
 
     def drop(self, deployed: float) -> float:
         """Points lost from the float SNN to the integers, on one and the same set of images."""

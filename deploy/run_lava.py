@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tolerance",
         type=float,
-        help="accuracy, in points, that may be lost against the float SNN (default: 0.5, or two images if more)",
+        help="accuracy, in points, that may be lost against the float SNN (default: 0.5 + 30/√images)",
     )
     parser.add_argument(
         "--backend",
