@@ -32,7 +32,7 @@ class Reference:
 
     @property
     def default_tolerance(self) -> float:
-        """Points that may be lost: 0.5, plus 30/√images for chance (two standard errors if 2 % of the images differ)."""
+        """Points that may be lost: 0.5, and 30/√images for chance (two standard errors if 2 % of the images differ)."""
         return 0.5 + 30 / math.sqrt(self.count)
 
     def drop(self, deployed: float) -> float:
