@@ -34,7 +34,7 @@ def layer_output(module: nn.Module, x: np.ndarray) -> np.ndarray:
     if isinstance(module, nn.BatchNorm2d):
         gain = module.weight.detach().double().numpy() / np.sqrt(module.running_var.double().numpy() + module.eps)
         return np.stack(
-            [(x[c] - float(module.running_mean[c])) * gain[c] + float(module.bias[c]) for c in range(len(x))]
+            [(x[c] - float(module.running_mean[c])) * gain[c] + float(module.bias[c].detach()) for c in range(len(x))]
         )
     if isinstance(module, nn.AvgPool2d):
         p = module.kernel_size
@@ -56,7 +56,7 @@ def ann(network: Network, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarr
     outputs, x = [], image.astype(np.float64)
     for module in network.layers:
         if isinstance(module, NQ):
-            theta = float(module.threshold)
+            theta = float(module.threshold.detach())
             x = theta * np.clip(np.floor(x * module.levels / theta + 0.5) / module.levels, 0, 1)
             outputs.append(x)
         else:
@@ -75,7 +75,7 @@ def snn(network: Network, image: np.ndarray, steps: int) -> tuple[list[np.ndarra
             if not isinstance(module, NQ):
                 x = layer_output(module, x)
                 continue
-            theta = float(module.threshold)
+            theta = float(module.threshold.detach())
             u = membranes.get(index, np.full(x.shape, theta / 2)) + x
             x = np.where(u >= theta, theta, 0.0)
             membranes[index] = u - x

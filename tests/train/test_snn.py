@@ -19,7 +19,7 @@ def test_equals_scalar_simulation(steps: int) -> None:
     scores = simulate(network, images, steps, rates.__setitem__)
     assert scores.shape == (steps, 3, 5) and list(rates) == [0, 1, 2]
     if steps == 5:  # neither silent nor always firing
-        assert all(0 < rates[i].mean() < float(a.threshold) for i, a in enumerate(network.activations))
+        assert all(0 < rates[i].mean() < float(a.threshold.detach()) for i, a in enumerate(network.activations))
     for n, image in enumerate(images.numpy()):
         expected_rates, expected = float_oracle.snn(network, image, steps)
         np.testing.assert_allclose(scores[:, n], expected, rtol=1e-4, atol=1e-4)

@@ -151,7 +151,7 @@ def test_thresholds_stay_positive(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(torch.optim.SGD, "step", push)
     network = train(replace(RECIPE, epochs=1), DATA, out=tmp_path / "m.pt", device=CPU)
-    assert [float(layer.threshold) for layer in network.activations] == pytest.approx([1e-3] * 3)
+    assert [float(layer.threshold.detach()) for layer in network.activations] == pytest.approx([1e-3] * 3)
 
 
 def test_fine_tuning_starts_from_the_given_state(tmp_path: Path) -> None:
