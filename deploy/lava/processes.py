@@ -32,7 +32,24 @@ class ImageSource(AbstractProcess):
         self.s_out = OutPort(shape=shape)
 
 
-class SpikingLayer(AbstractProcess):
+class _LayerProcess(AbstractProcess):
+    """What SpikingLayer and ReadoutLayer share: the layer and its input port."""
+
+    def __init__(
+        self, *, layer: Layer, samples: int, input_shape: tuple[int, ...], input_max: int, recorder: Recorder
+    ) -> None:
+        super().__init__(
+            layer=layer,
+            samples=samples,
+            input_shape=input_shape,
+            input_max=input_max,
+            recorder=recorder,
+            name=layer.name,
+        )
+        self.s_in = InPort(shape=(samples, *input_shape))
+
+
+class SpikingLayer(_LayerProcess):
     """Synapses and IF neurons of one layer for a batch of samples.
 
     At step t it integrates what it received at t − 1, sends its spikes and then receives: one step per layer, and no
@@ -49,33 +66,12 @@ class SpikingLayer(AbstractProcess):
     def __init__(
         self, *, layer: Layer, samples: int, input_shape: tuple[int, ...], input_max: int, recorder: Recorder
     ) -> None:
-        super().__init__(
-            layer=layer,
-            samples=samples,
-            input_shape=input_shape,
-            input_max=input_max,
-            recorder=recorder,
-            name=layer.name,
-        )
-        self.s_in = InPort(shape=(samples, *input_shape))
+        super().__init__(layer=layer, samples=samples, input_shape=input_shape, input_max=input_max, recorder=recorder)
         self.s_out = OutPort(shape=(samples, *layer.output_shape(input_shape)))
 
 
-class ReadoutLayer(AbstractProcess):
+class ReadoutLayer(_LayerProcess):
     """Synapses and integrators of the read-out; arguments as in SpikingLayer, the recorder receives potentials."""
-
-    def __init__(
-        self, *, layer: Layer, samples: int, input_shape: tuple[int, ...], input_max: int, recorder: Recorder
-    ) -> None:
-        super().__init__(
-            layer=layer,
-            samples=samples,
-            input_shape=input_shape,
-            input_max=input_max,
-            recorder=recorder,
-            name=layer.name,
-        )
-        self.s_in = InPort(shape=(samples, *input_shape))
 
 
 class SoftResetIF(AbstractProcess):
