@@ -28,7 +28,7 @@ lint: .venv/.installed
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
-	find train export deploy tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find train export deploy tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.installed: pyproject.toml constraints.txt
 	@PYTHON='$(PYTHON)' ./tools/install.sh
