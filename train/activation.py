@@ -1,10 +1,12 @@
-"""The NQ (noisy quantized) activation: what an IF neuron outputs on average over T steps, in one pass."""
+"""Activations that become IF neurons: NQ (noisy quantized), which anticipates their output, and plain ReLU."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from train.neuron import Reset, integrate_and_fire
 
 
 def quantize_forward(z: Tensor, threshold: Tensor, sigma: Tensor, noise: Tensor | None, levels: int) -> Tensor:
@@ -63,12 +65,45 @@ class _Quantize(torch.autograd.Function):
         return grad_z, grad_threshold, None, None, None, None
 
 
-class NQ(nn.Module):
+class Neuron(nn.Module):
+    """An activation of the trained network that becomes a layer of IF neurons after conversion.
+
+    While ``steps`` is set (train.snn.spiking), the module is those neurons: its input (T·B, ...) holds T steps of B
+    samples, step by step, and its output θ·spikes has the same shape. Otherwise it is the activation, ``activate``.
+
+    Attributes:
+        threshold: θ, a scalar (float32), in the unit of the pre-activation z. A spike stands for θ.
+        initial: v(0) / θ.
+        reset: "soft" (v ← v − θ) or "hard" (v ← 0).
+        steps: T while the module acts as neurons, else None.
+    """
+
+    threshold: Tensor
+    initial: float = 0.5
+    reset: Reset = "soft"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: int | None = None
+
+    def activate(self, z: Tensor) -> Tensor:
+        """The activation of the trained network, elementwise."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.steps is None:
+            return self.activate(z)
+        current = z.float().unflatten(0, (self.steps, -1))
+        return integrate_and_fire(current, self.threshold, self.initial, self.reset).flatten(0, 1)
+
+
+class NQ(Neuron):
     """Noisy quantized activation with a trainable threshold λ (Huang et al., arXiv 2404.17456).
 
         a = λ · clip(⌊z·L/λ + 1/2⌋ / L, 0, 1) + ε,   ε ~ N(0, σ²) in training only
 
-    σ = 0 gives QCFS (Bu et al., ICLR 2022). After conversion λ is the threshold of an IF neuron with soft reset.
+    σ = 0 gives QCFS (Bu et al., ICLR 2022). After conversion λ is the threshold of an IF neuron with soft reset and
+    v(0) = λ/2.
 
     Args:
         levels: L, the number of quantization levels above zero.
@@ -77,6 +112,7 @@ class NQ(nn.Module):
     Attributes:
         threshold: λ, a scalar parameter (float32).
         sigma: σ, a scalar buffer, in the unit of z; set by train.calibrate.
+        noise: gives standard normal values of a shape, for training; None for no noise.
     """
 
     def __init__(self, levels: int, threshold: float = 4.0) -> None:
@@ -88,16 +124,45 @@ class NQ(nn.Module):
         self.levels = levels
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
         self.register_buffer("sigma", torch.tensor(0.0))
+        self.noise: Callable[[torch.Size], Tensor] | None = None
         self.kernels = Kernels()
 
-    def forward(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Activation of z, of any shape; ``noise`` is standard normal, of the same shape, and used in training only."""
+    def activate(self, z: Tensor) -> Tensor:
+        """Activation of z, of any shape."""
         if not self.training:
             return quantize_forward(z, self.threshold, self.sigma, None, self.levels)
+        noise = None if self.noise is None else self.noise(z.shape)
         return _Quantize.apply(z, self.threshold, self.sigma, noise, self.levels, self.kernels)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, threshold={self.threshold.item():.4f}, sigma={self.sigma.item():.4f}"
+
+
+class RateReLU(Neuron):
+    """ReLU, approximated by the rate of IF neurons with v(0) = 0 (Han et al., CVPR 2020).
+
+    Soft reset gives the residual membrane potential (RMP) neuron, hard reset the baseline that loses the residue.
+
+    Args:
+        threshold: θ; train.calibrate.balance_thresholds sets it from data.
+        reset: "soft" or "hard".
+    """
+
+    initial = 0.0
+
+    def __init__(self, threshold: float = 1.0, reset: Reset = "soft") -> None:
+        super().__init__()
+        if not threshold > 0:
+            raise ValueError(f"threshold must be positive, got {threshold}")
+        self.register_buffer("threshold", torch.tensor(float(threshold)))
+        self.reset = reset
+
+    def activate(self, z: Tensor) -> Tensor:
+        """max(z, 0)."""
+        return torch.relu(z)
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold.item():.4f}, reset={self.reset}"
 
 
 class NoisePool:

@@ -43,27 +43,22 @@ def evaluate(
     batch = batch or max(1, 128 // steps)
     training = network.training
     network.eval()
-    outputs: list[Tensor] = []
     variances: list[list[float]] = [[] for _ in network.activations]
-    hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in network.activations]
     ann = torch.zeros((), dtype=torch.long)
     snn = torch.zeros(steps, dtype=torch.long)
     device_type = data.images.device.type
     try:
         for images, labels in data.batches(batch):
-            outputs.clear()
             with torch.autocast(device_type, torch.bfloat16, enabled=precision == torch.bfloat16):
-                scores = network(images)
+                scores, outputs = _activations(network, images)
 
-                def observe(index: int, rate: Tensor) -> None:
+                def observe(index: int, rate: Tensor, outputs: list[Tensor] = outputs) -> None:
                     variances[index].append(float((outputs[index].float() - rate).var()))
 
                 over_time = simulate(network, images, steps, observe)
             ann += (scores.argmax(1) == labels).sum().cpu()
             snn += (over_time.argmax(2) == labels).sum(1).cpu()
     finally:
-        for hook in hooks:
-            hook.remove()
         network.train(training)
     percent = 100 / len(data)
     return Evaluation(
@@ -71,6 +66,17 @@ def evaluate(
         snn=tuple((snn * percent).tolist()),
         sigma=tuple((sum(v) / len(v)) ** 0.5 for v in variances),
     )
+
+
+def _activations(network: Network, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Class scores and the outputs of the NQ layers, in order."""
+    outputs: list[Tensor] = []
+    hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in network.activations]
+    try:
+        return network(images), outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def set_noise(network: Network, sigma: tuple[float, ...], factor: float = 1.0) -> None:

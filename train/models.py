@@ -25,10 +25,10 @@ class Normalize(nn.Module):
 
 
 class Network(nn.Module):
-    """A sequence of layers from uint8 images (N, C, H, W) to class scores (N, K).
+    """A classifier from uint8 images (N, C, H, W) to class scores (N, K).
 
     Attributes:
-        layers: Normalize first, then Conv2d, BatchNorm2d, NQ, AvgPool2d, Dropout, Flatten and Linear in order.
+        layers: Normalize first, then convolutions, batch norm, NQ, average pooling, residual blocks and linear layers.
         input_shape: (C, H, W) of one image.
         levels: L of every NQ layer.
     """
@@ -42,18 +42,11 @@ class Network(nn.Module):
     @property
     def activations(self) -> list[NQ]:
         """The NQ layers, in order."""
-        return [layer for layer in self.layers if isinstance(layer, NQ)]
+        return [layer for layer in self.modules() if isinstance(layer, NQ)]
 
-    def forward(self, images: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """Class scores; ``noise`` has one standard normal tensor per NQ layer, or is None for the noise-free net."""
-        x, index = images, 0
-        for layer in self.layers:
-            if isinstance(layer, NQ):
-                x = layer(x, noise[index] if noise is not None else None)
-                index += 1
-            else:
-                x = layer(x)
-        return x
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores."""
+        return self.layers(images)
 
     def activation_shapes(self, batch: int) -> list[torch.Size]:
         """Shape of every NQ layer's output for a batch of the given size."""
@@ -72,10 +65,40 @@ class Network(nn.Module):
         return [torch.Size((batch, *shape[1:])) for shape in shapes]
 
 
-def _block(inputs: int, outputs: int, activation: Callable[[], NQ]) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut that joins before the second activation (He et al., CVPR 2016).
+
+    The shortcut is the identity, or a 1x1 convolution with batch norm where the shape changes (option B).
+
+    Args:
+        inputs, outputs: channels.
+        stride: of the first convolution and of the shortcut.
+        activation: makes an NQ layer.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[], NQ]) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.act1 = _block(inputs, outputs, activation, stride=stride)
+        self.conv2, self.bn2, act2 = _block(outputs, outputs, activation)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut.append(_convolution(inputs, outputs, 1, stride=stride))
+            self.shortcut.append(nn.BatchNorm2d(outputs))
+        self.act2 = act2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act1(self.bn1(self.conv1(x)))
+        return self.act2(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Conv2d:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return [convolution, nn.BatchNorm2d(outputs), activation()]
+    return convolution
+
+
+def _block(inputs: int, outputs: int, activation: Callable[[], NQ], *, stride: int = 1) -> list[nn.Module]:
+    return [_convolution(inputs, outputs, 3, stride=stride), nn.BatchNorm2d(outputs), activation()]
 
 
 def _features(plan: Sequence[int | str], channels: int, activation: Callable[[], NQ]) -> list[nn.Module]:
@@ -144,4 +167,42 @@ def vgg16(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Netw
     return Network(layers, input_shape=(3, 32, 32), levels=levels)
 
 
-MODELS: dict[str, Callable[..., Network]] = {"vgg_small": vgg_small, "vgg16": vgg16}
+def _resnet(widths: Sequence[int], blocks: Sequence[int], classes: int, *, levels: int, threshold: float) -> Network:
+    """3x3 convolution, stages of basic blocks that halve the size from the second on, global pooling, linear layer."""
+
+    def activation() -> NQ:
+        return NQ(levels, threshold)
+
+    layers = [Normalize(CIFAR10_MEAN, CIFAR10_STD), *_block(3, widths[0], activation)]
+    channels = widths[0]
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        for index in range(count):
+            layers.append(BasicBlock(channels, width, 2 if stage and not index else 1, activation))
+            channels = width
+    size = 32 // 2 ** (len(widths) - 1)
+    layers += [nn.AvgPool2d(size), nn.Flatten(), nn.Linear(channels, classes)]
+    return Network(layers, input_shape=(3, 32, 32), levels=levels)
+
+
+def resnet18(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+    """ResNet-18 for 32x32 images: widths 64 to 512, two blocks each; 11.2 million parameters."""
+    return _resnet((64, 128, 256, 512), (2, 2, 2, 2), classes, levels=levels, threshold=threshold)
+
+
+def resnet20(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+    """ResNet-20 for 32x32 images: widths 16, 32, 64, three blocks each; 0.272 million parameters."""
+    return _resnet((16, 32, 64), (3, 3, 3), classes, levels=levels, threshold=threshold)
+
+
+def resnet34(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+    """ResNet-34 for 32x32 images: widths 64 to 512; 3, 4, 6 and 3 blocks; 21.3 million parameters."""
+    return _resnet((64, 128, 256, 512), (3, 4, 6, 3), classes, levels=levels, threshold=threshold)
+
+
+MODELS: dict[str, Callable[..., Network]] = {
+    "vgg_small": vgg_small,
+    "vgg16": vgg16,
+    "resnet18": resnet18,
+    "resnet20": resnet20,
+    "resnet34": resnet34,
+}

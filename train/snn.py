@@ -1,17 +1,35 @@
-"""The float SNN reference: the trained network with an IF neuron with soft reset in place of every NQ layer."""
+"""The float SNN reference: the trained network with IF neurons in place of every activation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from train.activation import NQ
-from train.models import Network
+from train.activation import Neuron
+
+
+def neurons(module: nn.Module) -> list[Neuron]:
+    """The activations of a network that become IF neurons, in the order in which they were added to it."""
+    return [m for m in module.modules() if isinstance(m, Neuron)]
+
+
+@contextmanager
+def spiking(module: nn.Module, steps: int) -> Iterator[None]:
+    """Turns the activations into IF neurons over T = ``steps`` steps while it is active."""
+    found = neurons(module)
+    try:
+        for neuron in found:
+            neuron.steps = steps
+        yield
+    finally:
+        for neuron in found:
+            neuron.steps = None
 
 
 @torch.no_grad()
 def simulate(
-    network: Network, images: Tensor, steps: int, observe: Callable[[int, Tensor], None] | None = None
+    network: nn.Module, images: Tensor, steps: int, observe: Callable[[int, Tensor], None] | None = None
 ) -> Tensor:
     """Class scores of the SNN after each of T steps.
 
@@ -20,41 +38,26 @@ def simulate(
 
     Args:
         network: in evaluation mode.
-        images: uint8 (B, C, H, W).
+        images: (B, C, H, W), what the network takes.
         steps: T.
-        observe: called for every NQ layer with its index and its mean output θ·(spike count)/T, (B, ...).
+        observe: called for every layer of neurons with its index and its mean output θ·(spike count)/T, (B, ...).
 
     Returns:
         Mean of the classifier's output over steps 1 .. t, (T, B, K) for t = 1 .. T.
     """
-    x, constant, index = images, True, 0
-    batch = images.shape[0]
-    for layer in network.layers:
-        if not isinstance(layer, NQ):
-            x = layer(x)
-            continue
-        current = x.float().expand(steps, *x.shape) if constant else x.float().view(steps, batch, *x.shape[1:])
-        x = _integrate_and_fire(current, layer.threshold)
-        if observe is not None:
-            observe(index, x.mean(0))
-        x = x.flatten(0, 1)
-        constant = False
-        index += 1
-    scores = x.float().expand(steps, *x.shape) if constant else x.float().view(steps, batch, -1)
+    hooks = []
+    if observe is not None:
+        for index, neuron in enumerate(neurons(network)):
+
+            def report(_module: nn.Module, _inputs: tuple[Tensor], output: Tensor, index: int = index) -> None:
+                observe(index, output.unflatten(0, (steps, -1)).mean(0))
+
+            hooks.append(neuron.register_forward_hook(report))
+    try:
+        with spiking(network, steps):
+            scores = network(images.repeat(steps, *[1] * (images.dim() - 1)))
+    finally:
+        for hook in hooks:
+            hook.remove()
     counts = torch.arange(1, steps + 1, device=scores.device).view(-1, 1, 1)
-    return scores.cumsum(0) / counts
-
-
-def _integrate_and_fire(current: Tensor, threshold: Tensor) -> Tensor:
-    """v(0) = θ/2; v ← v + z(t); spike iff v ≥ θ; v ← v − θ on a spike. Returns θ·spikes, (T, B, ...) like current."""
-    steps, batch, *shape = current.shape
-    layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
-    flat = torch.empty((steps * batch, *shape), dtype=current.dtype, device=current.device, memory_format=layout)
-    output = flat.unflatten(0, (steps, batch))
-    membrane = (threshold / 2).expand_as(current[0]).clone(memory_format=layout)
-    for fired, z in zip(output, current, strict=True):
-        membrane += z
-        torch.ge(membrane, threshold, out=fired)
-        fired *= threshold
-        membrane -= fired
-    return output
+    return scores.float().unflatten(0, (steps, -1)).cumsum(0) / counts

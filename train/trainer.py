@@ -133,6 +133,8 @@ def _epoch(
     steps = len(data) // recipe.batch
     losses = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.long, device=device)
+    for layer in network.activations:
+        layer.noise = pool.like if pool else None
     network.train()
     for step in range(steps):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch].to(device)
@@ -141,7 +143,7 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate((epoch + step / steps) / recipe.epochs)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
-            scores = network(images, [pool.like(shape) for shape in shapes] if pool else None)
+            scores = network(images)
         loss = loss_function(scores.float(), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

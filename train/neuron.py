@@ -1,0 +1,36 @@
+"""The integrate-and-fire neuron in floating point."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reset = Literal["soft", "hard"]
+
+
+def integrate_and_fire(current: Tensor, threshold: Tensor, initial: float, reset: Reset) -> Tensor:
+    """v(0) = initial·θ; v ← v + z(t); spike iff v ≥ θ; at a spike v ← v − θ (soft reset) or v ← 0 (hard reset).
+
+    Args:
+        current: z, float32 (T, B, ...).
+        threshold: θ, a scalar.
+        initial: v(0) / θ.
+        reset: see above.
+
+    Returns:
+        θ·spikes, of the shape of ``current``.
+    """
+    steps, batch, *shape = current.shape
+    layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
+    flat = torch.empty((steps * batch, *shape), dtype=current.dtype, device=current.device, memory_format=layout)
+    output = flat.unflatten(0, (steps, batch))
+    membrane = (threshold * initial).expand_as(current[0]).clone(memory_format=layout)
+    for fired, z in zip(output, current, strict=True):
+        membrane += z
+        torch.ge(membrane, threshold, out=fired)
+        if reset == "hard":
+            membrane *= 1 - fired
+        fired *= threshold
+        if reset == "soft":
+            membrane -= fired
+    return output
