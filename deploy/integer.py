@@ -1,6 +1,6 @@
 """The exact integer engine: the reference that every other way to run a network is compared with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deploy.layer import PreparedLayer, exact_arithmetic, integrate
 from deploy.trace import Trace, pack
-from export.network import INPUT_MAX, IntegerNetwork
+from export.network import IMAGE, IntegerNetwork
 
 _VALUES = 2**21  # neuron values per layer held at once: a few megabytes, so that they stay in the cache
 _STEPS = 8  # steps folded into one convolution
@@ -19,7 +19,7 @@ class IntegerEngine:
     """Runs an IntegerNetwork as docs/semantics.md defines it, layer by layer instead of step by step.
 
     A convolution has no state, so the steps are folded into its batch; only integrate-and-fire loops over them. The
-    image is the same at every step, so the first layer's current is computed once per sample.
+    image is the same at every step, so what arrives from it is computed once per sample.
 
     Args:
         network: what to run.
@@ -29,11 +29,8 @@ class IntegerEngine:
     def __init__(self, network: IntegerNetwork, device: str | torch.device = "cpu") -> None:
         self.network = network
         self.device = torch.device(device)
-        self._layers: list[PreparedLayer] = []
-        shape: tuple[int, ...] = network.input_shape
-        for index, layer in enumerate(network.layers):
-            self._layers.append(PreparedLayer(layer, shape, INPUT_MAX if index == 0 else 1, self.device))
-            shape = self._layers[-1].output_shape
+        self._layers = [PreparedLayer(layer, network.shape_of, self.device) for layer in network.layers]
+        self._last_use = {source: index for index, layer in enumerate(network.layers) for source in layer.sources}
 
     def run(self, images: Tensor | NDArray[np.uint8], steps: int) -> Trace:
         """Every spike and read-out of images (N, C, H, W), uint8, over T = ``steps`` steps.
@@ -107,17 +104,17 @@ class IntegerEngine:
     ) -> None:
         """Runs a few samples, in blocks of steps; fills ``readout`` (n, T, K) and adds to ``saturations``."""
         samples, steps = readout.shape[:2]
-        constant = self._layers[0].current(images)
+        constants = [layer.current({IMAGE: images}) for layer in self._layers]
         membranes = [layer.initial(samples) for layer in self._layers]
         for start in range(0, steps, _STEPS):
             block = min(_STEPS, steps - start)
-            inputs: list[Tensor] = []
+            spikes: dict[str, Tensor] = {}
             for index, (layer, v) in enumerate(zip(self._layers, membranes, strict=True)):
-                if index == 0:
-                    currents: Tensor | list[Tensor] = [constant] * block
-                else:
-                    currents = layer.current(torch.cat(inputs)).view(block, samples, *layer.output_shape)
-                inputs = []
+                currents = self._currents(index, constants[index], spikes, block)
+                for source in self.network.layers[index].sources:
+                    if self._last_use[source] == index:
+                        spikes.pop(source, None)
+                fired: list[Tensor] = []
                 for offset in range(block):
                     saturated = integrate(v, currents[offset])
                     if saturated is not None:
@@ -127,6 +124,13 @@ class IntegerEngine:
                     if layer.is_readout:
                         readout[:, start + offset] = v.cpu().numpy()
                         continue
-                    inputs.append(layer.fire(v))
+                    fired.append(layer.fire(v))
                     if record is not None:
-                        record(index, first, start + offset, inputs[-1])
+                        record(index, first, start + offset, fired[-1])
+                if fired:
+                    spikes[self.network.layers[index].name] = torch.cat(fired)
+
+    def _currents(self, index: int, constant: Tensor, spikes: Mapping[str, Tensor], block: int) -> Sequence[Tensor]:
+        """I + b of one layer at each step of a block, given what is the same at every step."""
+        sums = self._layers[index].sums(spikes)
+        return [constant] * block if sums is None else sums.unflatten(0, (block, -1)).add_(constant)

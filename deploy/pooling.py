@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.network import Layer, Pair
+from export.network import Connection, Pair
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A layer's synapses as window sums followed by a convolution.
+    """Synapses as window sums followed by a convolution.
 
     Attributes:
-        weight: int8 (O, I, kh, kw). A dense layer behind (C, H, W) is a convolution with one output position.
+        weight: int8 (O, I, kh, kw). A dense connection behind (C, H, W) is a convolution with one output position.
         window: (y, x) size of the windows summed first; (1, 1) for none; what fills no window is unused.
         stride, padding, dilation, groups: of the convolution over the window sums.
     """
@@ -31,21 +31,21 @@ class Convolution:
     groups: int
 
 
-def unfold(layer: Layer, input_shape: tuple[int, ...]) -> Convolution:
-    """The layer with the largest windows that its weights allow, found by exact comparison.
+def unfold(connection: Connection, input_shape: tuple[int, ...]) -> Convolution:
+    """The connection with the largest windows that its weights allow, found by exact comparison.
 
     The two axes are independent of each other: weights repeat over py × px windows if they repeat py times along y
     and px times along x.
     """
-    if layer.is_convolution:
-        weight, stride, padding = layer.weight, layer.stride, layer.padding
+    if connection.is_convolution:
+        weight, stride, padding = connection.weight, connection.stride, connection.padding
     else:
         shape = input_shape if len(input_shape) == 3 else (int(np.prod(input_shape)), 1, 1)
-        weight, stride, padding = layer.weight.reshape(-1, *shape), (shape[1], shape[2]), (0, 0)
+        weight, stride, padding = connection.weight.reshape(-1, *shape), (shape[1], shape[2]), (0, 0)
         input_shape = shape
     window = [1, 1]
     for axis in (0, 1):
-        if layer.dilation[axis] != 1:
+        if connection.dilation[axis] != 1:
             continue
         size = input_shape[1 + axis]
         for p in range(weight.shape[2 + axis], 1, -1):
@@ -63,8 +63,8 @@ def unfold(layer: Layer, input_shape: tuple[int, ...]) -> Convolution:
         window=(y, x),
         stride=(stride[0] // y, stride[1] // x),
         padding=(padding[0] // y, padding[1] // x),
-        dilation=layer.dilation,
-        groups=layer.groups,
+        dilation=connection.dilation,
+        groups=connection.groups,
     )
 
 

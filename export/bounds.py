@@ -1,30 +1,44 @@
 """How large a membrane potential can become."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from export.network import INPUT_MAX, IntegerNetwork, Layer
+from export.network import IMAGE, INPUT_MAX, IntegerNetwork, Layer, Reset
 
 
 def worst_case(network: IntegerNetwork, steps: int) -> tuple[int, ...]:
     """Per layer a bound on max |u| within ``steps`` steps, for any image: no saturation where it is ≤ 2²³ − 1."""
-    return tuple(
-        _worst_case(layer, INPUT_MAX if index == 0 else 1, steps) for index, layer in enumerate(network.layers)
-    )
+    return tuple(_worst_case(layer, steps) for layer in network.layers)
 
 
-def _worst_case(layer: Layer, input_max: int, steps: int) -> int:
-    """Interval arithmetic per channel on u = v + I + b and v = u − θ·[u ≥ θ], ignoring the clip."""
-    weight = layer.weight.astype(np.int64).reshape(len(layer.weight), -1)
-    bias = layer.bias.astype(np.int64).reshape(len(layer.weight), -1)
-    most = np.maximum(weight, 0).sum(1) * input_max + bias.max(1)
-    least = np.minimum(weight, 0).sum(1) * input_max + bias.min(1)
+def _worst_case(layer: Layer, steps: int) -> int:
+    """Interval arithmetic per channel on u = v + I + b and the reset, ignoring the clip."""
+    bias = layer.bias.astype(np.int64).reshape(layer.outputs, -1)
+    most, least = bias.max(1), bias.min(1)
+    for connection in layer.connections:
+        weight = connection.weight.astype(np.int64).reshape(layer.outputs, -1) << connection.exponent
+        largest = INPUT_MAX if connection.source == IMAGE else 1
+        most += np.maximum(weight, 0).sum(1) * largest
+        least += np.minimum(weight, 0).sum(1) * largest
     low = high = layer.v0.astype(np.int64)
     bound = 0
     for _ in range(steps):
         low, high = low + least, high + most
         bound = max(bound, int(np.abs(low).max()), int(np.abs(high).max()))
         if layer.threshold is not None:
-            threshold = layer.threshold.astype(np.int64)
-            low = np.where(low >= threshold, low - threshold, np.where(high >= threshold, np.minimum(low, 0), low))
-            high = np.maximum(np.minimum(high, threshold - 1), high - threshold)
+            low, high = _after_reset(low, high, layer.threshold.astype(np.int64), layer.reset)
     return bound
+
+
+def _after_reset(
+    low: NDArray[np.int64], high: NDArray[np.int64], threshold: NDArray[np.int64], reset: Reset
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The interval of v, given that of u: below θ it stays; from θ on it becomes u − θ or 0."""
+    always, never = low >= threshold, high < threshold
+    if reset == "hard":
+        fired_low = fired_high = np.zeros_like(low)
+    else:
+        fired_low, fired_high = np.where(always, low - threshold, 0), high - threshold
+    new_low = np.where(always, fired_low, np.where(never, low, np.minimum(low, fired_low)))
+    new_high = np.where(always, fired_high, np.where(never, high, np.maximum(threshold - 1, fired_high)))
+    return new_low, new_high

@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from export.network import MEMBRANE_MAX, IntegerNetwork, Layer
+from export.network import MEMBRANE_MAX, Connection, IntegerNetwork
 
 
-def synaptic_sum(layer: Layer, x: np.ndarray) -> np.ndarray:
-    """Σ w · x for one sample x (C, H, W) or (N,), in int64."""
-    weight = layer.weight.astype(np.int64)
-    if not layer.is_convolution:
+def synaptic_sum(connection: Connection, x: np.ndarray) -> np.ndarray:
+    """2^exponent · Σ w · x for one sample x (C, H, W) or (N,), in int64."""
+    weight = connection.weight.astype(np.int64) * 2**connection.exponent
+    if not connection.is_convolution:
         return weight @ x.reshape(-1)
-    (py, px), (sy, sx), (dy, dx) = layer.padding, layer.stride, layer.dilation
+    (py, px), (sy, sx), (dy, dx) = connection.padding, connection.stride, connection.dilation
     padded = np.pad(x, ((0, 0), (py, py), (px, px)))
-    out = np.zeros(layer.output_shape(x.shape), np.int64)
+    out = np.zeros(connection.output_shape(x.shape), np.int64)
     outputs, inputs, height, width = weight.shape
     for o in range(outputs):
-        first = o // (outputs // layer.groups) * inputs
+        first = o // (outputs // connection.groups) * inputs
         for i in range(inputs):
             for ky in range(height):
                 for kx in range(width):
@@ -33,19 +33,21 @@ def simulate(network: IntegerNetwork, images: np.ndarray, steps: int) -> tuple[l
     for n, image in enumerate(images.astype(np.int64)):
         membranes = [_spread(layer.v0, shape) for layer, shape in zip(network.layers, network.shapes, strict=True)]
         for k in range(steps):
-            x = image
+            outputs = {"input": image}
             for index, layer in enumerate(network.layers):
-                total = membranes[index] + synaptic_sum(layer, x) + _spread(layer.bias, membranes[index].shape)
+                total = membranes[index] + _spread(layer.bias, membranes[index].shape)
+                for connection in layer.connections:
+                    total = total + synaptic_sum(connection, outputs[connection.source])
                 u = np.minimum(np.maximum(total, -MEMBRANE_MAX), MEMBRANE_MAX)
                 saturations[index] += int((u != total).sum())
                 if layer.threshold is None:
                     membranes[index] = u
                     readout[n, k] = u
-                else:
-                    threshold = _spread(layer.threshold, u.shape)
-                    x = (u >= threshold).astype(np.int64)
-                    membranes[index] = u - threshold * x
-                    spikes[index][n, k] = x
+                    continue
+                threshold = _spread(layer.threshold, u.shape)
+                fired = (u >= threshold).astype(np.int64)
+                membranes[index] = u - threshold * fired if layer.reset == "soft" else u * (1 - fired)
+                spikes[index][n, k] = outputs[layer.name] = fired
     return spikes, readout, saturations
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from deploy.integer import IntegerEngine
 from deploy.layer import PreparedLayer, exact_arithmetic
 from deploy.pooling import unfold
-from export.network import MEMBRANE_MAX, IntegerNetwork, Layer
+from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer, Reset
 from tests.oracle import simulate, synaptic_sum
 from tests.strategies import images_for, networks, random_layer
 
@@ -44,18 +44,27 @@ def test_random_networks_spike_and_saturate() -> None:
     assert sum(saturations > 0 for _, saturations in seen) > 10
 
 
-def dense(weight: list[list[int]], bias: int, threshold: int | None, v0: int, name: str) -> Layer:
+def dense(
+    weight: list[list[int]],
+    bias: int,
+    threshold: int | None,
+    v0: int,
+    name: str,
+    source: str = "input",
+    reset: Reset = "soft",
+) -> Layer:
     outputs = len(weight)
 
     def fill(value: int) -> np.ndarray:
         return np.full(outputs, value, np.int32)
 
-    return Layer(name, np.array(weight, np.int8), fill(bias), None if threshold is None else fill(threshold), fill(v0))
+    connection = Connection(source, np.array(weight, np.int8))
+    return Layer(name, (connection,), fill(bias), None if threshold is None else fill(threshold), fill(v0), reset)
 
 
 def test_one_neuron_by_hand() -> None:
     """θ = 5, v(0) = 2, I = 3 per step: 5→fire→0, 3, 6→fire→1, 4, 7→fire→2; the read-out adds 2·s − 1."""
-    network = IntegerNetwork((1, 1, 1), (dense([[3]], 0, 5, 2, "if"), dense([[2]], -1, None, 0, "readout")))
+    network = IntegerNetwork((1, 1, 1), (dense([[3]], 0, 5, 2, "if"), dense([[2]], -1, None, 0, "readout", "if")))
     trace = IntegerEngine(network).run(np.ones((1, 1, 1, 1), np.uint8), 5)
     assert trace.layer_spikes(0).ravel().tolist() == [True, False, True, False, True]
     assert trace.readout.ravel().tolist() == [1, 0, 1, 0, 1]
@@ -88,13 +97,13 @@ def test_equal_scores_give_the_lowest_class() -> None:
 def test_sums_around_the_float32_limit_are_exact(inputs: int, float_type: torch.dtype) -> None:
     """517 · 127 · 255 < 2²⁴ < 519 · 127 · 255; every weight extreme, one input odd, so that rounding would show."""
     layer = dense([[127] * inputs, [-127] * inputs], 0, None, 0, "readout")
-    prepared = PreparedLayer(layer, (inputs,), 255, torch.device("cpu"))
+    prepared = PreparedLayer(layer, {"input": (inputs,)}, torch.device("cpu"))
     x = np.full((1, inputs), 255, np.uint8)
     x[0, -1] = 254
     with exact_arithmetic():
-        current = prepared.current(torch.as_tensor(x))
-    np.testing.assert_array_equal(current[0].numpy(), synaptic_sum(layer, x[0].astype(np.int64)))
-    assert prepared._weight.dtype is float_type
+        current = prepared.current({"input": torch.as_tensor(x)})
+    np.testing.assert_array_equal(current[0].numpy(), synaptic_sum(layer.connections[0], x[0].astype(np.int64)))
+    assert prepared._synapses[0]._weight.dtype is float_type
 
 
 def test_large_sums_use_64_bits() -> None:
@@ -111,29 +120,31 @@ def test_folded_pooling_is_found(padding: tuple[int, int]) -> None:
     layer = random_layer(
         np.random.default_rng(0), "conv", (3, 8, 12), outputs=4, kernel=(3, 2), window=2, padding=padding
     )
-    found = unfold(layer, (3, 8, 12))
+    found = unfold(layer.connections[0], (3, 8, 12))
     assert (found.window, found.stride, found.padding) == ((2, 2), (1, 1), padding)
-    np.testing.assert_array_equal(found.weight, layer.weight[:, :, ::2, ::2])
+    np.testing.assert_array_equal(found.weight, layer.connections[0].weight[:, :, ::2, ::2])
 
 
 def test_pooling_is_not_found_where_a_padded_window_would_be_cut() -> None:
     layer = random_layer(
         np.random.default_rng(0), "conv", (3, 7, 12), outputs=4, kernel=(2, 2), window=2, padding=(1, 1)
     )
-    assert unfold(layer, (3, 7, 12)).window == (1, 2)
+    assert unfold(layer.connections[0], (3, 7, 12)).window == (1, 2)
 
 
 def test_global_pooling_before_a_dense_layer_is_found() -> None:
     layer = random_layer(np.random.default_rng(0), "dense", (5, 4, 4), outputs=3, window=4)
-    found = unfold(layer, (5, 4, 4))
+    found = unfold(layer.connections[0], (5, 4, 4))
     assert found.window == (4, 4)
     assert found.weight.shape == (3, 5, 1, 1)
 
 
 def test_batches_and_blocks_of_steps_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
-    conv = random_layer(rng, "conv", (2, 6, 5), outputs=3, kernel=(3, 3), padding=(1, 1), gain=128)
-    network = IntegerNetwork((2, 6, 5), (conv, random_layer(rng, "readout", (3, 6, 5), outputs=4, readout=True)))
+    conv = random_layer(rng, "conv", (2, 6, 5), outputs=3, kernel=(3, 3), padding=(1, 1))
+    network = IntegerNetwork(
+        (2, 6, 5), (conv, random_layer(rng, "readout", (3, 6, 5), source="conv", outputs=4, readout=True))
+    )
     images = images_for(network, 7)
     whole = IntegerEngine(network).run(images, 9)
     monkeypatch.setattr("deploy.integer._VALUES", 500)
@@ -146,7 +157,9 @@ def test_batches_and_blocks_of_steps_do_not_change_the_result(monkeypatch: pytes
 
 def test_runs_do_not_influence_each_other() -> None:
     """A single sample is where v(0) might be handed out instead of copied."""
-    network = IntegerNetwork((1, 1, 1), (dense([[3], [2]], 0, 5, 2, "if"), dense([[1, 2]], 4, None, 7, "readout")))
+    network = IntegerNetwork(
+        (1, 1, 1), (dense([[3], [2]], 0, 5, 2, "if"), dense([[1, 2]], 4, None, 7, "readout", "if"))
+    )
     engine = IntegerEngine(network)
     first, second = (engine.run(np.ones((1, 1, 1, 1), np.uint8), 3) for _ in range(2))
     np.testing.assert_array_equal(first.readout, second.readout)
