@@ -1,6 +1,7 @@
 """From folded float64 layers to integers: steps 4 to 6 of docs/semantics.md."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -8,104 +9,210 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from export.fold import ExportError, FoldedLayer, FoldedNetwork
-from export.network import INPUT_MAX, MEMBRANE_MAX, IntegerNetwork, Layer
+from export.folded import ExportError, Floats, FoldedConnection, FoldedLayer, FoldedNetwork
+from export.network import EXPONENT_MAX, IMAGE, INPUT_MAX, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 
 Granularity = Literal["channel", "layer"]
-WEIGHT_MAX = 127
 CONSTANT_MAX = 2**20
 """Largest threshold and bias before Δ is enlarged: 20 bits of precision, and room for v + I + b in 24."""
+_DIGIT = 7  # bits of the digits in which the factor of an identity shortcut is written
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How many bits weights get, and what shares a scale.
+
+    Attributes:
+        bits: of the weights, 2 … 8.
+        layers: other bits for some layers, by name.
+        granularity: one Δ per output channel, or one per layer; the read-out always has one.
+    """
+
+    bits: int = 8
+    layers: Mapping[str, int] = field(default_factory=dict)
+    granularity: Granularity = "channel"
+
+    def __post_init__(self) -> None:
+        for place, bits in (("bits", self.bits), *((f"bits of {name}", b) for name, b in self.layers.items())):
+            if not 2 <= bits <= 8:
+                raise ExportError(f"{place}: is {bits}; allowed: 2..8")
+
+    def bits_of(self, layer: FoldedLayer) -> int:
+        return self.layers.get(layer.name, self.bits)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The scales of one layer.
+
+    Attributes:
+        unit: Δ, float64 (O,): what one unit of the membrane potential stands for.
+        exponents: of the connections that have learned weights: their weights are multiples of 2^exponent · Δ.
+        limit: largest weight, 2^(bits − 1) − 1.
+    """
+
+    unit: Floats
+    exponents: tuple[int, ...]
+    limit: int
+
+    def steps(self, index: int) -> Floats:
+        """Difference of two neighbouring weights of the index-th learned connection, (O, 1, 1, 1)."""
+        return (self.unit * 2.0 ** self.exponents[index]).reshape(-1, 1, 1, 1)
 
 
 def quantize(
     folded: FoldedNetwork,
-    input_shape: tuple[int, int, int],
     *,
-    granularity: Granularity = "channel",
+    precision: Precision | None = None,
     info: Mapping[str, str | int | float] | None = None,
-) -> tuple[IntegerNetwork, tuple[NDArray[np.float64], ...]]:
-    """The integer network, and per layer the scale Δ (O,) that one unit of its membrane potential stands for.
-
-    Args:
-        folded: from export.fold.
-        input_shape: (C, H, W) of the image.
-        granularity: one Δ per output channel, or one per layer; the read-out always has one.
-        info: stored in the network.
+) -> tuple[IntegerNetwork, tuple[Floats, ...]]:
+    """The integer network, and per layer the Δ (O,) that one unit of its membrane potential stands for.
 
     Raises:
-        ExportError: a bias that does not fit into 24 bits.
+        ExportError: a bias that does not fit into 24 bits, or bits for a layer that is not there.
         NetworkError: layers that do not fit each other.
     """
+    precision = precision or Precision()
+    names = [layer.name for layer in folded.layers]
+    for name in precision.layers:
+        if name not in names:
+            raise ExportError(f"bits of {name}: no such layer; allowed: {', '.join(names)}")
     layers: list[Layer] = []
-    scales: list[NDArray[np.float64]] = []
-    for index, layer in enumerate(folded.layers):
-        weight = layer.weight
-        if index == 0:
-            weight = _image_weight(weight, input_shape, 1 / (INPUT_MAX * folded.std))
-        per_channel = granularity == "channel" and layer.threshold is not None
-        scale = _scale(layer, weight, per_channel=per_channel)
-        integer = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
-        bias = layer.bias / scale
-        if index == 0:
-            bias = _image_bias(layer, integer, bias, input_shape, INPUT_MAX * folded.mean)
-        bias = np.rint(bias)
-        if np.abs(bias).max() > MEMBRANE_MAX:
-            raise ExportError(f"{layer.name}: bias is {bias.flat[np.abs(bias).argmax()]:.0f}; allowed: ±{MEMBRANE_MAX}")
-        threshold = None
-        v0 = np.zeros(len(weight), np.int32)
-        if layer.threshold is not None:
-            threshold = np.maximum(1, np.rint(layer.threshold / scale)).astype(np.int32)
-            v0 = threshold // 2
-        layers.append(
-            Layer(
-                name=layer.name.replace(" ", "."),
-                weight=integer,
-                bias=bias.astype(np.int32),
-                threshold=threshold,
-                v0=v0,
-                stride=layer.stride,
-                padding=layer.padding,
-                dilation=layer.dilation,
-                groups=layer.groups,
-            )
-        )
-        scales.append(scale)
-    return IntegerNetwork(input_shape, tuple(layers), info or {}), tuple(scales)
+    units: list[Floats] = []
+    for layer in folded.layers:
+        grid = choose_grid(layer, folded, precision)
+        weights = [
+            np.clip(np.rint(effective(c, folded) / grid.steps(i)), -grid.limit, grid.limit).astype(np.int8)
+            for i, c in enumerate(learned(layer))
+        ]
+        layers.append(integer_layer(layer, folded, grid, weights))
+        units.append(grid.unit)
+    return IntegerNetwork(folded.input_shape, tuple(layers), info or {}), tuple(units)
 
 
-def _scale(layer: FoldedLayer, weight: NDArray[np.float64], *, per_channel: bool) -> NDArray[np.float64]:
-    """Δ = max(max|w| / 127, λ / 2²⁰, |b| / 2²⁰) per channel, or the largest of the layer; 1 where all are 0."""
+def learned(layer: FoldedLayer) -> list[FoldedConnection]:
+    """The connections with weights of their own, in order; the others are identity shortcuts."""
+    return [c for c in layer.connections if not c.is_identity or c.source == IMAGE]
+
+
+def effective(connection: FoldedConnection, folded: FoldedNetwork) -> Floats:
+    """Weights per unit of the integer input: spikes summed over the window, or pixels 0 … 255."""
+    weight = connection.weight / (connection.window[0] * connection.window[1])
+    if connection.source != IMAGE:
+        return weight
+    factor = (1 / (INPUT_MAX * folded.std)).reshape(connection.groups, -1)
+    return weight * factor.repeat(len(weight) // connection.groups, axis=0)[:, :, None, None]
+
+
+def choose_grid(layer: FoldedLayer, folded: FoldedNetwork, precision: Precision) -> Grid:
+    """Δ and the exponents of one layer.
+
+    A connection alone would use steps g = max|w| / limit per channel; with b bits its exponent is 8 − b, so that Δ,
+    in which θ and b are rounded, is as fine as with 8 bits. Of several connections those with larger weights get
+    larger exponents: the exponent of k grows by the rounded mean over the channels of log2(g_k / smallest g). Then
+    Δ = max over k of g_k / 2^exponent, at least max(λ, |b|) / 2²⁰, and 1 where all of it is 0.
+    """
+    bits = precision.bits_of(layer)
+    limit = 2 ** (bits - 1) - 1
     largest = np.abs(layer.bias) if layer.threshold is None else np.maximum(np.abs(layer.bias), layer.threshold)
-    scale = np.maximum(np.abs(weight).reshape(len(weight), -1).max(axis=1) / WEIGHT_MAX, largest / CONSTANT_MAX)
-    if not per_channel:
-        scale = np.full_like(scale, scale.max())
-    return np.where(scale > 0, scale, 1.0)
+    unit = largest / CONSTANT_MAX
+    steps = [np.abs(effective(c, folded)).reshape(len(unit), -1).max(axis=1) / limit for c in learned(layer)]
+    exponents = [8 - bits] * len(steps)
+    if len(steps) > 1:
+        logarithms = [np.log2(np.maximum(g, 1e-30)) for g in steps]
+        smallest = np.min(logarithms, axis=0)
+        exponents = [min(EXPONENT_MAX, 8 - bits + round(float(np.mean(value - smallest)))) for value in logarithms]
+    for g, exponent in zip(steps, exponents, strict=True):
+        unit = np.maximum(unit, g / 2.0**exponent)
+    if precision.granularity == "layer" or layer.threshold is None:
+        unit = np.full_like(unit, unit.max())
+    return Grid(np.where(unit > 0, unit, 1.0), tuple(exponents), limit)
 
 
-def _image_weight(
-    weight: NDArray[np.float64], input_shape: tuple[int, int, int], factor: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Weights of the first layer times a factor per image channel, (C,)."""
-    if weight.ndim == 4:
-        groups = input_shape[0] // weight.shape[1]
-        per_output = factor.reshape(groups, -1).repeat(len(weight) // groups, axis=0)
-        return weight * per_output[:, :, None, None]
-    return weight * np.broadcast_to(factor[:, None, None], input_shape).ravel()
+def integer_layer(
+    layer: FoldedLayer, folded: FoldedNetwork, grid: Grid, weights: list[NDArray[np.int8]], bias: Floats | None = None
+) -> Layer:
+    """The layer with the given integers for its learned connections; θ, b and identity shortcuts are rounded here.
+
+    Args:
+        layer, folded: what is exported.
+        grid: from ``choose_grid``.
+        weights: per learned connection, of the shape of its weight.
+        bias: takes the place of ``layer.bias``, (O,).
+    """
+    connections: list[Connection] = []
+    shift: NDArray[np.float64] | float = 0.0
+    remaining = iter(zip(weights, grid.exponents, strict=True))
+    for connection in layer.connections:
+        if connection.is_identity and connection.source != IMAGE:
+            connections += _identity(connection, grid.unit, layer.name)
+            continue
+        weight, exponent = next(remaining)
+        connections.append(_connection(connection, weight, exponent))
+        if connection.source == IMAGE:
+            shift = shift + _image_shift(connections[-1], folded)
+    scaled = (layer.bias if bias is None else bias) / grid.unit
+    if isinstance(shift, np.ndarray):
+        scaled = scaled.reshape(-1, *[1] * (shift.ndim - 1)) - shift
+        if shift.ndim == 3 and all(c.padding == (0, 0) for c in connections if c.source == IMAGE):
+            scaled = scaled[:, 0, 0]
+    scaled = np.rint(scaled)
+    if np.abs(scaled).max() > MEMBRANE_MAX:
+        raise ExportError(f"{layer.name}: bias is {scaled.flat[np.abs(scaled).argmax()]:.0f}; allowed: ±{MEMBRANE_MAX}")
+    threshold = None
+    v0 = np.zeros(len(grid.unit), np.int32)
+    if layer.threshold is not None:
+        threshold = np.maximum(1, np.rint(layer.threshold / grid.unit)).astype(np.int32)
+        v0 = np.floor(threshold * layer.initial).astype(np.int32)
+    return Layer(layer.name, tuple(connections), scaled.astype(np.int32), threshold, v0, layer.reset)
 
 
-def _image_bias(
-    layer: FoldedLayer,
-    integer: NDArray[np.int8],
-    bias: NDArray[np.float64],
-    input_shape: tuple[int, int, int],
-    mean: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """b − Σ w · 255 m over the taps inside the image, in units of Δ: (O, H', W'), or (O,) where it is uniform."""
-    image = torch.tensor(mean, dtype=torch.float64).reshape(1, -1, 1, 1).expand(1, *input_shape)
-    weight = torch.tensor(integer, dtype=torch.float64)
-    if weight.ndim == 2:
-        return bias - (weight @ image.flatten()).numpy()
-    shift = F.conv2d(image, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)[0].numpy()
-    if layer.padding == (0, 0):
-        return bias - shift[:, 0, 0]
-    return bias[:, None, None] - shift
+def _connection(connection: FoldedConnection, weight: NDArray[np.int8], exponent: int) -> Connection:
+    """A connection to the source itself: weights repeat over the windows of average pooling."""
+    expanded = connection.expand(weight)
+    if connection.is_dense:
+        return Connection(connection.source, _matrix(connection, expanded), exponent)
+    (py, px), (sy, sx), (my, mx) = connection.window, connection.stride, connection.padding
+    return Connection(
+        connection.source,
+        expanded,
+        exponent,
+        stride=(py * sy, px * sx),
+        padding=(py * my, px * mx),
+        dilation=connection.dilation,
+        groups=connection.groups,
+    )
+
+
+def _matrix(connection: FoldedConnection, weight: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(O, N) of a dense connection; an identity is a diagonal matrix."""
+    return np.diag(weight.ravel()) if connection.is_identity else weight.reshape(len(weight), -1)
+
+
+def _identity(connection: FoldedConnection, unit: Floats, name: str) -> list[Connection]:
+    """An identity shortcut: its factor, rounded to an integer a per channel, in digits a = Σ d_i · 2^(7 i), |d_i| ≤ 64.
+
+    The digits are connections of their own, so that the factor is not limited to 8 bits.
+    """
+    factor = np.rint(connection.weight / (connection.window[0] * connection.window[1]) / unit.reshape(-1, 1, 1, 1))
+    if np.abs(factor).max() > MEMBRANE_MAX:
+        raise ExportError(f"{name}: shortcut is {np.abs(factor).max():.0f}; allowed: ±{MEMBRANE_MAX}")
+    rest, connections = factor.astype(np.int64), []
+    for exponent in range(0, EXPONENT_MAX, _DIGIT):
+        last = exponent + _DIGIT > EXPONENT_MAX
+        digit = rest if last else (rest + 2 ** (_DIGIT - 1)) % 2**_DIGIT - 2 ** (_DIGIT - 1)
+        rest = (rest - digit) >> _DIGIT
+        if np.abs(digit).max() > 127:
+            raise ExportError(f"{name}: shortcut is {np.abs(factor).max():.0f}; allowed: ±{127 * 2**exponent}")
+        if digit.any() or (not connections and not rest.any()):
+            connections.append(_connection(connection, digit.astype(np.int8), exponent))
+    return connections
+
+
+def _image_shift(connection: Connection, folded: FoldedNetwork) -> Floats:
+    """Σ 2^e · w · 255 m over the taps inside the image, in units of Δ: (O, H, W) or (O,)."""
+    mean = torch.tensor(INPUT_MAX * folded.mean).reshape(1, -1, 1, 1).expand(1, *folded.input_shape)
+    weight = torch.tensor(connection.weight, dtype=torch.float64) * 2**connection.exponent
+    if not connection.is_convolution:
+        return (weight @ mean.flatten()).numpy()
+    return F.conv2d(mean, weight, None, *connection.geometry)[0].numpy()

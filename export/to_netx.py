@@ -10,17 +10,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from deploy.integer import IntegerEngine
 from export import netx
 from export.bounds import worst_case
-from export.fold import fold
+from export.lower import lower
 from export.network import MEMBRANE_MAX, IntegerNetwork
-from export.quantize import Granularity, quantize
+from export.quantize import Precision, quantize
 from train.calibrate import evaluate
 from train.checkpoint import check_writable, load_model
 from train.data import ImageSet, load
-from train.models import Network
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,29 @@ class Report:
 
 
 def convert(
-    model: Network,
+    model: nn.Module,
     calibration: ImageSet,
     *,
     steps: int,
-    granularity: Granularity = "channel",
+    precision: Precision | None = None,
     info: dict[str, str | int | float] | None = None,
 ) -> tuple[IntegerNetwork, Report]:
     """Lower a trained network to integers and compare it with the float SNN on calibration images.
 
     Args:
-        model: in evaluation mode.
+        model: any module that ``export.lower`` can trace, in evaluation mode; it takes uint8 images (N, C, H, W).
         calibration: images on the CPU.
         steps: T, stored in the file as the default of deployment; bounds and accuracies are for it.
-        granularity: one weight scale per output channel, or one per layer.
+        precision: bits of the weights and what shares a scale; 8 bits and one scale per channel without it.
         info: more entries for the network's info.
 
     Raises:
         ExportError, NetworkError: the model cannot be expressed.
     """
-    network, scales = quantize(fold(model), model.input_shape, granularity=granularity)
+    precision = precision or Precision()
+    shape = (calibration.images.shape[3], *calibration.images.shape[1:3])
+    folded = lower(model, shape)
+    network, scales = quantize(folded, precision=precision)
     images = calibration.images.permute(0, 3, 1, 2).contiguous()
     engine = IntegerEngine(network)
     predicted = torch.from_numpy(engine.classify(images, steps)[:, -1])
@@ -72,7 +75,8 @@ def convert(
         (
             layer.name,
             "x".join(map(str, shape)),
-            f"{layer.weight.size:,}",
+            f"{sum(c.weight.size for c in layer.connections):,}",
+            str(max(c.bits for c in layer.connections)),
             f"{scale.min():.3g}..{scale.max():.3g}",
             "read-out" if layer.threshold is None else f"{layer.threshold.min()}..{layer.threshold.max()}",
             f"{bound:,}",
@@ -84,11 +88,10 @@ def convert(
     )
     stored: dict[str, str | int | float] = {
         "T": steps,
-        "L": model.levels,
         "classes": json.dumps(calibration.classes),
-        "mean": json.dumps(model.layers[0].mean.flatten().tolist()),
-        "std": json.dumps(model.layers[0].std.flatten().tolist()),
-        "granularity": granularity,
+        "mean": json.dumps(folded.mean.tolist()),
+        "std": json.dumps(folded.std.tolist()),
+        "granularity": precision.granularity,
         "calibration_images": len(calibration),
         "calibration_ann_accuracy": floating.ann,
         "calibration_float_snn_accuracy": floating.snn[-1],
@@ -102,7 +105,7 @@ def convert(
 
 
 def _print(report: Report, steps: int, count: int) -> None:
-    header = ("layer", "output", "weights", "scale Δ", "threshold θ", f"worst |u|, T={steps}", "calibrated u")
+    header = ("layer", "output", "weights", "bits", "scale Δ", "threshold θ", f"worst |u|, T={steps}", "calibrated u")
     widths = [max(len(row[i]) for row in (header, *report.rows)) for i in range(len(header))]
     for row in (header, *report.rows):
         cells = (text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True)))
@@ -126,6 +129,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, help="model file written by train.cifar")
     parser.add_argument("net", type=Path, help="netx file to write")
     parser.add_argument("--T", type=int, default=4, dest="steps", help="time steps (default: %(default)s)")
+    parser.add_argument("--bits", type=int, default=8, help="of the weights, 2 to 8 (default: %(default)s)")
+    parser.add_argument(
+        "--layer-bits",
+        nargs="+",
+        default=[],
+        metavar="LAYER=BITS",
+        help="other bits for some layers, such as layers.1=8",
+    )
     parser.add_argument(
         "--granularity",
         choices=["channel", "layer"],
@@ -143,6 +154,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--calibration", type=int, default=500, help="calibration images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
     return parser
+
+
+def _layer_bits(entries: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for entry in entries:
+        name, _, bits = entry.rpartition("=")
+        if not name or not bits.isdecimal():
+            raise ValueError(f"--layer-bits: {entry!r}; allowed: LAYER=BITS, such as layers.1=8")
+        found[name] = int(bits)
+    return found
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -165,11 +186,13 @@ def _run(options: argparse.Namespace) -> None:
     shape = (calibration.images.shape[3], *calibration.images.shape[1:3])
     if shape != model.input_shape:
         raise ValueError(f"data: images are {shape}; allowed: {model.input_shape} as the model")
+    precision = Precision(options.bits, _layer_bits(options.layer_bits), options.granularity)
     info = {
+        "L": content["levels"],
         "architecture": content["architecture"],
         "source_sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
     }
-    network, report = convert(model, calibration, steps=options.steps, granularity=options.granularity, info=info)
+    network, report = convert(model, calibration, steps=options.steps, precision=precision, info=info)
     netx.write(network, options.net)
     _print(report, options.steps, len(calibration))
     print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]})")

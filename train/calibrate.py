@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from train.data import ImageSet
 from train.models import Network
-from train.snn import simulate
+from train.snn import neurons, simulate
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies in percent on one image set, and the gap between ANN and SNN per NQ layer.
+    """Accuracies in percent on one image set, and the gap between ANN and SNN per activation.
 
     Attributes:
         ann: accuracy of the noise-free quantized network.
@@ -29,7 +29,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: Network, data: ImageSet, steps: int, *, batch: int | None = None, precision: torch.dtype = torch.float32
+    network: nn.Module, data: ImageSet, steps: int, *, batch: int | None = None, precision: torch.dtype = torch.float32
 ) -> Evaluation:
     """Run data once through the ANN and once through the T-step SNN (Huang et al., arXiv 2404.17456, noise induction).
 
@@ -43,7 +43,7 @@ def evaluate(
     batch = batch or max(1, 128 // steps)
     training = network.training
     network.eval()
-    variances: list[list[float]] = [[] for _ in network.activations]
+    variances: list[list[float]] = [[] for _ in neurons(network)]
     ann = torch.zeros((), dtype=torch.long)
     snn = torch.zeros(steps, dtype=torch.long)
     device_type = data.images.device.type
@@ -68,10 +68,10 @@ def evaluate(
     )
 
 
-def _activations(network: Network, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Class scores and the outputs of the NQ layers, in order."""
+def _activations(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Class scores and the outputs of the activations, in order."""
     outputs: list[Tensor] = []
-    hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in network.activations]
+    hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in neurons(network)]
     try:
         return network(images), outputs
     finally:
