@@ -24,6 +24,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _layer_bits(text: str) -> tuple[str, int]:
+    name, _, bits = text.rpartition("=")
+    if not name or not bits.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; it must be LAYER=BITS, such as layers.1=8")
+    return name, int(bits)
+
+
 def _parser() -> argparse.ArgumentParser:
     default = Recipe()
     parser = argparse.ArgumentParser(
@@ -60,6 +67,22 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=default.noise_factor,
         help="times the measured σ; 0 trains plain QCFS (default: %(default)s)",
+    )
+    net.add_argument(
+        "--weight-bits",
+        type=int,
+        default=default.weight_bits,
+        metavar="BITS",
+        help="train with weights rounded to 2 to 8 bits, for export with the same --bits and --rounding nearest; "
+        "best with --init (default: %(default)s, not rounded)",
+    )
+    net.add_argument(
+        "--layer-bits",
+        nargs="+",
+        type=_layer_bits,
+        default=[],
+        metavar="LAYER=BITS",
+        help="with --weight-bits: other bits for some layers, such as layers.1=8",
     )
     sgd = parser.add_argument_group("optimisation")
     sgd.add_argument("--epochs", type=_positive, default=default.epochs, help="default: %(default)s")
@@ -108,6 +131,7 @@ def _run(options: argparse.Namespace) -> None:
     values = {name: getattr(options, name) for name in names}
     values["validation"] = options.validation or max(1, min(2000, len(data) // 5))
     values["bfloat16"] = fast_bfloat16(device) if options.precision == "auto" else options.precision == "bfloat16"
+    values["layer_bits"] = dict(options.layer_bits)
     recipe = Recipe(**values)
     start = None
     if options.init is not None:

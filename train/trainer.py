@@ -5,8 +5,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from train import checkpoint
 from train.activation import Kernels, NoisePool, compiled_kernels
 from train.calibrate import Evaluation, evaluate, set_noise
 from train.data import MAX_SEED, DataError, ImageSet, augment
+from train.fake_quantize import attach, bake
 from train.models import MAX_LEVELS, MODELS, Network
 
 MAX_STEPS = 4096
@@ -37,6 +38,8 @@ class Recipe:
         validation: training images held out for noise induction and model choice.
         seed: of the split, the initial weights, the order, the augmentation and the noise.
         bfloat16: convolutions and linear layers under autocast; thresholds and statistics stay float32.
+        weight_bits: of the weights in the forward pass, 2 … 8 (train.fake_quantize); 0 leaves them as they are.
+        layer_bits: other bits for some convolutions and linear layers, by path; for weight_bits above 0.
     """
 
     model: str = "vgg_small"
@@ -54,6 +57,8 @@ class Recipe:
     validation: int = 2000
     seed: int = 0
     bfloat16: bool = False
+    weight_bits: int = 0
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, low, high in (
@@ -70,6 +75,12 @@ class Recipe:
                 raise ValueError(f"{key} is {getattr(self, key)}; allowed: numbers of at least 0")
         if not 0 < self.threshold < math.inf:
             raise ValueError(f"threshold is {self.threshold}; allowed: positive numbers")
+        if self.weight_bits != 0 and not 2 <= self.weight_bits <= 8:
+            raise ValueError(f"weight_bits is {self.weight_bits}; allowed: 2..8, or 0 for weights as they are")
+        for name, bits in self.layer_bits.items():
+            if not self.weight_bits or not 2 <= bits <= 8:
+                found = bits if self.weight_bits else f"{bits} while weight_bits is 0"
+                raise ValueError(f"layer_bits of {name} is {found}; allowed: 2..8, with weight_bits")
 
     def rate(self, progress: float) -> float:
         """Learning rate at ``progress`` in 0 .. 1 of the training."""
@@ -195,6 +206,8 @@ def train(
         raise DataError(f"data: images are {shape}; allowed: {network.input_shape} for {recipe.model}")
     if start is not None:
         network.load_state_dict(start)
+    if recipe.weight_bits:
+        attach(network, recipe.weight_bits, recipe.layer_bits)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kernels = choose_kernels(recipe.epochs * (len(rest) // recipe.batch), device)
     for layer in network.activations:
@@ -210,8 +223,9 @@ def train(
             raise checkpoint.CheckpointError(
                 f"{path}: not a checkpoint; allowed: a file written while train.cifar runs"
             )
-        if content["recipe"] != asdict(recipe):
-            changed = [key for key, value in asdict(recipe).items() if content["recipe"].get(key) != value]
+        made = asdict(Recipe()) | content["recipe"]  # a file older than an entry was made with its default
+        if made != asdict(recipe):
+            changed = [key for key, value in asdict(recipe).items() if made[key] != value]
             raise checkpoint.CheckpointError(
                 f"{path}: made with another {', '.join(changed)}; allowed: the same recipe"
             )
@@ -264,6 +278,7 @@ def train(
             },
         )
     network.load_state_dict(best["state"])
+    bake(network)
     info = {
         "recipe": asdict(recipe),
         "history": history,

@@ -78,6 +78,18 @@ def test_interrupt_resume_and_fine_tune(
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
+def test_fine_tune_with_few_bits(data: Path) -> None:
+    out, tuned = data.parent / "m.pt", data.parent / "tuned.pt"
+    assert main(arguments(data, "--epochs", "1")) == 0
+    more = ["--init", str(out), "--epochs", "1", "--weight-bits", "2", "--layer-bits", "layers.1=8", "layers.12=4"]
+    assert main(arguments(data, *more, "--out", str(tuned))) == 0
+    network, content = load_model(tuned)
+    recipe = content["info"]["recipe"]
+    assert (recipe["weight_bits"], recipe["layer_bits"]) == (2, {"layers.1": 8, "layers.12": 4})
+    for channel in network.layers[5].weight.detach():
+        assert len(set(channel.abs().flatten().tolist()) - {0.0}) == 1, "integers -1, 0, 1 times one step"
+
+
 BAD = {
     "data": ("--data {d}/nowhere", "data: {d}/nowhere does not exist; allowed: "),
     "no test split": ("--data {d}/half", "data: no test/<class>/<image> in {d}/half"),
@@ -98,6 +110,19 @@ BAD = {
     "rate": ("--learning-rate nan", "learning_rate is nan; allowed: numbers of at least 0"),
     "cutout": ("--cutout -1", "cutout is -1; allowed: numbers of at least 0"),
     "noise": ("--noise-factor -1", "noise_factor is -1.0; allowed: numbers of at least 0"),
+    "weight bits": ("--weight-bits 9", "weight_bits is 9; allowed: 2..8, or 0 for weights as they are"),
+    "layer bits alone": (
+        "--layer-bits layers.1=8",
+        "layer_bits of layers.1 is 8 while weight_bits is 0; allowed: 2..8, ",
+    ),
+    "layer bits": (
+        "--weight-bits 3 --layer-bits layers.1=1",
+        "layer_bits of layers.1 is 1; allowed: 2..8, with weight_b",
+    ),
+    "layer": (
+        "--weight-bits 3 --layer-bits layers.2=8",
+        "bits of layers.2: no such layer; allowed: layers.1, layers.5",
+    ),
     "decay": ("--weight-decay inf", "weight_decay is inf; allowed: numbers of at least 0"),
 }
 
@@ -114,7 +139,9 @@ def test_bad_input(data: Path, capsys: pytest.CaptureFixture[str], case: str) ->
     assert not list(data.parent.glob("*.pt*"))
 
 
-@pytest.mark.parametrize("more", ["--model resnet", "--epochs 0", "--levels -1", "--batch x", "--precision half"])
+@pytest.mark.parametrize(
+    "more", ["--model resnet", "--epochs 0", "--levels -1", "--batch x", "--precision half", "--layer-bits 8"]
+)
 def test_bad_usage(data: Path, capsys: pytest.CaptureFixture[str], more: str) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments(data, *more.split()))

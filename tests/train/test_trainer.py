@@ -13,6 +13,7 @@ from train import checkpoint, trainer
 from train.calibrate import Evaluation
 from train.checkpoint import CheckpointError, load, load_model
 from train.data import DataError, ImageSet
+from train.fake_quantize import matrices
 from train.models import MODELS, Network
 from train.trainer import Recipe, train
 
@@ -64,11 +65,13 @@ def test_weight_decay_acts_on_matrices_only() -> None:
     assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize(
+    "changes", [{}, {"bfloat16": True}, {"weight_bits": 3, "layer_bits": {"layers.1": 8}}], ids=str
+)
 def test_interrupted_and_resumed_equals_uninterrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bfloat16: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    recipe = replace(RECIPE, bfloat16=bfloat16)
+    recipe = replace(RECIPE, **changes)
     whole = train(recipe, DATA, out=tmp_path / "whole.pt", device=CPU)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_after(patch, 6)  # of four steps per epoch: in the middle of the second
@@ -161,6 +164,33 @@ def test_fine_tuning_starts_from_the_given_state(tmp_path: Path) -> None:
         assert torch.equal(value.detach(), start[key]), key
 
 
+def test_weights_are_trained_on_the_grid_and_written_rounded(tmp_path: Path) -> None:
+    """Three bits give seven values per channel, eight bits more; smaller changes add up in the exact weights."""
+    start = random_tiny(1).state_dict()
+    recipe = replace(RECIPE, epochs=2, weight_bits=3, layer_bits={"layers.5": 8})
+    network = train(recipe, DATA, out=tmp_path / "m.pt", device=CPU, start=start)
+    stored, content = load_model(tmp_path / "m.pt")
+    assert_same_state(stored.state_dict(), network.state_dict())
+    assert content["info"]["recipe"] == asdict(recipe)
+    for name, module in matrices(stored).items():
+        values = [len(set(channel.flatten().tolist())) for channel in module.weight.detach()]
+        # The first layer's grid is finer by the standard deviation of each of the three input channels.
+        most = {"layers.1": 7 * 3, "layers.5": 255}.get(name, 7)
+        assert max(values) <= most and (max(values) > 7 or name not in ("layers.1", "layers.5")), name
+        assert not torch.equal(module.weight, start[f"{name}.weight"])
+
+
+def test_a_checkpoint_from_before_an_entry_of_the_recipe_continues(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt.checkpoint"
+    first = train(replace(RECIPE, epochs=1), DATA, out=tmp_path / "m.pt", device=CPU)
+    content = load(path)
+    del content["recipe"]["weight_bits"], content["recipe"]["layer_bits"]
+    checkpoint.save(path, content)
+    again = train(replace(RECIPE, epochs=1), DATA, out=tmp_path / "m.pt", device=CPU, resume=True)
+    assert_same_state(again.state_dict(), first.state_dict())
+    assert resumed(tmp_path, weight_bits=4) == "made with another weight_bits; allowed: the same recipe"
+
+
 def test_larger_batch_than_data(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch is 46; allowed: up to the 45 training images"):
         train(replace(RECIPE, batch=46), DATA, out=tmp_path / "m.pt", device=CPU)
@@ -178,6 +208,7 @@ def test_images_of_another_size(tmp_path: Path) -> None:
 
 def resumed(tmp_path: Path, **changes: Any) -> str:
     path = tmp_path / "m.pt"
+    path.unlink(missing_ok=True)
     with pytest.raises(CheckpointError) as caught:
         train(replace(RECIPE, epochs=1, **changes), DATA, out=path, device=CPU, resume=True)
     assert not path.exists() and "\n" not in str(caught.value)
