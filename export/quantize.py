@@ -1,8 +1,8 @@
 """From folded float64 layers to integers: steps 4 to 6 of docs/semantics.md."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -40,6 +40,10 @@ class Precision:
     def bits_of(self, layer: FoldedLayer) -> int:
         return self.layers.get(layer.name, self.bits)
 
+    def shares_scale(self, layer: FoldedLayer) -> bool:
+        """Whether one Δ serves all output channels."""
+        return self.granularity == "layer" or layer.threshold is None
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -60,13 +64,43 @@ class Grid:
         return (self.unit * 2.0 ** self.exponents[index]).reshape(-1, 1, 1, 1)
 
 
+@dataclass(frozen=True)
+class Rounded:
+    """What rounding decides about one layer.
+
+    Attributes:
+        grid: the scales.
+        weights: int8, per learned connection, of the shape of its weight.
+        bias: takes the place of the folded layer's, float64 (O,); None keeps that.
+    """
+
+    grid: Grid
+    weights: Sequence[NDArray[np.int8]]
+    bias: Floats | None = None
+
+
+class Rounding(Protocol):
+    """Chooses the integers of one layer after the other; it is told every layer when it is made."""
+
+    def __call__(self, layer: FoldedLayer, precision: Precision) -> Rounded: ...
+
+    def finished(self, layer: Layer) -> None: ...
+
+
 def quantize(
     folded: FoldedNetwork,
     *,
     precision: Precision | None = None,
+    rounding: Rounding | None = None,
     info: Mapping[str, str | int | float] | None = None,
 ) -> tuple[IntegerNetwork, tuple[Floats, ...]]:
     """The integer network, and per layer the Δ (O,) that one unit of its membrane potential stands for.
+
+    Args:
+        folded: what is exported.
+        precision: 8 bits and one scale per channel without it.
+        rounding: to the nearest integers, on the grid of ``choose_grid``, without it.
+        info: for the network.
 
     Raises:
         ExportError: a bias that does not fit into 24 bits, or bits for a layer that is not there.
@@ -80,14 +114,24 @@ def quantize(
     layers: list[Layer] = []
     units: list[Floats] = []
     for layer in folded.layers:
-        grid = choose_grid(layer, folded, precision)
-        weights = [
-            np.clip(np.rint(effective(c, folded) / grid.steps(i)), -grid.limit, grid.limit).astype(np.int8)
-            for i, c in enumerate(learned(layer))
-        ]
-        layers.append(integer_layer(layer, folded, grid, weights))
-        units.append(grid.unit)
+        if rounding is None:
+            grid = choose_grid(layer, folded, precision)
+            rounded = Rounded(grid, nearest(layer, folded, grid))
+        else:
+            rounded = rounding(layer, precision)
+        layers.append(integer_layer(layer, folded, rounded.grid, rounded.weights, rounded.bias))
+        units.append(rounded.grid.unit)
+        if rounding is not None:
+            rounding.finished(layers[-1])
     return IntegerNetwork(folded.input_shape, tuple(layers), info or {}), tuple(units)
+
+
+def nearest(layer: FoldedLayer, folded: FoldedNetwork, grid: Grid) -> list[NDArray[np.int8]]:
+    """The nearest integers, half to even, per learned connection."""
+    return [
+        np.clip(np.rint(effective(c, folded) / grid.steps(i)), -grid.limit, grid.limit).astype(np.int8)
+        for i, c in enumerate(learned(layer))
+    ]
 
 
 def learned(layer: FoldedLayer) -> list[FoldedConnection]:
@@ -104,19 +148,28 @@ def effective(connection: FoldedConnection, folded: FoldedNetwork) -> Floats:
     return weight * factor.repeat(len(weight) // connection.groups, axis=0)[:, :, None, None]
 
 
-def choose_grid(layer: FoldedLayer, folded: FoldedNetwork, precision: Precision) -> Grid:
+def choose_grid(
+    layer: FoldedLayer, folded: FoldedNetwork, precision: Precision, ranges: Sequence[Floats] | None = None
+) -> Grid:
     """Δ and the exponents of one layer.
 
-    A connection alone would use steps g = max|w| / limit per channel; with b bits its exponent is 8 − b, so that Δ,
-    in which θ and b are rounded, is as fine as with 8 bits. Of several connections those with larger weights get
-    larger exponents: the exponent of k grows by the rounded mean over the channels of log2(g_k / smallest g). Then
-    Δ = max over k of g_k / 2^exponent, at least max(λ, |b|) / 2²⁰, and 1 where all of it is 0.
+    A connection alone would use steps g = range / limit per channel, where the range is max|w|, or what is given. With
+    b bits its exponent is 8 − b, so that Δ, in which θ and b are rounded, is as fine as with 8 bits. Of several
+    connections those with larger steps get larger exponents: the exponent of k grows by the rounded mean over the
+    channels of log2(g_k / smallest g). Then Δ = max over k of g_k / 2^exponent, at least max(λ, |b|) / 2²⁰, and 1 where
+    all of it is 0.
+
+    Args:
+        layer, folded, precision: what is exported, and how.
+        ranges: per learned connection (O,), the weight that the largest integer stands for.
     """
     bits = precision.bits_of(layer)
     limit = 2 ** (bits - 1) - 1
     largest = np.abs(layer.bias) if layer.threshold is None else np.maximum(np.abs(layer.bias), layer.threshold)
     unit = largest / CONSTANT_MAX
-    steps = [np.abs(effective(c, folded)).reshape(len(unit), -1).max(axis=1) / limit for c in learned(layer)]
+    if ranges is None:
+        ranges = [np.abs(effective(c, folded)).reshape(len(unit), -1).max(axis=1) for c in learned(layer)]
+    steps = [reach / limit for reach in ranges]
     exponents = [8 - bits] * len(steps)
     if len(steps) > 1:
         logarithms = [np.log2(np.maximum(g, 1e-30)) for g in steps]
@@ -124,13 +177,17 @@ def choose_grid(layer: FoldedLayer, folded: FoldedNetwork, precision: Precision)
         exponents = [min(EXPONENT_MAX, 8 - bits + round(float(np.mean(value - smallest)))) for value in logarithms]
     for g, exponent in zip(steps, exponents, strict=True):
         unit = np.maximum(unit, g / 2.0**exponent)
-    if precision.granularity == "layer" or layer.threshold is None:
+    if precision.shares_scale(layer):
         unit = np.full_like(unit, unit.max())
     return Grid(np.where(unit > 0, unit, 1.0), tuple(exponents), limit)
 
 
 def integer_layer(
-    layer: FoldedLayer, folded: FoldedNetwork, grid: Grid, weights: list[NDArray[np.int8]], bias: Floats | None = None
+    layer: FoldedLayer,
+    folded: FoldedNetwork,
+    grid: Grid,
+    weights: Sequence[NDArray[np.int8]],
+    bias: Floats | None = None,
 ) -> Layer:
     """The layer with the given integers for its learned connections; θ, b and identity shortcuts are rounded here.
 
