@@ -1,6 +1,7 @@
 """Rounding weights so that a layer's input current, not the single weight, has the smallest error."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -111,6 +112,34 @@ def least_error(weight: Tensor, step: Tensor, limit: int, covariance: Tensor) ->
     return torch.where(worse[:, None], plain, integers)
 
 
+@dataclass(frozen=True)
+class Method:
+    """How the weights of a network are rounded.
+
+    Attributes:
+        feedback: choose integers by ``least_error`` instead of the nearest ones.
+        scale_search: choose Δ by its squared error instead of from the largest weight.
+        bias_correction: set the bias so that the mean current of every channel equals that of the float SNN
+            (Nagel et al., ICCV 2019, arXiv 1906.04721, section 4.2, measured on images).
+    """
+
+    feedback: bool = True
+    scale_search: bool = True
+    bias_correction: bool = True
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it looks at images."""
+        return self.feedback or self.scale_search or self.bias_correction
+
+    def __str__(self) -> str:
+        extras = [name for name in ("scale search", "bias correction") if getattr(self, name.replace(" ", "_"))]
+        return ", ".join(["error" if self.feedback else "nearest", *extras])
+
+
+NEAREST = Method(feedback=False, scale_search=False, bias_correction=False)
+
+
 class CalibratedRounding:
     """Rounding of one layer after the other, each given the spikes that the integer layers before it deliver.
 
@@ -118,32 +147,22 @@ class CalibratedRounding:
         folded: what is quantized.
         images: calibration images, uint8 (N, C, H, W).
         steps: T over which currents are averaged.
-        feedback: choose integers by ``least_error`` instead of the nearest ones.
-        scale_search: choose Δ by its squared error instead of from the largest weight.
-        bias_correction: set the bias so that the mean current of every channel equals that of the float SNN.
+        method: what is done.
     """
 
-    def __init__(
-        self,
-        folded: FoldedNetwork,
-        images: Tensor,
-        steps: int,
-        *,
-        feedback: bool = True,
-        scale_search: bool = True,
-        bias_correction: bool = True,
-    ) -> None:
+    def __init__(self, folded: FoldedNetwork, images: Tensor, steps: int, method: Method) -> None:
         self.folded = folded
-        self.feedback, self.scale_search, self.bias_correction = feedback, scale_search, bias_correction
+        self.method = method
         self._prefix = IntegerPrefix(folded, images, steps)
         self._means = float_means(folded, images, steps)
 
     def __call__(self, layer: FoldedLayer, precision: Precision) -> Rounded:
-        moments = self._prefix.moments(layer) if self.feedback or self.scale_search else []
-        ranges = self._ranges(layer, precision, moments) if self.scale_search else None
+        method = self.method
+        moments = self._prefix.moments(layer) if method.feedback or method.scale_search else []
+        ranges = self._ranges(layer, precision, moments) if method.scale_search else None
         grid = choose_grid(layer, self.folded, precision, ranges)
-        weights = self._integers(layer, grid, moments) if self.feedback else nearest(layer, self.folded, grid)
-        return Rounded(grid, weights, self._bias(layer, grid, weights) if self.bias_correction else None)
+        weights = self._integers(layer, grid, moments) if method.feedback else nearest(layer, self.folded, grid)
+        return Rounded(grid, weights, self._bias(layer, grid, weights) if method.bias_correction else None)
 
     def finished(self, layer: Layer) -> None:
         self._prefix.advance(layer)

@@ -5,7 +5,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,29 +14,17 @@ from torch import nn
 from deploy.integer import IntegerEngine
 from export import netx
 from export.bounds import worst_case
+from export.calibration import output_errors
 from export.lower import lower
-from export.network import MEMBRANE_MAX, IntegerNetwork
+from export.network import IntegerNetwork
 from export.quantize import Precision, quantize
+from export.report import MembraneRange, Report, describe
+from export.rounding import NEAREST, CalibratedRounding, Method
 from train.calibrate import evaluate
 from train.checkpoint import check_writable, load_model
 from train.data import ImageSet, load
 
-
-@dataclass(frozen=True)
-class Report:
-    """What export.to_netx prints.
-
-    Attributes:
-        rows: per layer its name, output shape, weights, range of Δ and of θ, worst-case |u| and calibrated range of u.
-        ann, float_snn, integer_snn: accuracy in percent on the calibration images, the SNNs after T steps.
-        saturating: names of the layers whose worst case exceeds 24 bits.
-    """
-
-    rows: tuple[tuple[str, ...], ...]
-    ann: float
-    float_snn: float
-    integer_snn: float
-    saturating: tuple[str, ...]
+_ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
 
 
 def convert(
@@ -46,6 +33,7 @@ def convert(
     *,
     steps: int,
     precision: Precision | None = None,
+    method: Method | None = None,
     info: dict[str, str | int | float] | None = None,
 ) -> tuple[IntegerNetwork, Report]:
     """Lower a trained network to integers and compare it with the float SNN on calibration images.
@@ -55,22 +43,29 @@ def convert(
         calibration: images on the CPU.
         steps: T, stored in the file as the default of deployment; bounds and accuracies are for it.
         precision: bits of the weights and what shares a scale; 8 bits and one scale per channel without it.
+        method: how weights are rounded, on the calibration images where it needs some; to the nearest without it.
         info: more entries for the network's info.
 
     Raises:
         ExportError, NetworkError: the model cannot be expressed.
     """
-    precision = precision or Precision()
+    precision, method = precision or Precision(), method or NEAREST
     shape = (calibration.images.shape[3], *calibration.images.shape[1:3])
     folded = lower(model, shape)
-    network, scales = quantize(folded, precision=precision)
     images = calibration.images.permute(0, 3, 1, 2).contiguous()
+    rounding = CalibratedRounding(folded, images, steps, method) if method.is_calibrated else None
+    network, scales = quantize(folded, precision=precision, rounding=rounding)
     engine = IntegerEngine(network)
     predicted = torch.from_numpy(engine.classify(images, steps)[:, -1])
-    ranges = engine.membrane_ranges(images, steps)
     floating = evaluate(model, calibration, steps)
     integer = float((predicted == calibration.labels).double().mean() * 100)
-    bounds = worst_case(network, steps)
+    ranges = tuple(
+        MembraneRange(layer.name, bound, low, high)
+        for layer, bound, (low, high) in zip(
+            network.layers, worst_case(network, steps), engine.membrane_ranges(images, steps), strict=True
+        )
+    )
+    errors = output_errors(folded, network, scales, images[:_ERROR_IMAGES], steps)
     rows = tuple(
         (
             layer.name,
@@ -79,11 +74,12 @@ def convert(
             str(max(c.bits for c in layer.connections)),
             f"{scale.min():.3g}..{scale.max():.3g}",
             "read-out" if layer.threshold is None else f"{layer.threshold.min()}..{layer.threshold.max()}",
-            f"{bound:,}",
-            f"{low:,}..{high:,}",
+            f"{found.worst:,}",
+            f"{found.low:,}..{found.high:,}",
+            f"{100 * error:.2g} %",
         )
-        for layer, shape, scale, bound, (low, high) in zip(
-            network.layers, network.shapes, scales, bounds, ranges, strict=True
+        for layer, shape, scale, found, error in zip(
+            network.layers, network.shapes, scales, ranges, errors, strict=True
         )
     )
     stored: dict[str, str | int | float] = {
@@ -92,32 +88,19 @@ def convert(
         "mean": json.dumps(folded.mean.tolist()),
         "std": json.dumps(folded.std.tolist()),
         "granularity": precision.granularity,
+        "weight_bits": precision.bits,
+        "layer_bits": json.dumps(dict(precision.layers)),
+        "rounding": str(method),
         "calibration_images": len(calibration),
+        "calibration_sha256": calibration.digest(),
         "calibration_ann_accuracy": floating.ann,
         "calibration_float_snn_accuracy": floating.snn[-1],
         "calibration_integer_snn_accuracy": integer,
         **{f"version_{package}": version(package) for package in ("torch", "numpy", "h5py")},
         **(info or {}),
     }
-    saturating = tuple(layer.name for layer, bound in zip(network.layers, bounds, strict=True) if bound > MEMBRANE_MAX)
-    report = Report(rows, floating.ann, floating.snn[-1], integer, saturating)
+    report = Report(rows, floating.ann, floating.snn[-1], integer, ranges, str(method))
     return IntegerNetwork(network.input_shape, network.layers, stored), report
-
-
-def _print(report: Report, steps: int, count: int) -> None:
-    header = ("layer", "output", "weights", "bits", "scale Δ", "threshold θ", f"worst |u|, T={steps}", "calibrated u")
-    widths = [max(len(row[i]) for row in (header, *report.rows)) for i in range(len(header))]
-    for row in (header, *report.rows):
-        cells = (text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True)))
-        print("  ".join(cells).rstrip())
-    if report.saturating:
-        print(f"24 bits may saturate for some image in: {', '.join(report.saturating)}")
-    else:
-        print(f"no layer can saturate at 24 bits (limit {MEMBRANE_MAX:,}) within {steps} steps")
-    print(
-        f"{count} calibration images: ANN {report.ann:.2f} %, float SNN T={steps} {report.float_snn:.2f} %, "
-        f"integer SNN T={steps} {report.integer_snn:.2f} %"
-    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,6 +127,19 @@ def _parser() -> argparse.ArgumentParser:
         help="one weight scale per output channel or per layer (default: %(default)s)",
     )
     parser.add_argument(
+        "--rounding",
+        choices=["nearest", "error"],
+        help="of the weights: to the nearest integers, or to those of the least error of every layer's input current "
+        "on the calibration images (default: nearest with 8 bits in every layer, error with fewer)",
+    )
+    for name, what in (
+        ("scale-search", "choose weight scales by their squared error instead of from the largest weight"),
+        ("bias-correction", "keep the mean input current of every channel on the calibration images"),
+    ):
+        parser.add_argument(
+            f"--{name}", action=argparse.BooleanOptionalAction, help=f"{what} (default: with --rounding error)"
+        )
+    parser.add_argument(
         "--data",
         nargs="+",
         default=["sample"],
@@ -164,6 +160,16 @@ def _layer_bits(entries: Sequence[str]) -> dict[str, int]:
             raise ValueError(f"--layer-bits: {entry!r}; allowed: LAYER=BITS, such as layers.1=8")
         found[name] = int(bits)
     return found
+
+
+def _method(options: argparse.Namespace, precision: Precision) -> Method:
+    few = min([precision.bits, *precision.layers.values()]) < 8
+    feedback = few if options.rounding is None else options.rounding == "error"
+    return Method(
+        feedback=feedback,
+        scale_search=feedback if options.scale_search is None else options.scale_search,
+        bias_correction=feedback if options.bias_correction is None else options.bias_correction,
+    )
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -187,14 +193,15 @@ def _run(options: argparse.Namespace) -> None:
     if shape != model.input_shape:
         raise ValueError(f"data: images are {shape}; allowed: {model.input_shape} as the model")
     precision = Precision(options.bits, _layer_bits(options.layer_bits), options.granularity)
+    method = _method(options, precision)
     info = {
         "L": content["levels"],
         "architecture": content["architecture"],
         "source_sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
     }
-    network, report = convert(model, calibration, steps=options.steps, precision=precision, info=info)
+    network, report = convert(model, calibration, steps=options.steps, precision=precision, method=method, info=info)
     netx.write(network, options.net)
-    _print(report, options.steps, len(calibration))
+    print(describe(report, options.steps, len(calibration)))
     print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]})")
 
 
