@@ -22,10 +22,22 @@ from train.models import MODELS, BasicBlock, Network, Normalize
 from train.snn import simulate
 
 
+class Shortcut(nn.Module):
+    """conv(x) + x."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolution(x) + x
+
+
 def harmless(seed: int = 0) -> Network:
     """A network that loses nothing: weights are integers in units of Δ = 1, with one of ±127 in every channel.
 
-    Biases lie a quarter above an integer: within three steps no rounding of them, nor of float32, moves a spike.
+    Biases lie a quarter above an integer: within three steps no rounding of them, nor of float32, moves a spike. The
+    identity shortcut has the factor 256.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -42,6 +54,8 @@ def harmless(seed: int = 0) -> Network:
             nn.AvgPool2d(2),
             nn.Conv2d(4, 6, (3, 2), padding=(1, 0)),
             NQ(4, 256.0),
+            Shortcut(nn.Conv2d(6, 6, 3, padding=1)),
+            NQ(4, 512.0),
             nn.Flatten(),
             nn.Linear(48, 7),
             NQ(4, 128.0),
@@ -50,13 +64,14 @@ def harmless(seed: int = 0) -> Network:
         input_shape=(3, 8, 6),
         levels=4,
     )
+    units = ((1.0, 30), (4 / 8192, 127), (1 / 256, 127), (1 / 512, 60), (1 / 128, 60))
+    modules = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
-        for index, unit, spread in ((1, 1.0, 30), (4, 4 / 8192, 127), (7, 1 / 256, 60), (9, 1 / 128, 60)):
-            module = network.layers[index]
+        for module, (unit, spread) in zip(modules, units, strict=True):
             module.weight.copy_(integers(module.weight.shape, unit, spread))
             module.bias.copy_(torch.randint(-40, 90, module.bias.shape, generator=generator) + 0.25)
-        network.layers[9].weight[1:, 0] = 50 / 128  # one scale for the read-out: one weight of 127 is enough
-        network.layers[9].bias.round_()
+        modules[-1].weight[1:, 0] = 50 / 128  # one scale for the read-out: one weight of 127 is enough
+        modules[-1].bias.round_()
     return network.eval()
 
 
