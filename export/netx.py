@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from export.network import IntegerNetwork, Layer, NetworkError
+from export.network import IMAGE, Connection, IntegerNetwork, Layer, NetworkError
 
 FORMAT = "nq-netx"
 VERSION = 1
@@ -41,6 +41,10 @@ def write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be written.
     """
     target = Path(path)
+    if not (network.is_sequence and all(c.exponent == 0 for layer in network.layers for c in layer.connections)):
+        raise NetxError(f"{target}: network is a graph; allowed: a sequence of layers, every exponent 0")
+    if any(layer.reset != "soft" for layer in network.layers):
+        raise NetxError(f"{target}: reset is hard; allowed: soft")
     for layer in network.layers:
         _require_name(target, layer.name)
     _require_info(target, network.info)
@@ -75,16 +79,17 @@ def _write_layers(groups: h5py.Group, network: IntegerNetwork) -> None:
     add("input", shape=np.array(network.input_shape, np.int64))
     shape: tuple[int, ...] = network.input_shape
     for layer, output_shape in zip(network.layers, network.shapes, strict=True):
+        (connection,) = layer.connections
         bias = layer.bias.T  # (W, H, O) for a bias per neuron, the axis order of lava-dl's neurons
         if layer.is_convolution:
             geometry = {
-                key: np.array(getattr(layer, key), np.int64) for key in ("stride", "padding", "dilation", "groups")
+                key: np.array(getattr(connection, key), np.int64) for key in ("stride", "padding", "dilation", "groups")
             }
-            group = add("conv", shape=np.array(output_shape, np.int64), weight=layer.weight, bias=bias, **geometry)
+            group = add("conv", shape=np.array(output_shape, np.int64), weight=connection.weight, bias=bias, **geometry)
         else:
             if len(shape) == 3:
                 add("flatten")
-            group = add("dense", shape=np.array(output_shape, np.int64), weight=layer.weight, bias=bias)
+            group = add("dense", shape=np.array(output_shape, np.int64), weight=connection.weight, bias=bias)
         group.attrs["name"] = np.bytes_(layer.name)
         neuron = group.create_group("neuron")
         _put(neuron, "type", np.bytes_(SPIKING if layer.threshold is not None else INTEGRATOR))
@@ -153,6 +158,7 @@ class _Reader:
         input_shape: tuple[int, ...] = ()
         shape: tuple[int, ...] = ()
         layers: list[Layer] = []
+        source = IMAGE
         flat = False
         for index in range(count):
             where = f"layer {index}"
@@ -174,8 +180,9 @@ class _Reader:
                     self.fail(where, "type", kind, "dense behind flatten")
                 if kind == "dense" and len(shape) == 3 and not flat:
                     self.fail(where, "type", kind, f"conv or flatten behind an output of {shape}")
-                layers.append(self.layer(where, group, kind, shape))
-                shape, flat = layers[-1].output_shape(shape), False
+                layers.append(self.layer(where, group, kind, source, shape))
+                shape, flat = layers[-1].output_shape({source: shape}), False
+                source = layers[-1].name
                 declared = self.pairs(where, group, "shape", len(shape))
                 if declared != shape:
                     self.fail(where, "shape", declared, str(shape))
@@ -183,7 +190,7 @@ class _Reader:
             self.fail(f"layer {count - 1}", "type", "flatten", "dense in the last layer")
         return IntegerNetwork(input_shape, tuple(layers), info)  # type: ignore[arg-type]
 
-    def layer(self, where: str, group: h5py.Group, kind: str, shape: tuple[int, ...]) -> Layer:
+    def layer(self, where: str, group: h5py.Group, kind: str, source: str, shape: tuple[int, ...]) -> Layer:
         self.keys(where, set(group.attrs), {"name"}, "attributes")
         name = group.attrs["name"]
         name = name.decode("ascii", "replace") if isinstance(name, bytes) else f"of type {type(name).__name__}"
@@ -203,12 +210,16 @@ class _Reader:
             inputs = math.prod(shape)
             weight = self.array(where, group, "weight", np.int8, f"O, {inputs}")
             geometry = {}
+        try:
+            connection = Connection(source, weight, **geometry)  # type: ignore[arg-type]
+        except NetworkError as error:
+            raise NetxError(f"{self.path}: {where}: {error}") from None
         threshold = None
         if neuron_type == SPIKING:
             threshold = self.array(where, neuron, "vThMant", np.int32, str(len(weight)))
         bias = self.array(where, group, "bias", np.int32, f"{len(weight)}", f"W, H, {len(weight)}")
         v0 = self.array(where, neuron, "v0", np.int32, str(len(weight)))
-        return Layer(name, weight, np.ascontiguousarray(bias.T), threshold, v0, **geometry)  # type: ignore[arg-type]
+        return Layer(name, (connection,), np.ascontiguousarray(bias.T), threshold, v0)  # type: ignore[arg-type]
 
     def keys(self, where: str, found: set[str], expected: set[str], what: str) -> None:
         if found != expected:
