@@ -1,4 +1,4 @@
-"""The integer network as a netx HDF5 file, which lava-dl's reader can load too. docs/format.md documents the layout."""
+"""The integer network as a netx HDF5 file; docs/format.md documents the layout."""
 
 import os
 from pathlib import Path
@@ -7,37 +7,48 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from export.network import IntegerNetwork, NetworkError
+from export.network import Connection, IntegerNetwork, Layer, NetworkError
 from export.netx_hdf5 import NetxError
-from export.netx_layout import FORMAT, INTEGRATOR, SPIKING, VERSION, require_info, require_name
+from export.netx_layout import (
+    FORMAT,
+    HARD_RESET,
+    INTEGRATOR,
+    SPIKING,
+    VERSIONS,
+    neuron_type,
+    require_info,
+    require_name,
+    version_of,
+)
 from export.netx_reader import Reader
 
-__all__ = ["FORMAT", "INTEGRATOR", "SPIKING", "VERSION", "NetxError", "read", "write"]
+__all__ = ["FORMAT", "HARD_RESET", "INTEGRATOR", "SPIKING", "VERSIONS", "NetxError", "read", "version_of", "write"]
+
+Value = NDArray[np.generic] | np.generic
 
 
 def write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
     """Writes ``network`` to ``path``: equal networks give equal bytes, and a failure leaves what was there before.
 
     Raises:
-        NetxError: a layer name or an info entry that the format cannot hold.
+        NetxError: a layer name, an info entry or a size that the format cannot hold.
         OSError: the file cannot be written.
     """
     target = Path(path)
-    if not (network.is_sequence and all(c.exponent == 0 for layer in network.layers for c in layer.connections)):
-        raise NetxError(f"{target}: network is a graph; allowed: a sequence of layers, every exponent 0")
-    if any(layer.reset != "soft" for layer in network.layers):
-        raise NetxError(f"{target}: reset is hard; allowed: soft")
     for layer in network.layers:
         require_name(target, layer.name)
     require_info(target, network.info)
     with h5py.File("netx", "w", driver="core", backing_store=False, track_order=False) as file:
         file.attrs["format"] = np.bytes_(FORMAT)
-        file.attrs["version"] = np.int64(VERSION)
+        file.attrs["version"] = np.int64(version_of(network))
         info = file.create_group("info")
         for key in sorted(network.info):
             info.attrs[key] = network.info[key]
-        _write_layers(file.create_group("layer"), network)
+        groups = file.create_group("layer")
+        _add(groups, "input", shape=np.array(network.input_shape, np.int64))
+        (_write_sequence if version_of(network) == 1 else _write_graph)(groups, network)
         file.flush()
+        Reader(target).network(file)  # what could not be read, being too large, is not written
         image = file.id.get_file_image()
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -50,38 +61,77 @@ def write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_layers(groups: h5py.Group, network: IntegerNetwork) -> None:
-    def add(kind: str, **values: object) -> h5py.Group:
-        group = groups.create_group(str(len(groups)))
-        _put(group, "type", np.bytes_(kind))
-        for key, value in values.items():
-            _put(group, key, np.asarray(value))
-        return group
-
-    add("input", shape=np.array(network.input_shape, np.int64))
+def _write_sequence(groups: h5py.Group, network: IntegerNetwork) -> None:
+    """The layers of version 1."""
     shape: tuple[int, ...] = network.input_shape
-    for layer, output_shape in zip(network.layers, network.shapes, strict=True):
+    for layer in network.layers:
         (connection,) = layer.connections
-        bias = layer.bias.T  # (W, H, O) for a bias per neuron, the axis order of lava-dl's neurons
-        if layer.is_convolution:
-            geometry = {
-                key: np.array(getattr(connection, key), np.int64) for key in ("stride", "padding", "dilation", "groups")
-            }
-            group = add("conv", shape=np.array(output_shape, np.int64), weight=connection.weight, bias=bias, **geometry)
-        else:
-            if len(shape) == 3:
-                add("flatten")
-            group = add("dense", shape=np.array(output_shape, np.int64), weight=connection.weight, bias=bias)
-        group.attrs["name"] = np.bytes_(layer.name)
-        neuron = group.create_group("neuron")
-        _put(neuron, "type", np.bytes_(SPIKING if layer.threshold is not None else INTEGRATOR))
-        if layer.threshold is not None:
-            _put(neuron, "vThMant", layer.threshold)
-        _put(neuron, "v0", layer.v0)
-        shape = output_shape
+        if not layer.is_convolution and len(shape) == 3:
+            _add(groups, "flatten")
+        shape = network.shape_of[layer.name]
+        group = _add(
+            groups,
+            _kind(connection),
+            shape=np.array(shape, np.int64),
+            weight=connection.weight,
+            bias=_bias(layer),
+            **_geometry(connection),
+        )
+        _put_neurons(group, layer)
 
 
-def _put(group: h5py.Group, key: str, value: NDArray[np.generic] | np.generic) -> None:
+def _write_graph(groups: h5py.Group, network: IntegerNetwork) -> None:
+    """The layers of version 2."""
+    index = {name: number for number, name in enumerate(network.shape_of)}
+    for layer in network.layers:
+        shape = np.array(network.shape_of[layer.name], np.int64)
+        group = _add(groups, "neurons", shape=shape, bias=_bias(layer))
+        _put_neurons(group, layer)
+        connections = group.create_group("connection")
+        for connection in layer.connections:
+            _add(
+                connections,
+                _kind(connection),
+                source=np.int64(index[connection.source]),
+                weight=connection.weight,
+                exponent=np.int64(connection.exponent),
+                **_geometry(connection),
+            )
+
+
+def _add(parent: h5py.Group, kind: str, **values: Value) -> h5py.Group:
+    """A further numbered group."""
+    group = parent.create_group(str(len(parent)))
+    _put(group, "type", np.bytes_(kind))
+    for key, value in values.items():
+        _put(group, key, value)
+    return group
+
+
+def _kind(connection: Connection) -> str:
+    return "conv" if connection.is_convolution else "dense"
+
+
+def _bias(layer: Layer) -> NDArray[np.int32]:
+    return layer.bias.T  # (W, H, O) for a bias per neuron, the axis order of lava-dl's neurons
+
+
+def _geometry(connection: Connection) -> dict[str, Value]:
+    if not connection.is_convolution:
+        return {}
+    return {key: np.array(getattr(connection, key), np.int64) for key in ("stride", "padding", "dilation", "groups")}
+
+
+def _put_neurons(group: h5py.Group, layer: Layer) -> None:
+    group.attrs["name"] = np.bytes_(layer.name)
+    neuron = group.create_group("neuron")
+    _put(neuron, "type", np.bytes_(neuron_type(layer)))
+    if layer.threshold is not None:
+        _put(neuron, "vThMant", layer.threshold)
+    _put(neuron, "v0", layer.v0)
+
+
+def _put(group: h5py.Group, key: str, value: Value) -> None:
     value = np.asarray(value)
     if value.ndim == 0 or value.size < 1024:
         group.create_dataset(key, data=value, track_times=False)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 MAX_SIZE = 2**28
 """Largest number of values in one array: 16 times the largest layer of VGG-16."""
+MAX_BYTES = 2**30
+"""Largest size of everything read from one file: 32 times VGG-16."""
 
 
 class NetxError(ValueError):
@@ -21,6 +23,7 @@ class CheckedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._bytes = 0
 
     def fail(self, where: str, key: str, value: object, allowed: str) -> NoReturn:
         value = " ".join(str(value).split())
@@ -38,6 +41,16 @@ class CheckedFile:
         if parent.get(key, getclass=True) is not h5py.Group:
             self.fail(where, key, "not a group", "a group")
         return parent[key]
+
+    def numbered(self, where: str, parent: h5py.Group, key: str, what: str, least: int, most: int) -> list[h5py.Group]:
+        """The groups 0, 1, … of a group that holds nothing else; their number is that of ``what``."""
+        parent = self.group(where, parent, key)
+        if not least <= len(parent) <= most:
+            self.fail(where, f"number of {what}", len(parent), f"{least}..{most}")
+        self.keys(where, set(parent.attrs), set(), f"attributes of {key}")
+        names = [str(index) for index in range(len(parent))]
+        self.keys(where, set(parent), set(names), f"keys of {key}")
+        return [self.group(f"{where}, {key}", parent, name) for name in names]
 
     def array(self, where: str, parent: h5py.Group, key: str, dtype: type, *shapes: str) -> NDArray[np.generic]:
         """A dataset of exactly this type and of one of these shapes; a letter stands for any size of at least 1."""
@@ -92,4 +105,9 @@ class CheckedFile:
             self.fail(where, key, "stored elsewhere", "stored in this file")
         if dataset.shape is None or dataset.size > MAX_SIZE:
             self.fail(where, key, f"of shape {dataset.shape}", f"at most {MAX_SIZE} values")
+        stored = math.prod(dataset.chunks or dataset.shape) * dataset.dtype.itemsize  # a chunk can exceed the array
+        self._bytes += max(dataset.nbytes, stored)
+        if self._bytes > MAX_BYTES:
+            allowed = f"at most {MAX_BYTES} in the whole file"
+            self.fail(where, key, f"the end of {self._bytes} bytes of values", allowed)
         return dataset
