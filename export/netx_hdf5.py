@@ -32,7 +32,8 @@ class CheckedFile:
     def keys(self, where: str, found: set[str], expected: set[str], what: str) -> None:
         """Refuses unknown and missing keys."""
         if found != expected:
-            shown = f"{{{', '.join(sorted(key[:80] for key in found)[:20])}}}"
+            names = sorted(str(key)[:80] for key in found)  # h5py gives bytes where a name is not UTF-8
+            shown = f"{{{', '.join(names[:20])}}}"
             self.fail(where, what, shown, f"{{{', '.join(sorted(expected))}}}")
 
     def group(self, where: str, parent: h5py.Group, key: str) -> h5py.Group:
