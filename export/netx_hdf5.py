@@ -109,6 +109,7 @@ class CheckedFile:
         stored = math.prod(dataset.chunks or dataset.shape) * dataset.dtype.itemsize  # a chunk can exceed the array
         self._bytes += max(dataset.nbytes, stored)
         if self._bytes > MAX_BYTES:
-            allowed = f"at most {MAX_BYTES} in the whole file"
-            self.fail(where, key, f"the end of {self._bytes} bytes of values", allowed)
+            self.fail(
+                "file", f"size of the values up to {where}: {key}", f"{self._bytes} bytes", f"at most {MAX_BYTES}"
+            )
         return dataset

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 
 from export.network import IntegerNetwork
 from export.netx import NetxError, read, write
+from tests.hdf5_changes import attribute, replace
 from tests.strategies import networks, random_layer
 
 
@@ -70,25 +70,6 @@ def test_failed_write_keeps_the_old_file(network: IntegerNetwork, path: Path, mo
         write(network, path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["net.net"]
-
-
-def replace(key: str, value: object) -> Callable[[h5py.File], None]:
-    def change(file: h5py.File) -> None:
-        del file[key]
-        if value is not None:
-            file[key] = value
-
-    return change
-
-
-def attribute(where: str, key: str, value: object) -> Callable[[h5py.File], None]:
-    def change(file: h5py.File) -> None:
-        if value is None:
-            del file[where].attrs[key]
-        else:
-            file[where].attrs[key] = value
-
-    return change
 
 
 def huge(file: h5py.File) -> None:
