@@ -152,7 +152,10 @@ def read(path: str | os.PathLike[str]) -> IntegerNetwork:
     try:
         with h5py.File(where, "r") as file:
             return Reader(where).network(file)
+    except NetxError:
+        raise
     except NetworkError as error:
         raise NetxError(f"{where}: {error}") from None
-    except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged files
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        # What h5py raises for damaged files, and for types that NumPy does not have.
         raise NetxError(f"{where}: not a readable HDF5 file: {' '.join(str(error).split())}") from None

@@ -26,9 +26,13 @@ Shape = tuple[int, ...]
 
 
 class Reader(CheckedFile):
-    """Reads one file."""
+    """Reads one file.
 
-    version = VERSIONS[-1]
+    Attributes:
+        version: of the layout, once the header is read.
+    """
+
+    version: int
 
     def network(self, file: h5py.File) -> IntegerNetwork:
         """What the file holds; also NetworkError."""

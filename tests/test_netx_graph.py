@@ -142,6 +142,15 @@ def virtual(file: h5py.File) -> None:
     file.create_virtual_dataset("layer/2/connection/1/weight", layout)
 
 
+def no_numpy_type(file: h5py.File) -> None:
+    del file["layer/1/bias"]
+    h5py.h5d.create(file["layer/1"].id, b"bias", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((4,)))
+
+
+def no_numpy_attribute(file: h5py.File) -> None:
+    h5py.h5a.create(file["info"].id, b"x", h5py.h5t.UNIX_D32LE, h5py.h5s.create(h5py.h5s.SCALAR))
+
+
 AT = "layer/2/connection/1"
 SHORTCUT = "layer 2 (second), connection 1: "
 BAD: dict[str, tuple[Change, str]] = {
@@ -271,6 +280,8 @@ BAD: dict[str, tuple[Change, str]] = {
         large_chunk,
         "file: size of the values up to layer 1 (first): bias is 2147483861 bytes; allowed: at most 1073741824",
     ),
+    "type unknown to NumPy": (no_numpy_type, "not a readable HDF5 file: No NumPy equivalent for TypeTimeID exists"),
+    "attribute unknown to NumPy": (no_numpy_attribute, "not a readable HDF5 file: No NumPy equivalent for TypeTimeID"),
     "external": (external, f"{SHORTCUT}weight is stored elsewhere; allowed: stored in this file"),
     "virtual": (virtual, f"{SHORTCUT}weight is stored elsewhere; allowed: stored in this file"),
     "soft link": (
