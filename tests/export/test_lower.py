@@ -144,8 +144,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         ]
     ),
     "poolings before dense": lambda: build(
-        [nn.Conv2d(2, 3, 1), NQ(4), nn.AvgPool2d(2), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(18, 4), NQ(4)]
-        + [nn.Linear(4, 3)]
+        [nn.Conv2d(2, 3, 1), NQ(4), nn.AvgPool2d(2), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(18, 4), NQ(4), *flat(4)]
     ),
     "pooling of the image": lambda: build([nn.AvgPool2d(2), nn.Conv2d(2, 4, 3), NQ(4), *flat(32)]),
     "pooling of currents": lambda: build(
