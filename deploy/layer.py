@@ -60,7 +60,9 @@ class Synapses:
     ) -> None:
         self.source = connections[0].source
         parts = [unfold(connection, input_shape) for connection in connections]
-        weight = sum(p.weight.astype(np.int64) << c.exponent for p, c in zip(parts, connections, strict=True))
+        weight = np.zeros(parts[0].weight.shape, np.int64)
+        for part, connection in zip(parts, connections, strict=True):
+            weight += part.weight.astype(np.int64) << connection.exponent
         self._convolution = parts[0]
         repeats = int(np.prod(parts[0].window))
         self.bound = int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max()) * input_max * repeats

@@ -189,14 +189,12 @@ class _Lowering:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             return self.batch_norm(node, module)
         if kind is nn.AvgPool2d:
-            plain = (
-                module.padding in (0, (0, 0)) and module.divisor_override is None  # type: ignore[attr-defined]
-            )
-            return self.pool(node, module.kernel_size, module.stride, plain=plain)  # type: ignore[attr-defined]
+            plain = module.padding in (0, (0, 0)) and module.divisor_override is None
+            return self.pool(node, module.kernel_size, module.stride, plain=plain)
         if kind is nn.AdaptiveAvgPool2d:
-            return self.adaptive_pool(node, module.output_size)  # type: ignore[attr-defined]
+            return self.adaptive_pool(node, module.output_size)
         if kind is nn.Flatten:
-            return self.flatten(node, module.start_dim, module.end_dim)  # type: ignore[attr-defined]
+            return self.flatten(node, module.start_dim, module.end_dim)
         if kind in (nn.Dropout, nn.Dropout2d, nn.Identity):
             return self.input(node)
         self.fail(node, "cannot be exported", MODULES)
@@ -307,7 +305,7 @@ class _Lowering:
         dims = self.argument(node, 1, "dim")
         if not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3] or len(value.shape) != 3:
             self.fail(node, f"over {dims}", "mean over height and width, (2, 3)")
-        pooled = self.averaged(node, value, value.shape[1:])  # type: ignore[arg-type]
+        pooled = self.averaged(node, value, value.shape[1:])
         if self.argument(node, 2, "keepdim", False):
             return pooled
         if not pooled.is_plain:

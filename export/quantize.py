@@ -254,7 +254,8 @@ def _identity(connection: FoldedConnection, unit: Floats, name: str) -> list[Con
     factor = np.rint(connection.weight / (connection.window[0] * connection.window[1]) / unit.reshape(-1, 1, 1, 1))
     if np.abs(factor).max() > MEMBRANE_MAX:
         raise ExportError(f"{name}: shortcut is {np.abs(factor).max():.0f}; allowed: ±{MEMBRANE_MAX}")
-    rest, connections = factor.astype(np.int64), []
+    rest = factor.astype(np.int64)
+    connections: list[Connection] = []
     for exponent in range(0, EXPONENT_MAX, _DIGIT):
         last = exponent + _DIGIT > EXPONENT_MAX
         digit = rest if last else (rest + 2 ** (_DIGIT - 1)) % 2**_DIGIT - 2 ** (_DIGIT - 1)

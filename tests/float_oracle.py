@@ -1,13 +1,14 @@
 """The float SNN in the plainest possible way: one image, one step, one neuron at a time, in Python's floats."""
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
 import torch
 from torch import nn
 
-from train.activation import NQ
-from train.models import Network, Normalize
+from train.activation import Neuron
+from train.models import BasicBlock, Network, Normalize
 
 
 def layer_output(module: nn.Module, x: np.ndarray) -> np.ndarray:
@@ -37,49 +38,61 @@ def layer_output(module: nn.Module, x: np.ndarray) -> np.ndarray:
             [(x[c] - float(module.running_mean[c])) * gain[c] + float(module.bias[c].detach()) for c in range(len(x))]
         )
     if isinstance(module, nn.AvgPool2d):
-        p = module.kernel_size
-        out = np.zeros((x.shape[0], x.shape[1] // p, x.shape[2] // p))
+        py, px = np.broadcast_to(module.kernel_size, 2)
+        out = np.zeros((x.shape[0], x.shape[1] // py, x.shape[2] // px))
         for c, y, z in product(*map(range, out.shape)):
-            out[c, y, z] = x[c, y * p : y * p + p, z * p : z * p + p].mean()
+            out[c, y, z] = x[c, y * py : y * py + py, z * px : z * px + px].mean()
         return out
     if isinstance(module, nn.Flatten):
         return x.reshape(-1)
     if isinstance(module, nn.Dropout):
         return x
     if isinstance(module, nn.Linear):
-        return array(module.weight) @ x + array(module.bias)
+        return array(module.weight) @ x + (0 if module.bias is None else array(module.bias))
     raise TypeError(type(module).__name__)
+
+
+def forward(module: nn.Module, x: np.ndarray, activation: Callable[[Neuron, np.ndarray], np.ndarray]) -> np.ndarray:
+    """A module, or modules inside modules, on one sample; ``activation`` says what the activations do."""
+    if isinstance(module, Network):
+        return forward(module.layers, x, activation)
+    if isinstance(module, nn.Sequential):
+        for inner in module:
+            x = forward(inner, x, activation)
+        return x
+    if isinstance(module, BasicBlock):
+        y = x
+        for inner in (module.conv1, module.bn1, module.act1, module.conv2, module.bn2):
+            y = forward(inner, y, activation)
+        return forward(module.act2, y + forward(module.shortcut, x, activation), activation)
+    return activation(module, x) if isinstance(module, Neuron) else layer_output(module, x)
 
 
 def ann(network: Network, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Outputs of the NQ layers and the scores of the noise-free quantized network."""
-    outputs, x = [], image.astype(np.float64)
-    for module in network.layers:
-        if isinstance(module, NQ):
-            theta = float(module.threshold.detach())
-            x = theta * np.clip(np.floor(x * module.levels / theta + 0.5) / module.levels, 0, 1)
-            outputs.append(x)
-        else:
-            x = layer_output(module, x)
-    return outputs, x
+    outputs: list[np.ndarray] = []
+
+    def quantize(module: Neuron, x: np.ndarray) -> np.ndarray:
+        theta = float(module.threshold.detach())
+        outputs.append(theta * np.clip(np.floor(x * module.levels / theta + 0.5) / module.levels, 0, 1))
+        return outputs[-1]
+
+    return outputs, forward(network, image.astype(np.float64), quantize)
 
 
-def snn(network: Network, image: np.ndarray, steps: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Mean outputs θ·(spikes)/T of the NQ layers, and the mean scores over steps 1 .. t, (T, K)."""
-    membranes: dict[int, np.ndarray] = {}
-    sums: dict[int, np.ndarray] = {}
-    scores = []
-    for _ in range(steps):
-        x = image.astype(np.float64)
-        for index, module in enumerate(network.layers):
-            if not isinstance(module, NQ):
-                x = layer_output(module, x)
-                continue
-            theta = float(module.threshold.detach())
-            u = membranes.get(index, np.full(x.shape, theta / 2)) + x
-            x = np.where(u >= theta, theta, 0.0)
-            membranes[index] = u - x
-            sums[index] = sums.get(index, 0) + x
-        scores.append(x)
+def snn(network: nn.Module, image: np.ndarray, steps: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Mean outputs θ·(spikes)/T of the activations, and the mean scores over steps 1 .. t, (T, K)."""
+    membranes: dict[Neuron, np.ndarray] = {}
+    sums: dict[Neuron, np.ndarray] = {}
+
+    def fire(module: Neuron, x: np.ndarray) -> np.ndarray:
+        theta = float(module.threshold.detach())
+        u = membranes.get(module, np.full(x.shape, theta * module.initial)) + x
+        spikes = np.where(u >= theta, theta, 0.0)
+        membranes[module] = u - spikes if module.reset == "soft" else np.where(u >= theta, 0.0, u)
+        sums[module] = sums.get(module, 0) + spikes
+        return spikes
+
+    scores = [forward(network, image.astype(np.float64), fire) for _ in range(steps)]
     means = np.cumsum(scores, axis=0) / np.arange(1, steps + 1)[:, None]
     return [total / steps for total in sums.values()], means

@@ -1,12 +1,13 @@
 """A stored file and what it must compute: a change of the format or of the semantics cannot pass unseen.
 
-tests/golden/version1.h5 stays readable for ever, and its digests stay as they are. The values were computed with
-tests/oracle.py, not with the engine.
+The files in tests/golden, one for each version of the layout, stay readable for ever, and their digests stay as they
+are. The values were computed with tests/oracle.py, not with the engine.
 """
 
 import hashlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -16,11 +17,20 @@ from deploy.trace import Trace, concatenate
 from export import netx
 from tests import oracle
 
-FILE = Path(__file__).parent / "golden" / "version1.h5"
-NETWORK = "0581c6a77d36074075370c4f0973b2308c17c6980b35b7577d244cf20d384b83"
-RUN = "35b3f615e2bd37b8d250600ecdf3fd76e5ff36f7e6b5133368a7bd5b439d6a0f"
+GOLDEN = Path(__file__).parent / "golden"
+FILES = {1: GOLDEN / "version1.h5", 2: GOLDEN / "version2.h5"}
+NETWORK = {
+    1: "0581c6a77d36074075370c4f0973b2308c17c6980b35b7577d244cf20d384b83",
+    2: "fda55e35ce6871e764b68afbf3b988074e621a486df5d257467469c3045dc398",
+}
+RUN = {
+    1: "35b3f615e2bd37b8d250600ecdf3fd76e5ff36f7e6b5133368a7bd5b439d6a0f",
+    2: "672b56272d682dd5bcdd285154b89ac30ffb645cfb5d1d749f7ac8989b10535a",
+}
 STEPS = 6
 IMAGES = (np.arange(2 * 3 * 10 * 8) * 37 % 256).astype(np.uint8).reshape(2, 3, 10, 8)
+
+every_version = pytest.mark.parametrize("version", FILES)
 
 
 def digest(spikes: list[np.ndarray], readout: np.ndarray) -> str:
@@ -36,27 +46,47 @@ def digest_of(trace: Trace) -> str:
     return digest([trace.layer_spikes(i) for i in range(len(trace.shapes))], trace.readout)
 
 
-def test_file_is_read_and_written_as_ever(tmp_path: Path) -> None:
-    network = netx.read(FILE)
-    assert network.digest() == NETWORK
+@every_version
+def test_file_is_read_and_written_as_ever(version: int, tmp_path: Path) -> None:
+    network = netx.read(FILES[version])
+    assert netx.version_of(network) == version
+    assert network.digest() == NETWORK[version]
     assert network.info == {"T": 6, "note": "golden"}
     netx.write(network, tmp_path / "again.h5")
-    assert netx.read(tmp_path / "again.h5").digest() == NETWORK
+    with h5py.File(tmp_path / "again.h5") as file:
+        assert file.attrs["version"] == version
+    assert netx.read(tmp_path / "again.h5").digest() == NETWORK[version]
 
 
-def test_oracle() -> None:
-    spikes, readout, _ = oracle.simulate(netx.read(FILE), IMAGES, STEPS)
-    assert digest(spikes, readout) == RUN
+def test_version_2_holds_what_version_1_cannot() -> None:
+    """A residual block with the identity in two digits, a strided projection, exponents, hard resets and groups."""
+    network = netx.read(FILES[2])
+    connections = [connection for layer in network.layers for connection in layer.connections]
+    assert [layer.reset for layer in network.layers].count("hard") == 2
+    assert {connection.exponent for connection in connections} == {0, 1, 2, 3, 4, 7}
+    assert {connection.groups for connection in connections} == {1, 2, 4}
+    assert [connection.source for connection in network.layers[2].connections] == ["one", "stem", "stem"]
+    assert network.layers[4].connections[1].stride == (2, 1)
+    assert all(IntegerEngine(network).run(IMAGES, STEPS).spike_counts())
 
 
-def test_integer_engine() -> None:
-    assert digest_of(IntegerEngine(netx.read(FILE)).run(IMAGES, STEPS)) == RUN
+@every_version
+def test_oracle(version: int) -> None:
+    spikes, readout, _ = oracle.simulate(netx.read(FILES[version]), IMAGES, STEPS)
+    assert digest(spikes, readout) == RUN[version]
+
+
+@every_version
+def test_integer_engine(version: int) -> None:
+    assert digest_of(IntegerEngine(netx.read(FILES[version])).run(IMAGES, STEPS)) == RUN[version]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_lava(batch: int) -> None:
-    assert digest_of(concatenate(list(build.run(netx.read(FILE), IMAGES, STEPS, batch=batch)))) == RUN
+@every_version
+def test_lava(version: int, batch: int) -> None:
+    got = concatenate(list(build.run(netx.read(FILES[version]), IMAGES, STEPS, batch=batch)))
+    assert digest_of(got) == RUN[version]
 
 
 def test_lava_dl() -> None:
-    assert digest_of(concatenate(list(netx_network.run(FILE, IMAGES, STEPS)))) == RUN
+    assert digest_of(concatenate(list(netx_network.run(FILES[1], IMAGES, STEPS)))) == RUN[1]

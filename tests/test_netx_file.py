@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 
 from export.network import IntegerNetwork
 from export.netx import NetxError, read, write
+from tests.hdf5_changes import attribute, replace
 from tests.strategies import networks, random_layer
 
 
@@ -40,8 +40,9 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, network: IntegerNe
 def network() -> IntegerNetwork:
     rng = np.random.default_rng(0)
     conv = random_layer(rng, "conv", (2, 6, 5), outputs=3, kernel=(3, 2), stride=(2, 1), padding=(1, 0), bias_map=True)
-    dense = random_layer(rng, "dense", (3, 3, 4), outputs=6)
-    return IntegerNetwork((2, 6, 5), (conv, dense, random_layer(rng, "out", (6,), outputs=3, readout=True)), {"T": 8})
+    dense = random_layer(rng, "dense", (3, 3, 4), source="conv", outputs=6)
+    readout = random_layer(rng, "out", (6,), source="dense", outputs=3, readout=True)
+    return IntegerNetwork((2, 6, 5), (conv, dense, readout), {"T": 8})
 
 
 @pytest.fixture
@@ -71,25 +72,6 @@ def test_failed_write_keeps_the_old_file(network: IntegerNetwork, path: Path, mo
     assert [p.name for p in path.parent.iterdir()] == ["net.net"]
 
 
-def replace(key: str, value: object) -> Callable[[h5py.File], None]:
-    def change(file: h5py.File) -> None:
-        del file[key]
-        if value is not None:
-            file[key] = value
-
-    return change
-
-
-def attribute(where: str, key: str, value: object) -> Callable[[h5py.File], None]:
-    def change(file: h5py.File) -> None:
-        if value is None:
-            del file[where].attrs[key]
-        else:
-            file[where].attrs[key] = value
-
-    return change
-
-
 def huge(file: h5py.File) -> None:
     del file["layer/1/weight"]
     file.create_dataset("layer/1/weight", (2**20, 2**10, 3, 2), np.int8, chunks=True)
@@ -108,12 +90,12 @@ def dangling(file: h5py.File) -> None:
 
 INT32 = np.int32
 BAD = {
-    "no version": (attribute("/", "version", None), "file: attribute version is missing; allowed: 1"),
-    "newer": (attribute("/", "version", np.int64(2)), "file: attribute version is 2; allowed: 1"),
+    "no version": (attribute("/", "version", None), "file: attribute version is missing; allowed: 1, 2"),
+    "newer": (attribute("/", "version", np.int64(3)), "file: attribute version is 3; allowed: 1, 2"),
     "format": (attribute("/", "format", np.bytes_("x")), "file: attribute format is b'x'; allowed: nq-netx"),
     "root attribute": (attribute("/", "x", 1), "file: attributes is {format, version, x}; allowed: {format, version}"),
     "root key": (replace("info", None), "file: keys is {layer}; allowed: {info, layer}"),
-    "gap": (lambda f: f.move("layer/3", "layer/7"), "layer: keys is {0, 1, 2, 4, 7}; allowed: {0, 1, 2, 3, 4}"),
+    "gap": (lambda f: f.move("layer/3", "layer/7"), "file: keys of layer is {0, 1, 2, 4, 7}; allowed: {0, 1, 2, 3, 4}"),
     "no layers": (replace("layer", None), "file: keys is {info}"),
     "type": (replace("layer/1/type", np.bytes_("pool")), "layer 1: type is pool; allowed: conv, dense, flatten, input"),
     "type number": (replace("layer/1/type", 3), "layer 1: type is of type int64; allowed: conv"),
@@ -144,7 +126,7 @@ BAD = {
     "wide weights": (replace("layer/3/weight", np.zeros((6, 36), INT32)), "weight is of type int32; allowed: int8"),
     "-128": (
         replace("layer/3/weight", np.full((6, 36), -128, np.int8)),
-        "layer dense: weight is -128; allowed: -127..127",
+        "layer 3 (dense): connection from conv: weight is -128; allowed: -127..127",
     ),
     "weight shape": (
         replace("layer/3/weight", np.zeros((6, 35), np.int8)),
@@ -158,7 +140,7 @@ BAD = {
     "null": (replace("layer/3/weight", h5py.Empty(np.int8)), "weight is of shape None; allowed: at most"),
     "channels": (
         replace("layer/1/weight", np.zeros((3, 4, 3, 2), np.int8)),
-        "layer conv: weight is for 4 channels; allowed: 2 input channels",
+        "layer conv: connection from input: weight is for 4 channels; allowed: 2 input channels",
     ),
     "huge": (huge, "layer 1 (conv): weight is of shape (1048576, 1024, 3, 2); allowed: at most 268435456 values"),
     "external": (external, "layer 1 (conv): weight is stored elsewhere; allowed: stored in this file"),
@@ -197,9 +179,12 @@ BAD = {
     "input product": (replace("layer/0/shape", np.int64([2**20] * 3)), "layer 0: shape is (1048576, 1048576, 1048576)"),
     "stride": (
         replace("layer/1/stride", np.int64([0, 1])),
-        "layer conv: stride is (0, 1); allowed: two integers (y, x)",
+        "layer 1 (conv): connection from input: stride is (0, 1); allowed: two integers (y, x)",
     ),
-    "groups": (replace("layer/1/groups", np.int64(2)), "layer conv: groups is 2; allowed: a divisor of the 3 outputs"),
+    "groups": (
+        replace("layer/1/groups", np.int64(2)),
+        "layer 1 (conv): connection from input: groups is 2; allowed: a divisor of the 3 outputs",
+    ),
     "groups rank": (replace("layer/1/groups", np.int64([1])), "layer 1 (conv): groups is of shape (1,); allowed: ()"),
     "info array": (
         attribute("info", "x", [1, 2]),

@@ -20,7 +20,7 @@ import deploy.verify
 from deploy import run_lava
 from deploy.trace import Trace
 from export import netx
-from export.network import IntegerNetwork, Layer
+from export.network import Connection, IntegerNetwork, Layer
 from export.to_netx import main as export_main
 
 INFO = {
@@ -36,15 +36,14 @@ def small_network(info: dict[str, str | int | float]) -> IntegerNetwork:
     random = np.random.default_rng(0)
     convolution = Layer(
         name="first",
-        weight=random.integers(-20, 21, (4, 3, 4, 4)).astype(np.int8),
+        connections=(Connection("input", random.integers(-20, 21, (4, 3, 4, 4)).astype(np.int8), stride=(4, 4)),),
         bias=np.zeros(4, np.int32),
         threshold=np.array([3000, 4000, 5000, 6000], np.int32),
         v0=np.array([1500, 2000, 2500, 3000], np.int32),
-        stride=(4, 4),
     )
     readout = Layer(
         name="readout",
-        weight=random.integers(-127, 128, (10, 4 * 8 * 8)).astype(np.int8),
+        connections=(Connection("first", random.integers(-127, 128, (10, 4 * 8 * 8)).astype(np.int8)),),
         bias=np.arange(10, dtype=np.int32),
         threshold=None,
         v0=np.zeros(10, np.int32),

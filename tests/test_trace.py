@@ -16,8 +16,9 @@ SHAPES = ((2, 3, 5), (7,))
 def network() -> IntegerNetwork:
     rng = np.random.default_rng(0)
     conv = random_layer(rng, "conv", (1, 5, 7), outputs=2, kernel=(3, 3))
-    layers = (conv, random_layer(rng, "dense", SHAPES[0], outputs=7))
-    return IntegerNetwork((1, 5, 7), (*layers, random_layer(rng, "readout", (7,), outputs=3, readout=True)))
+    dense = random_layer(rng, "dense", SHAPES[0], source="conv", outputs=7)
+    readout = random_layer(rng, "readout", (7,), source="dense", outputs=3, readout=True)
+    return IntegerNetwork((1, 5, 7), (conv, dense, readout))
 
 
 def make_trace(spikes: list[np.ndarray], readout: np.ndarray) -> Trace:

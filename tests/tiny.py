@@ -9,7 +9,7 @@ from torch import nn
 
 from train.activation import NQ
 from train.data import ImageSet
-from train.models import Network, Normalize
+from train.models import BasicBlock, Network, Normalize
 
 SHAPE = (3, 8, 6)
 
@@ -34,6 +34,33 @@ def tiny(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Netwo
     return Network(layers, input_shape=SHAPE, levels=levels)
 
 
+def tiny_residual(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+    """A convolution, a residual block with an identity and one with a projection, global pooling, linear layer."""
+
+    def activation() -> NQ:
+        return NQ(levels, threshold)
+
+    layers = [
+        Normalize((0.5, 0.4, 0.6), (0.25, 0.2, 0.3)),
+        nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        activation(),
+        BasicBlock(4, 4, 1, activation),
+        BasicBlock(4, 6, 2, activation),
+        nn.AvgPool2d((4, 3)),
+        nn.Flatten(),
+        nn.Linear(6, classes),
+    ]
+    return Network(layers, input_shape=SHAPE, levels=levels)
+
+
+def random_residual(seed: int, *, classes: int = 5, levels: int = 4) -> Network:
+    """``tiny_residual`` in evaluation mode with random parameters and statistics."""
+    network = tiny_residual(classes, levels=levels)
+    randomise(network, seed)
+    return network
+
+
 def random_tiny(seed: int, *, classes: int = 5, levels: int = 4) -> Network:
     """``tiny`` in evaluation mode with random parameters and statistics, whose neurons fire now and then."""
     network = tiny(classes, levels=levels)
@@ -41,7 +68,7 @@ def random_tiny(seed: int, *, classes: int = 5, levels: int = 4) -> Network:
     return network
 
 
-def randomise(network: Network, seed: int) -> None:
+def randomise(network: nn.Module, seed: int) -> None:
     """Random parameters and batch-norm statistics; leaves the network in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
 

@@ -1,10 +1,11 @@
-"""Noise induction: the standard deviation of each layer's conversion error becomes the noise of the next epoch."""
+"""Calibration: the noise of NQ from the conversion error of each layer, and thresholds of plain ReLU networks."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from train.activation import RateReLU
 from train.data import ImageSet
 from train.models import Network
 from train.snn import neurons, simulate
@@ -52,8 +53,8 @@ def evaluate(
             with torch.autocast(device_type, torch.bfloat16, enabled=precision == torch.bfloat16):
                 scores, outputs = _activations(network, images)
 
-                def observe(index: int, rate: Tensor, outputs: list[Tensor] = outputs) -> None:
-                    variances[index].append(float((outputs[index].float() - rate).var()))
+                def observe(index: int, rate: Tensor, outputs: list[list[Tensor]] = outputs) -> None:
+                    variances[index].append(float((outputs[index].pop(0).float() - rate).var()))
 
                 over_time = simulate(network, images, steps, observe)
             ann += (scores.argmax(1) == labels).sum().cpu()
@@ -68,10 +69,14 @@ def evaluate(
     )
 
 
-def _activations(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Class scores and the outputs of the activations, in order."""
-    outputs: list[Tensor] = []
-    hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in neurons(network)]
+def _activations(network: nn.Module, images: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+    """Class scores, and per activation what it puts out, once for every time that it is used."""
+    found = neurons(network)
+    outputs: list[list[Tensor]] = [[] for _ in found]
+    hooks = [
+        neuron.register_forward_hook(lambda _m, _i, out, kept=kept: kept.append(out))
+        for neuron, kept in zip(found, outputs, strict=True)
+    ]
     try:
         return network(images), outputs
     finally:
@@ -83,3 +88,38 @@ def set_noise(network: Network, sigma: tuple[float, ...], factor: float = 1.0) -
     """Store factor·σ_l in every NQ layer."""
     for layer, value in zip(network.activations, sigma, strict=True):
         layer.sigma.fill_(factor * value)
+
+
+@torch.no_grad()
+def balance_thresholds(network: nn.Module, images: Tensor, steps: int, factor: float = 1.0) -> None:
+    """θ of every RateReLU, layer by layer: factor · the largest current seen while the layers before already spike.
+
+    The threshold balancing of RMP-SNN (Han et al., CVPR 2020, section 4): θ_l = α · max over images, neurons and steps.
+
+    Args:
+        network: in evaluation mode; its activations were added to it in the order in which they act.
+        images: for calibration, (B, C, H, W), what the network takes.
+        steps: T.
+        factor: α; below 1 it trades accuracy at many steps for accuracy at few.
+
+    Raises:
+        ValueError: a layer that receives no positive current.
+    """
+    largest = 0.0
+
+    def observe(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+        nonlocal largest
+        largest = max(largest, float(inputs[0].max()))
+
+    for index, neuron in enumerate(neurons(network)):
+        if not isinstance(neuron, RateReLU):
+            continue
+        largest = 0.0
+        hook = neuron.register_forward_pre_hook(observe)
+        try:
+            simulate(network, images, steps)
+        finally:
+            hook.remove()
+        if not largest > 0:
+            raise ValueError(f"activation {index}: the largest current is {largest}; allowed: positive numbers")
+        neuron.threshold.fill_(factor * largest)

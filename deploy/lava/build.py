@@ -10,12 +10,12 @@ from lava.utils import loihi
 from numpy.typing import NDArray
 
 from deploy.errors import Loihi2UnavailableError
-from deploy.lava import models  # noqa: F401  registers the models, and imports PyTorch before anything is forked
 from deploy.lava.guard import GuardedRun
-from deploy.lava.processes import ImageSource, ReadoutLayer, SoftResetIF, SpikingLayer
+from deploy.lava.models import layer_model  # also imports PyTorch before anything is forked
+from deploy.lava.processes import IFNeuron, ImageSource, ReadoutLayer, SpikingLayer
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
-from export.network import INPUT_MAX, IntegerNetwork
+from export.network import IMAGE, IntegerNetwork
 
 _CHUNK_BYTES = 2**26
 BACKENDS = ("cpu", "loihi2")
@@ -28,7 +28,7 @@ def run_configuration(
 
     Args:
         backend: "cpu" or "loihi2".
-        process_models: models to use for some processes, such as a microcoded NcProcessModel for SoftResetIF.
+        process_models: models to use for some processes, such as a microcoded NcProcessModel for IFNeuron.
 
     Raises:
         Loihi2UnavailableError: what "loihi2" needs is missing.
@@ -44,9 +44,9 @@ def run_configuration(
             "Loihi 2 is not available: Intel's Loihi extension of Lava is not installed; join Intel's neuromorphic "
             "research community (INRC) for the extension and a Loihi 2 system, or use backend cpu"
         )
-    if SoftResetIF not in chosen:
+    if IFNeuron not in chosen:
         raise Loihi2UnavailableError(
-            "Loihi 2 needs a microcoded NcProcessModel for SoftResetIF, which only members of Intel's research "
+            "Loihi 2 needs a microcoded NcProcessModel for IFNeuron, which only members of Intel's research "
             "community can build; pass it in process_models, or use backend cpu"
         )
     return Loihi2HwCfg(exception_proc_model_map=chosen)
@@ -117,19 +117,20 @@ def _run(
     buffer = shared_array((chunk, batch, *network.input_shape), np.uint8)
     recorders = make_recorders(network, schedule, batch)
     source = ImageSource(images=buffer, schedule=schedule)
-    port = source.s_out
-    shape: tuple[int, ...] = network.input_shape
-    for index, (layer, recorder) in enumerate(zip(network.layers, recorders, strict=True)):
+    outputs = {IMAGE: source.s_out}
+    for layer, recorder in zip(network.layers, recorders, strict=True):
         process = (ReadoutLayer if layer.is_readout else SpikingLayer)(
             layer=layer,
             samples=batch,
-            input_shape=shape,
-            input_max=INPUT_MAX if index == 0 else 1,
+            shapes={name: network.shape_of[name] for name in layer.sources},
+            delays={name: network.depth_of[layer.name] - network.depth_of[name] - 1 for name in layer.sources},
             recorder=recorder,
         )
-        port.connect(process.s_in)
+        run_cfg.exception_proc_model_map[process] = layer_model(layer)
+        for name in layer.sources:
+            outputs[name].connect(process.in_port(name))
         if not layer.is_readout:
-            port, shape = process.s_out, layer.output_shape(shape)
+            outputs[layer.name] = process.s_out
     yield from stream(source, run_cfg, network, images, schedule, buffer, recorders, stall_timeout, on_progress)
 
 
@@ -141,16 +142,21 @@ def plan(network: IntegerNetwork, *, steps: int, gap: int, batch: int, batches: 
     neurons = sum(int(np.prod(shape)) for shape in network.shapes)
     size = batch * (steps * neurons // 8 + int(np.prod(network.input_shape)))
     chunk = max(1, min(batches, _CHUNK_BYTES // size))
-    slots = chunk + (steps + len(network.layers)) // (steps + gap) + 1
+    slots = chunk + (steps + network.depth) // (steps + gap) + 1
     return Schedule(steps, gap, batches, slots), chunk
 
 
 def make_recorders(network: IntegerNetwork, schedule: Schedule, batch: int) -> list[Recorder]:
     """One recorder per layer."""
-    pairs = zip(network.layers, network.shapes, strict=True)
     return [
-        Recorder(schedule, number, samples=batch, size=int(np.prod(shape)), readout=layer.is_readout)
-        for number, (layer, shape) in enumerate(pairs, 1)
+        Recorder(
+            schedule,
+            network.depth_of[layer.name],
+            samples=batch,
+            size=int(np.prod(network.shape_of[layer.name])),
+            readout=layer.is_readout,
+        )
+        for layer in network.layers
     ]
 
 
@@ -167,7 +173,6 @@ def stream(
 ) -> Iterator[Trace]:
     """Runs the network behind ``source`` chunk by chunk: fills ``buffer``, advances, and collects what is complete."""
     chunk, batch = buffer.shape[:2]
-    layers = len(network.layers)
     now = done = 0
     with GuardedRun(
         source, run_cfg, progress=lambda: int(recorders[-1].step[0]), stall_timeout=stall_timeout
@@ -178,10 +183,10 @@ def stream(
             flat[: len(part)] = part
             flat[len(part) :] = 0
             last = first + chunk >= schedule.batches
-            end = schedule.total(layers) if last else (first + chunk) * schedule.period
+            end = schedule.total(network.depth) if last else (first + chunk) * schedule.period
             guarded.run(end - now)
             now = end
-            finished = schedule.finished(now, layers)
+            finished = schedule.finished(now, network.depth)
             if finished > done:
                 samples = min(finished * batch, len(images)) - done * batch
                 slots = np.arange(done, finished) % schedule.slots

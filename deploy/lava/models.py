@@ -1,5 +1,10 @@
 """CPU models of the processes, and an exact model of Lava's stock Conv process."""
 
+from collections import deque
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import cast
+
 import numpy as np
 import torch
 from lava.magma.core.decorator import implements, requires, tag
@@ -10,10 +15,11 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
+from torch import Tensor
 
-from deploy.lava.processes import ImageSource, Integrator, ReadoutLayer, SoftResetIF, SpikingLayer
-from deploy.layer import PreparedLayer, exact_arithmetic, fire, integrate
-from export.network import INPUT_MAX, Layer
+from deploy.lava.processes import IFNeuron, ImageSource, Integrator, ReadoutLayer, SpikingLayer, in_port_name
+from deploy.layer import PreparedLayer, Synapses, exact_arithmetic, fire, integrate
+from export.network import INPUT_MAX, Connection, Layer
 
 
 class _TorchModel(PyLoihiProcessModel):
@@ -44,36 +50,70 @@ class PyImageSource(PyLoihiProcessModel):
         self.s_out.send(image.reshape(self.s_out.shape).astype(np.int32))
 
 
+class _Input:
+    """What one source sends: it waits, and becomes synaptic sums.
+
+    Args:
+        sums: computes them from what was received.
+        nothing: zeros, as received before the first spike can arrive.
+        delay: steps to wait.
+    """
+
+    def __init__(self, sums: Callable[[NDArray[np.uint8]], Tensor], nothing: NDArray[np.uint8], delay: int) -> None:
+        self._compute = sums
+        self._latest = nothing
+        self.sums = sums(nothing)
+        self._waiting = deque([nothing] * delay)  # arrays that Lava has allocated anyway: nothing is copied
+
+    def push(self, received: NDArray[np.uint8]) -> None:
+        """Takes what arrives at a step; ``sums`` is then what arrived ``delay`` steps before."""
+        self._waiting.append(received)
+        now = self._waiting.popleft()
+        # The image comes T times in a row: equal inputs give equal sums.
+        if not np.array_equal(now, self._latest):
+            self._latest = now
+            self.sums = self._compute(now)
+
+
 class _LayerModel(_TorchModel):
     def __init__(self, proc_params) -> None:
         super().__init__(proc_params)
-        shape, samples = proc_params["input_shape"], proc_params["samples"]
-        self.layer = PreparedLayer(proc_params["layer"], shape, proc_params["input_max"], torch.device("cpu"))
+        shapes, samples = proc_params["shapes"], proc_params["samples"]
+        self.layer = PreparedLayer(proc_params["layer"], shapes, torch.device("cpu"))
         self.recorder = proc_params["recorder"]
         self.membrane = self.layer.initial(samples)
-        self.received = np.zeros((samples, *shape), np.uint8)
-        self.current = self.layer.current(torch.from_numpy(self.received))
+        self.inputs = [
+            _Input(
+                partial(self._sums, source, index == 0),
+                np.zeros((samples, *shapes[source]), np.uint8),
+                proc_params["delays"][source],
+            )
+            for index, source in enumerate(proc_params["layer"].sources)
+        ]
+
+    def _sums(self, source: str, with_bias: bool, received: NDArray[np.uint8]) -> Tensor:
+        """What arrives from one source; the bias goes with the first of them."""
+        inputs = {source: torch.from_numpy(received)}
+        return self.layer.current(inputs) if with_bias else cast(Tensor, self.layer.sums(inputs))
 
     def advance(self) -> NDArray[np.int64] | int:
-        """Integrates what was received at the step before; saturations per sample."""
+        """Integrates what was received before; saturations per sample."""
         if self.recorder.starts(self.time_step):
             self.membrane = self.layer.initial(len(self.membrane))
-        saturated = integrate(self.membrane, self.current)
+        current = reduce(torch.add, (source.sums for source in self.inputs))
+        saturated = integrate(self.membrane, current)
         return 0 if saturated is None else saturated.numpy()
 
     def receive(self) -> None:
-        received = self.s_in.recv()
-        # The image comes T times in a row: equal inputs give equal sums.
-        if not np.array_equal(received, self.received):
-            self.received = received
-            self.current = self.layer.current(torch.from_numpy(received))
+        for index, source in enumerate(self.inputs):
+            received = getattr(self, in_port_name(index)).recv()
+            source.push(received.astype(np.uint8, copy=False))  # the image arrives in the type of ImageSource's port
 
 
 @implements(proc=SpikingLayer, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
 class PySpikingLayer(_LayerModel):
-    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.uint8)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
 
     def run_spk(self) -> None:
@@ -88,12 +128,21 @@ class PySpikingLayer(_LayerModel):
 @requires(CPU)
 @tag("fixed_pt")
 class PyReadoutLayer(_LayerModel):
-    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.uint8)
-
     def run_spk(self) -> None:
         saturated = self.advance()
         self.recorder.record(self.time_step, self.membrane.numpy(), saturated)
         self.receive()
+
+
+def layer_model(layer: Layer) -> type[_LayerModel]:
+    """The model of a layer's process: PySpikingLayer or PyReadoutLayer, with an in-port per source.
+
+    Lava reads the ports of a model from its class, where none may be missing or too many. So there is a class for each
+    number of ports; its search finds only the classes written above, and the process names its model itself.
+    """
+    base = PyReadoutLayer if layer.is_readout else PySpikingLayer
+    ports = {in_port_name(i): LavaPyType(PyInPort.VEC_DENSE, np.uint8) for i in range(len(layer.sources))}
+    return type(f"{base.__name__}With{len(ports)}Ports", (base,), ports)
 
 
 class _NeuronModel(_TorchModel):
@@ -119,16 +168,16 @@ class _NeuronModel(_TorchModel):
             self.proc_params["recorder"].record(self.time_step, values.T[None], saturated)
 
 
-@implements(proc=SoftResetIF, protocol=LoihiProtocol)
+@implements(proc=IFNeuron, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class PySoftResetIF(_NeuronModel):
+class PyIFNeuron(_NeuronModel):
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
     threshold: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
 
     def run_spk(self) -> None:
         saturated = self.advance()
-        spikes = fire(torch.from_numpy(self.v), torch.from_numpy(self.threshold)).numpy()
+        spikes = fire(torch.from_numpy(self.v), torch.from_numpy(self.threshold), self.proc_params["reset"]).numpy()
         self.s_out.send(spikes)
         self.record(spikes, saturated)
 
@@ -170,29 +219,25 @@ class PyExactConv(_TorchModel):
     weight_exp: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=8)
     num_weight_bits: np.ndarray = LavaPyType(np.ndarray, np.int8, precision=5)
 
-    def _prepare(self) -> PreparedLayer:
+    def _prepare(self) -> Synapses:
         """Lava keeps (O, W, H, I) kernels, flipped, and (x, y) pairs."""
-        zeros = np.zeros(self.weight.shape[0], np.int32)
-        layer = Layer(
-            "conv",
+        connection = Connection(
+            "source",
             self.weight[:, ::-1, ::-1].transpose(0, 3, 2, 1).astype(np.int8),
-            bias=zeros,
-            threshold=None,
-            v0=zeros,
             stride=_pair(self.stride),
             padding=_pair(self.padding),
             dilation=_pair(self.dilation),
             groups=int(self.groups.flat[0]),
         )
         largest = INPUT_MAX if int(self.num_message_bits.flat[0]) else 1
-        return PreparedLayer(layer, self.s_in.shape[::-1], largest, torch.device("cpu"))
+        return Synapses([connection], self.s_in.shape[::-1], largest, torch.device("cpu"))
 
     def run_spk(self) -> None:
         self.a_out.send(self.a_buf)
         if self.time_step == 1:
-            self.layer = self._prepare()
+            self.synapses = self._prepare()
         received = np.ascontiguousarray(self.s_in.recv().T)
-        sums = self.layer.current(torch.from_numpy(received)[None])[0]
+        sums = self.synapses.sums(torch.from_numpy(received)[None])[0]
         self.a_buf = sums.clamp(-_SUM_MAX, _SUM_MAX).to(torch.int32).numpy().T
 
 

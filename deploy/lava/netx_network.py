@@ -1,8 +1,9 @@
 """The second way into Lava: the file itself, through lava-dl's own netx reader, as synapses and neurons.
 
 lava-dl builds a Conv or Dense process and a neuron process per layer, for one sample at a time. It knows no neuron with
-reset by subtraction, so its neuron lookup is extended while it reads. This is the network that a chip would get; it is
-much slower than deploy/lava/build.py, and both must give the same Trace.
+reset by subtraction, so its neuron lookup is extended while it reads. It reads sequences only: networks with shortcuts,
+exponents or hard resets are refused. This is the network that a chip would get; it is much slower than
+deploy/lava/build.py, and both must give the same Trace.
 """
 
 import os
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 
 from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
 from deploy.lava.models import PyExactConv
-from deploy.lava.processes import ImageSource, Integrator, SoftResetIF
+from deploy.lava.processes import IFNeuron, ImageSource, Integrator
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
-from export.network import IntegerNetwork
+from export.network import IMAGE, IntegerNetwork
 from export.netx import INTEGRATOR, SPIKING, read
 
 _IMAGE_BITS = 8
@@ -48,7 +49,7 @@ def run(
         steps: T.
         gap: idle steps between samples.
         backend: "cpu" or "loihi2" (never run on a chip: recording and the image source are CPU processes).
-        process_models: models for some processes, such as a microcoded one for SoftResetIF.
+        process_models: models for some processes, such as a microcoded one for IFNeuron.
         stock_convolution: run Lava's own model of Conv, which computes in float32 and clips sums to 24 bits, instead
             of deploy.lava.models.PyExactConv.
         stall_timeout: seconds without a time step after which the run is given up.
@@ -56,7 +57,7 @@ def run(
 
     Raises:
         NetxError: an invalid file.
-        ValueError: an invalid argument.
+        ValueError: a network that lava-dl's reader cannot build, or an invalid argument.
         Loihi2UnavailableError: backend "loihi2", and something is missing.
         LavaRunError: a process failed, was killed or stalled.
     """
@@ -65,8 +66,29 @@ def run(
         chosen.setdefault(Conv, PyExactConv)
     run_cfg = run_configuration(backend, chosen)
     network = read(path)
+    _require_readable(network, "netx" if backend == "cpu" else backend)
     check_arguments(network, images, steps, 1, gap)
     return _run(os.fspath(path), network, images, steps, gap, run_cfg, stall_timeout, on_progress)
+
+
+def _require_readable(network: IntegerNetwork, backend: str) -> None:
+    """ValueError where the network has what lava-dl's reader does not know."""
+    before = (IMAGE, *(layer.name for layer in network.layers))
+    for source, layer in zip(before, network.layers, strict=False):
+        if layer.sources != (source,):
+            found = f"is fed by {', '.join(layer.sources)}"
+        elif len(layer.connections) > 1:
+            found = f"has {len(layer.connections)} connections from {source}"
+        elif layer.connections[0].exponent:
+            found = f"has exponent {layer.connections[0].exponent}"
+        elif layer.reset != "soft":
+            found = f"has a {layer.reset} reset"
+        else:
+            continue
+        raise ValueError(
+            f"--backend {backend}: layer {layer.name} {found}; allowed: one connection per layer, from the layer "
+            "before it, with exponent 0, and soft reset; --backend cpu runs every network"
+        )
 
 
 def _run(
@@ -99,7 +121,7 @@ def _run(
 
 @contextmanager
 def _neurons_registered(recorders: list[Recorder], schedule: Schedule) -> Iterator[None]:
-    """Lets lava-dl's reader create SoftResetIF and Integrator neurons, and keeps it from changing dense weights.
+    """Lets lava-dl's reader create IFNeuron and Integrator neurons, and keeps it from changing dense weights.
 
     The reader asks for the neurons of the layers in order, so the l-th request is that of layer l. Its choice of a
     weight exponent fails for a matrix without positive weights; Lava's Dense is exact for every int8 matrix when it
@@ -114,10 +136,10 @@ def _neurons_registered(recorders: list[Recorder], schedule: Schedule) -> Iterat
         recorder = next(remaining)
         kind = neuron["type"]
         parameters = {
-            "neuron_proc": {SPIKING: SoftResetIF, INTEGRATOR: Integrator}[kind],
+            "neuron_proc": {SPIKING: IFNeuron, INTEGRATOR: Integrator}[kind],
             "v0": neuron.f["v0"][()],
             "period": schedule.period,
-            "phase": recorder.layer + 1,
+            "phase": recorder.place + 1,
             "recorder": recorder,
             "num_message_bits": 0 if kind == SPIKING else 24,
         }

@@ -1,5 +1,7 @@
 """Lava processes: an image source, whole layers for fast simulation, and the IF neuron for use behind synapses."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
@@ -7,7 +9,7 @@ from lava.magma.core.process.variable import Var
 from numpy.typing import NDArray
 
 from deploy.lava.schedule import Recorder, Schedule
-from export.network import Layer
+from export.network import Layer, Reset
 
 
 class ImageSource(AbstractProcess):
@@ -33,58 +35,75 @@ class ImageSource(AbstractProcess):
 
 
 class _LayerProcess(AbstractProcess):
-    """What SpikingLayer and ReadoutLayer share: the layer and its input port."""
+    """What SpikingLayer and ReadoutLayer share: the layer and an in-port per source, s_in0, s_in1, …"""
 
     def __init__(
-        self, *, layer: Layer, samples: int, input_shape: tuple[int, ...], input_max: int, recorder: Recorder
+        self,
+        *,
+        layer: Layer,
+        samples: int,
+        shapes: Mapping[str, tuple[int, ...]],
+        delays: Mapping[str, int],
+        recorder: Recorder,
     ) -> None:
-        super().__init__(
-            layer=layer,
-            samples=samples,
-            input_shape=input_shape,
-            input_max=input_max,
-            recorder=recorder,
-            name=layer.name,
-        )
-        self.s_in = InPort(shape=(samples, *input_shape))
+        super().__init__(layer=layer, samples=samples, shapes=shapes, delays=delays, recorder=recorder, name=layer.name)
+        for index, source in enumerate(layer.sources):
+            setattr(self, in_port_name(index), InPort(shape=(samples, *shapes[source])))
+
+    def in_port(self, source: str) -> InPort:
+        """The port for what ``source`` sends."""
+        return getattr(self, in_port_name(self.proc_params["layer"].sources.index(source)))
+
+
+def in_port_name(index: int) -> str:
+    """Attribute of a layer's process, and of its model, that is the port of the source with this index."""
+    return f"s_in{index}"
 
 
 class SpikingLayer(_LayerProcess):
     """Synapses and IF neurons of one layer for a batch of samples.
 
     At step t it integrates what it received at t − 1, sends its spikes and then receives: one step per layer, and no
-    layer waits for another within a step.
+    layer waits for another within a step. From a source that is further away than the place before, what was received
+    waits for some more steps.
 
     Args:
         layer: what to compute.
         samples: in one batch.
-        input_shape: (C, H, W) or (N,).
-        input_max: largest input.
+        shapes: (C, H, W) or (N,) of the sources, by name.
+        delays: steps that the input waits, by name of the source: l − m − 1 from place m to this layer's place l.
         recorder: receives the spikes.
     """
 
     def __init__(
-        self, *, layer: Layer, samples: int, input_shape: tuple[int, ...], input_max: int, recorder: Recorder
+        self,
+        *,
+        layer: Layer,
+        samples: int,
+        shapes: Mapping[str, tuple[int, ...]],
+        delays: Mapping[str, int],
+        recorder: Recorder,
     ) -> None:
-        super().__init__(layer=layer, samples=samples, input_shape=input_shape, input_max=input_max, recorder=recorder)
-        self.s_out = OutPort(shape=(samples, *layer.output_shape(input_shape)))
+        super().__init__(layer=layer, samples=samples, shapes=shapes, delays=delays, recorder=recorder)
+        self.s_out = OutPort(shape=(samples, *layer.output_shape(shapes)))
 
 
 class ReadoutLayer(_LayerProcess):
     """Synapses and integrators of the read-out; arguments as in SpikingLayer, the recorder receives potentials."""
 
 
-class SoftResetIF(AbstractProcess):
-    """Integrate-and-fire neurons with reset by subtraction, behind any stock synapse (Conv, Dense, Sparse).
+class IFNeuron(AbstractProcess):
+    """Integrate-and-fire neurons behind any stock synapses (Conv, Dense, Sparse).
 
-        u = clip(v + a_in + bias, ±(2²³ − 1)),   s = [u ≥ θ],   v = u − θ · s
+        u = clip(v + a_in + bias, ±(2²³ − 1)),   s = [u ≥ θ],   v = u − θ · s (soft reset) or u · (1 − s) (hard reset)
 
     Where t ≥ phase and (t − phase) mod period = 0, v is set to v0 before it integrates; a period of 0 means never.
-    Layer l of a pipeline (from 1) has phase l + 1 and period T + gap.
+    A layer at place l of a pipeline has phase l + 1 and period T + gap.
 
     Args:
         shape: of the neurons; parameters broadcast to it (per channel where the channel is the last axis).
         threshold: θ, 1 … 2²³ − 1.
+        reset: at a spike, "soft" or "hard".
         v0: initial membrane potential.
         bias: added at every step.
         period, phase: of the reset.
@@ -97,6 +116,7 @@ class SoftResetIF(AbstractProcess):
         *,
         shape: tuple[int, ...],
         threshold: NDArray[np.int32] | int,
+        reset: Reset = "soft",
         v0: NDArray[np.int32] | int = 0,
         bias: NDArray[np.int32] | int = 0,
         period: int = 0,
@@ -104,7 +124,7 @@ class SoftResetIF(AbstractProcess):
         recorder: Recorder | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(shape=shape, recorder=recorder, name=name)
+        super().__init__(shape=shape, reset=reset, recorder=recorder, name=name)
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
         self.threshold = Var(shape=shape, init=np.broadcast_to(threshold, shape).astype(np.int32))
@@ -112,9 +132,9 @@ class SoftResetIF(AbstractProcess):
 
 
 class Integrator(AbstractProcess):
-    """Read-out neurons: SoftResetIF without threshold. s_out is the membrane potential, a graded message.
+    """Read-out neurons: IFNeuron without threshold. s_out is the membrane potential, a graded message.
 
-    Arguments as in SoftResetIF; the recorder receives potentials.
+    Arguments as in IFNeuron; the recorder receives potentials.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ def shared_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
 
 @dataclass(frozen=True)
 class Schedule:
-    """docs/semantics.md, "Timing": local step k of batch s is computed by layer l at t = s·(T + gap) + k + l.
+    """docs/semantics.md, "Timing": local step k of batch s is computed at place l at t = s·(T + gap) + k + l.
 
     Attributes:
         steps: T.
@@ -34,20 +34,20 @@ class Schedule:
         """P = T + gap."""
         return self.steps + self.gap
 
-    def local(self, t: int, layer: int) -> tuple[int, int] | None:
-        """(s, k) that layer l (from 1; 0 for the source) computes at t, or None at a step that belongs to no batch."""
-        batch, offset = divmod(t - layer - 1, self.period)
+    def local(self, t: int, place: int) -> tuple[int, int] | None:
+        """(s, k) computed at place l (0 for the image source) at t, or None at a step that belongs to no batch."""
+        batch, offset = divmod(t - place - 1, self.period)
         if not 0 <= batch < self.batches or offset >= self.steps:
             return None
         return batch, offset + 1
 
-    def finished(self, t: int, layers: int) -> int:
-        """Batches whose read-out is complete after step t in a network of N = ``layers`` layers."""
-        return min(self.batches, max(0, (t - self.steps - layers) // self.period + 1))
+    def finished(self, t: int, depth: int) -> int:
+        """Batches whose read-out, at place N = ``depth``, is complete after step t."""
+        return min(self.batches, max(0, (t - self.steps - depth) // self.period + 1))
 
-    def total(self, layers: int) -> int:
+    def total(self, depth: int) -> int:
         """Steps until everything is complete: n·P − gap + N."""
-        return self.batches * self.period - self.gap + layers
+        return self.batches * self.period - self.gap + depth
 
 
 class Recorder:
@@ -57,7 +57,7 @@ class Recorder:
 
     Args:
         schedule: of the run.
-        layer: l, from 1.
+        place: l, of the layer in the pipeline.
         samples: per batch.
         size: number of neurons.
         readout: whether membrane potentials are recorded instead of spikes.
@@ -68,8 +68,8 @@ class Recorder:
         step: int64 (1,), the last time step that was computed.
     """
 
-    def __init__(self, schedule: Schedule, layer: int, *, samples: int, size: int, readout: bool) -> None:
-        self.schedule, self.layer, self.readout = schedule, layer, readout
+    def __init__(self, schedule: Schedule, place: int, *, samples: int, size: int, readout: bool) -> None:
+        self.schedule, self.place, self.readout = schedule, place, readout
         last = (size, np.int32) if readout else ((size + 7) // 8, np.uint8)
         self.values = shared_array((schedule.slots, schedule.steps, samples, last[0]), last[1])
         self.saturations = shared_array((schedule.slots, samples), np.int64)
@@ -77,13 +77,13 @@ class Recorder:
 
     def starts(self, t: int) -> bool:
         """Whether the membrane is restored before step t."""
-        local = self.schedule.local(t, self.layer)
+        local = self.schedule.local(t, self.place)
         return local is not None and local[1] == 1
 
     def record(self, t: int, values: NDArray, saturated: NDArray[np.int64] | int) -> None:
         """Keeps ``values`` (samples, …), spikes or potentials of step t, and the saturations per sample."""
         self.step[0] = t
-        local = self.schedule.local(t, self.layer)
+        local = self.schedule.local(t, self.place)
         if local is None:
             return
         slot, k = local[0] % self.schedule.slots, local[1]

@@ -1,18 +1,43 @@
 """No simulated membrane potential exceeds the bound, and the bound is reached."""
 
+from itertools import product
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.integer import IntegerEngine
 from export.bounds import worst_case
-from export.network import MEMBRANE_MAX, IntegerNetwork, Layer
+from export.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from tests.strategies import images_for, networks
 
 
-def layer(name: str, weight: list[list[int]], bias: list[int], threshold: list[int] | None, v0: list[int]) -> Layer:
+def layer(
+    name: str,
+    source: str,
+    weight: list[list[int]],
+    bias: list[int],
+    threshold: list[int] | None,
+    v0: list[int],
+    *,
+    reset: str = "soft",
+) -> Layer:
+    """Dense, with one connection."""
+    return neurons(name, [Connection(source, np.array(weight, np.int8))], bias, threshold, v0, reset=reset)
+
+
+def neurons(
+    name: str,
+    connections: list[Connection],
+    bias: list[int],
+    threshold: list[int] | None,
+    v0: list[int],
+    *,
+    reset: str = "soft",
+) -> Layer:
     numbers = (np.array(bias, np.int32), None if threshold is None else np.array(threshold, np.int32))
-    return Layer(name, np.array(weight, np.int8), *numbers, np.array(v0, np.int32))
+    return Layer(name, tuple(connections), *numbers, np.array(v0, np.int32), reset)
 
 
 @settings(max_examples=80, deadline=None)
@@ -47,8 +72,8 @@ def test_tight_by_hand() -> None:
     network = IntegerNetwork(
         (1, 1, 1),
         (
-            layer("first", [[1], [-1]], [0, -1], [100, 100], [50, 3]),
-            layer("out", [[2, -3], [-4, 0]], [5, 0], None, [0, 0]),
+            layer("first", IMAGE, [[1], [-1]], [0, -1], [100, 100], [50, 3]),
+            layer("out", "first", [[2, -3], [-4, 0]], [5, 0], None, [0, 0]),
         ),
     )
     assert [worst_case(network, steps) for steps in (1, 2, 3)] == [(305, 7), (509, 14), (765, 21)]
@@ -61,9 +86,9 @@ def test_a_spike_may_be_followed_by_a_long_fall() -> None:
     network = IntegerNetwork(
         (1, 1, 1),
         (
-            layer("once", [[0]], [0], [10], [10]),
-            layer("falls", [[100]], [-90], [1000], [999]),
-            layer("out", [[1]], [0], None, [0]),
+            layer("once", IMAGE, [[0]], [0], [10], [10]),
+            layer("falls", "once", [[100]], [-90], [1000], [999]),
+            layer("out", "falls", [[1]], [0], None, [0]),
         ),
     )
     (_, (low, high), _) = IntegerEngine(network).membrane_ranges(np.zeros((1, 1, 1, 1), np.uint8), 30)
@@ -76,7 +101,7 @@ def test_exhaustive_single_neuron() -> None:
     for weight, bias, v0 in [(3, 5, -2), (-3, -5, 2), (7, -900, 0), (-127, 20, 300)]:
         network = IntegerNetwork(
             (1, 1, 1),
-            (layer("first", [[weight]], [bias], [40], [v0]), layer("out", [[1]], [0], None, [0])),
+            (layer("first", IMAGE, [[weight]], [bias], [40], [v0]), layer("out", "first", [[1]], [0], None, [0])),
         )
         images = np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1)
         low, high = IntegerEngine(network).membrane_ranges(images, 1)[0]
@@ -85,6 +110,80 @@ def test_exhaustive_single_neuron() -> None:
 
 def test_bias_maps_count_with_their_largest_value() -> None:
     bias = np.array([[[1, -7], [3, 2]]], np.int32)
-    first = Layer("first", np.array([[[[1]]]], np.int8), bias, np.array([9000], np.int32), np.zeros(1, np.int32))
-    network = IntegerNetwork((1, 2, 2), (first, layer("out", [[1, 1, 1, 1]], [0], None, [0])))
+    connection = Connection(IMAGE, np.array([[[[1]]]], np.int8))
+    first = Layer("first", (connection,), bias, np.array([9000], np.int32), np.zeros(1, np.int32))
+    network = IntegerNetwork((1, 2, 2), (first, layer("out", "first", [[1, 1, 1, 1]], [0], None, [0])))
     assert worst_case(network, 2) == (2 * (255 + 3), 8)
+
+
+def test_hard_reset_by_hand() -> None:
+    """White, up by 255: 305 → 0, 255 → 0, … The other neuron never fires and falls by 256 per step."""
+    network = IntegerNetwork(
+        (1, 1, 1),
+        (
+            layer("first", IMAGE, [[1], [-1]], [0, -1], [100, 100], [50, 3], reset="hard"),
+            layer("out", "first", [[2, -3]], [5], None, [0]),
+        ),
+    )
+    ranges = IntegerEngine(network).membrane_ranges(np.full((1, 1, 1, 1), 255, np.uint8), 3)
+    assert ranges[0] == (3 - 3 * 256, 305)
+    assert [worst_case(network, steps)[0] for steps in (1, 2, 3)] == [305, 509, 765]
+
+
+def reachable(
+    gains: list[int], bias: int, threshold: int, v0: int, *, reset: str, steps: int, pixel_gain: int = 0
+) -> int:
+    """Largest |u| of one neuron over all spike trains from its sources, for black and white images, by enumeration."""
+    sums = [sum(chosen) for chosen in product(*((0, gain) for gain in gains))]
+    largest = 0
+    for image in (0, 255):
+        membranes = {v0}
+        for _ in range(steps):
+            potentials = {v + pixel_gain * image + drive + bias for v in membranes for drive in sums}
+            largest = max(largest, *(abs(u) for u in potentials))
+            membranes = {u if u < threshold else 0 if reset == "hard" else u - threshold for u in potentials}
+    return largest
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(-9, 9), st.integers(0, 3)), min_size=1, max_size=3),
+    st.integers(-2, 2),
+    st.integers(-20, 20),
+    st.integers(1, 40),
+    st.integers(-40, 40),
+    st.sampled_from(("soft", "hard")),
+    st.integers(1, 5),
+)
+def test_several_connections_against_brute_force(
+    synapses: list[tuple[int, int]], pixel_gain: int, bias: int, threshold: int, v0: int, reset: str, steps: int
+) -> None:
+    """One neuron behind several connections with exponents: the bound holds for every spike train, and the first step
+    reaches it. The sources are neurons of one layer, which could fire in any pattern."""
+    source = layer(
+        "source", IMAGE, [[1]] * len(synapses), [0] * len(synapses), [1] * len(synapses), [0] * len(synapses)
+    )
+    connections = [Connection(IMAGE, np.array([[pixel_gain]], np.int8))]
+    for index, (weight, exponent) in enumerate(synapses):
+        row = np.zeros((1, len(synapses)), np.int8)
+        row[0, index] = weight
+        connections.append(Connection("source", row, exponent))
+    target = neurons("target", connections, [bias], [threshold], [v0], reset=reset)
+    network = IntegerNetwork((1, 1, 1), (source, target, layer("out", "target", [[1]], [0], None, [0])))
+    gains = [weight << exponent for weight, exponent in synapses]
+    arguments = {"reset": reset, "pixel_gain": pixel_gain}
+    assert worst_case(network, 1)[1] == reachable(gains, bias, threshold, v0, steps=1, **arguments)
+    assert worst_case(network, steps)[1] >= reachable(gains, bias, threshold, v0, steps=steps, **arguments)
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_tight_against_brute_force(reset: str) -> None:
+    """Of neurons that never fire or always do, the bound is the largest |u| for every number of steps."""
+    source = layer("source", IMAGE, [[1], [1]], [0, 0], [1, 1], [0, 0])
+    for gains, bias, threshold, v0 in [([3, 2], 1, 40, 5), ([-3, -8], -1, 4, 2), ([7, 16], 1, 1, 0)]:
+        rows = [np.array([[gains[0], 0]], np.int8), np.array([[0, gains[1]]], np.int8)]
+        target = neurons("target", [Connection("source", row) for row in rows], [bias], [threshold], [v0], reset=reset)
+        network = IntegerNetwork((1, 1, 1), (source, target, layer("out", "target", [[1]], [0], None, [0])))
+        for steps in range(1, 7):
+            expected = reachable(gains, bias, threshold, v0, reset=reset, steps=steps)
+            assert worst_case(network, steps)[1] == expected

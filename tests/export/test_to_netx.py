@@ -12,19 +12,32 @@ from torch import nn
 
 from deploy.integer import IntegerEngine
 from export import netx
+from export.quantize import Precision
 from export.to_netx import convert, main
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.activation import NQ
 from train.checkpoint import model_content, save
 from train.data import ImageSet
-from train.models import MODELS, Network, Normalize
+from train.models import MODELS, BasicBlock, Network, Normalize
 from train.snn import simulate
+
+
+class Shortcut(nn.Module):
+    """conv(x) + x."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolution(x) + x
 
 
 def harmless(seed: int = 0) -> Network:
     """A network that loses nothing: weights are integers in units of Δ = 1, with one of ±127 in every channel.
 
-    Biases lie a quarter above an integer: within three steps no rounding of them, nor of float32, moves a spike.
+    Biases lie a quarter above an integer: within three steps no rounding of them, nor of float32, moves a spike. The
+    identity shortcut has the factor 256.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -41,6 +54,8 @@ def harmless(seed: int = 0) -> Network:
             nn.AvgPool2d(2),
             nn.Conv2d(4, 6, (3, 2), padding=(1, 0)),
             NQ(4, 256.0),
+            Shortcut(nn.Conv2d(6, 6, 3, padding=1)),
+            NQ(4, 512.0),
             nn.Flatten(),
             nn.Linear(48, 7),
             NQ(4, 128.0),
@@ -49,13 +64,14 @@ def harmless(seed: int = 0) -> Network:
         input_shape=(3, 8, 6),
         levels=4,
     )
+    units = ((1.0, 30), (4 / 8192, 127), (1 / 256, 127), (1 / 512, 60), (1 / 128, 60))
+    modules = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
-        for index, unit, spread in ((1, 1.0, 30), (4, 4 / 8192, 127), (7, 1 / 256, 60), (9, 1 / 128, 60)):
-            module = network.layers[index]
+        for module, (unit, spread) in zip(modules, units, strict=True):
             module.weight.copy_(integers(module.weight.shape, unit, spread))
             module.bias.copy_(torch.randint(-40, 90, module.bias.shape, generator=generator) + 0.25)
-        network.layers[9].weight[1:, 0] = 50 / 128  # one scale for the read-out: one weight of 127 is enough
-        network.layers[9].bias.round_()
+        modules[-1].weight[1:, 0] = 50 / 128  # one scale for the read-out: one weight of 127 is enough
+        modules[-1].bias.round_()
     return network.eval()
 
 
@@ -63,7 +79,7 @@ def harmless(seed: int = 0) -> Network:
 def test_where_rounding_is_harmless_every_spike_is_the_same(granularity: Any) -> None:
     model, data = harmless(), image_set(40)
     images = data.images.permute(0, 3, 1, 2).contiguous()
-    network, report = convert(model, data, steps=3, granularity=granularity)
+    network, report = convert(model, data, steps=3, precision=Precision(granularity=granularity))
     for steps in (1, 2, 3):
         rates: list[torch.Tensor] = []
         scores = simulate(model, images, steps, lambda _, rate, rates=rates: rates.append(rate))
@@ -86,16 +102,15 @@ def test_random_networks_mostly_agree() -> None:
     labels = data.labels.numpy()
     assert report.integer_snn == pytest.approx(100 * (integer[:, -1] == labels).mean())
     assert report.float_snn == pytest.approx(100 * (floating[:, -1] == labels).mean())
-    assert dict(network.info) | {"T": 4, "L": 4, "granularity": "channel", "calibration_images": 60, "x": 1} == dict(
-        network.info
-    )
+    expected = {"T": 4, "granularity": "channel", "calibration_images": 60, "x": 1}
+    assert {key: network.info[key] for key in expected} == expected
     assert json.loads(network.info["classes"]) == list(data.classes)
     assert network.info["calibration_integer_snn_accuracy"] == report.integer_snn
     assert [row[:3] for row in report.rows] == [
-        ("layers.1.Conv2d", "4x8x6", "108"),
-        ("layers.5.Conv2d", "6x4x2", "576"),
-        ("layers.10.Linear", "7", "336"),
-        ("layers.12.Linear", "5", "35"),
+        ("layers.1", "4x8x6", "108"),
+        ("layers.5", "6x4x2", "576"),
+        ("layers.10", "7", "336"),
+        ("layers.12", "5", "35"),
     ]
 
 
@@ -129,10 +144,10 @@ def test_end_to_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = captured.out.splitlines()
     assert lines[0].split("  ")[0] == "layer" and "worst |u|, T=4" in lines[0]
     assert [line.split()[0] for line in lines[1:5]] == [
-        "layers.1.Conv2d",
-        "layers.5.Conv2d",
-        "layers.10.Linear",
-        "layers.12.Linear",
+        "layers.1",
+        "layers.5",
+        "layers.10",
+        "layers.12",
     ]
     assert lines[5] == "no layer can saturate at 24 bits (limit 8,388,607) within 4 steps"
     assert lines[6].startswith("20 calibration images: ANN ") and "integer SNN T=4 " in lines[6]
@@ -158,6 +173,32 @@ def test_the_same_model_gives_the_same_bytes(folder: Path) -> None:
     assert netx.read(folder / "net.h5").digest() != netx.read(folder / "again.h5").digest()
 
 
+def test_bits_are_those_asked_for(folder: Path) -> None:
+    assert main(arguments(folder, "--bits", "3", "--layer-bits", "layers.1=8", "layers.12=5")) == 0
+    layers = netx.read(folder / "net.h5").layers
+    assert [layer.connections[0].bits for layer in layers] == [8, 3, 3, 5]
+    assert [layer.connections[0].exponent for layer in layers] == [0, 5, 5, 3]
+
+
+def test_a_module_of_ones_own_in_five_lines() -> None:
+    """Without ``input_shape`` and ``levels``, with a residual block: the shape is that of the images."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        Normalize((0.5,) * 3, (0.25,) * 3),
+        nn.Conv2d(3, 4, 3, padding=1),
+        NQ(4, 1.0),
+        BasicBlock(4, 4, 1, lambda: NQ(4, 1.0)),
+        nn.Flatten(),
+        nn.Linear(192, 5),
+    ).eval()
+    data = image_set(30)
+    network, report = convert(model, data, steps=4)
+    assert [layer.name for layer in network.layers] == ["1", "3.conv1", "3.conv2", "5"]
+    integer = IntegerEngine(network).classify(data.images.permute(0, 3, 1, 2).contiguous(), 4)
+    assert report.integer_snn == pytest.approx(100 * (integer[:, -1] == data.labels.numpy()).mean())
+    assert abs(report.integer_snn - report.float_snn) < 7
+
+
 class Bomb:
     """Creates a file when unpickled."""
 
@@ -181,7 +222,14 @@ BAD = {
     "other classes": (["--data", "{f}/other"], "data: classes are a, b, c, d, e; allowed: class0, class1, class2, "),
     "size": (["--data", "{f}/small"], "data: images are (3, 6, 6); allowed: (3, 8, 6) as the model"),
     "not finite": (["{f}/nan.pt", "{f}/net.h5"], "{f}/nan.pt: layers.5.weight is not finite"),
-    "threshold": (["{f}/negative.pt", "{f}/net.h5"], "layers.10 Linear: threshold is -1.0; allowed: positive numbers"),
+    "threshold": (["{f}/negative.pt", "{f}/net.h5"], "layers.11 NQ: threshold is -1.0; allowed: positive numbers"),
+    "bits": (["--bits", "9"], "bits: is 9; allowed: 2..8"),
+    "bits of a layer": (["--layer-bits", "layers.1=1"], "bits of layers.1: is 1; allowed: 2..8"),
+    "bits of nothing": (
+        ["--layer-bits", "conv=4"],
+        "bits of conv: no such layer; allowed: layers.1, layers.5, layers.10, layers.12",
+    ),
+    "no bits": (["--layer-bits", "layers.1"], "--layer-bits: 'layers.1'; allowed: LAYER=BITS, such as layers.1=8"),
     "model itself": (["{f}/m.pt", "{f}/m.pt"], "{f}/m.pt: is an input too; allowed: another file"),
 }
 

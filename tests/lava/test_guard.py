@@ -63,8 +63,8 @@ def nothing_is_left() -> Iterator[None]:
 @pytest.fixture
 def network() -> IntegerNetwork:
     rng = np.random.default_rng(0)
-    hidden = random_layer(rng, "hidden", (1, 4, 4), outputs=5, gain=128)
-    return IntegerNetwork((1, 4, 4), (hidden, random_layer(rng, "out", (5,), outputs=2, readout=True)))
+    hidden = random_layer(rng, "hidden", (1, 4, 4), outputs=5)
+    return IntegerNetwork((1, 4, 4), (hidden, random_layer(rng, "out", (5,), source="hidden", outputs=2, readout=True)))
 
 
 def test_a_good_run_leaves_nothing(network: IntegerNetwork) -> None:

@@ -1,5 +1,7 @@
 """The Lava network equals the integer engine: every spike, every read-out, every saturation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,18 +12,61 @@ from deploy.integer import IntegerEngine
 from deploy.lava import build
 from deploy.lava.schedule import Schedule
 from deploy.trace import Trace, concatenate, first_difference
-from export.network import IntegerNetwork
-from tests.strategies import images_for, networks, random_layer
+from export.network import Connection, IntegerNetwork, Layer, NetworkError
+from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
 @pytest.fixture(scope="module")
 def network() -> IntegerNetwork:
     rng = np.random.default_rng(0)
-    conv = random_layer(rng, "conv", (2, 6, 8), outputs=4, kernel=(3, 3), padding=(1, 1), gain=128, bias_map=True)
-    pooled = random_layer(rng, "pooled", (4, 6, 8), outputs=3, kernel=(2, 3), window=2, padding=(1, 0))
-    dense = random_layer(rng, "dense", (3, 4, 2), outputs=6)
-    readout = random_layer(rng, "readout", (6,), outputs=3, readout=True)
+    conv = random_layer(rng, "conv", (2, 6, 8), outputs=4, kernel=(3, 3), padding=(1, 1), bias_map=True)
+    pooled = random_layer(rng, "pooled", (4, 6, 8), source="conv", outputs=3, kernel=(2, 3), window=2, padding=(1, 0))
+    dense = random_layer(rng, "dense", (3, 4, 2), source="pooled", outputs=6)
+    readout = random_layer(rng, "readout", (6,), source="dense", outputs=3, readout=True)
     return IntegerNetwork((2, 6, 8), (conv, pooled, dense, readout))
+
+
+@pytest.fixture(scope="module")
+def residual() -> IntegerNetwork:
+    """A block with the identity in two digits, one with projections of stride 2 and hard resets, and long shortcuts."""
+    rng = np.random.default_rng(1)
+    conv = {"kernel": (3, 3), "padding": (1, 1)}
+    shapes = {"stem": (4, 6, 8), "down": (6, 3, 4)}
+    identity = np.ones((4, 1, 1, 1), np.int8)
+    digits = [Connection("stem", identity * np.int8(n), e, groups=4) for n, e in ((30, 4), (-45, 0))]
+    projection = {"outputs": 6, "kernel": (1, 1), "stride": (2, 2)}
+
+    def join(name: str, shape: tuple[int, ...], *connections: Connection, **rule: object) -> Layer:
+        return random_neurons(rng, name, connections, shape, **rule)
+
+    def connect(source: str, shape: tuple[int, ...], **geometry: object) -> Connection:
+        return random_connection(rng, source, shape, **geometry)
+
+    layers = (
+        random_layer(rng, "stem", (2, 6, 8), outputs=4, **conv),
+        random_layer(rng, "one.1", shapes["stem"], source="stem", outputs=4, bias_map=True, **conv),
+        join("one.2", shapes["stem"], connect("one.1", shapes["stem"], outputs=4, **conv), *digits),
+        random_layer(
+            rng, "two.1", shapes["stem"], source="one.2", outputs=6, stride=(2, 2), exponent=3, reset="hard", **conv
+        ),
+        join(
+            "two.2",
+            shapes["down"],
+            connect("two.1", shapes["down"], outputs=6, exponent=5, **conv),
+            connect("one.2", shapes["stem"], **projection, exponent=7),
+            connect("stem", shapes["stem"], **projection, exponent=7),
+            connect("input", (2, 6, 8), **projection),
+            reset="hard",
+        ),
+        join(
+            "out",
+            (3,),
+            connect("two.2", shapes["down"], outputs=3),
+            connect("one.1", shapes["stem"], outputs=3),
+            readout=True,
+        ),
+    )
+    return IntegerNetwork((2, 6, 8), layers)
 
 
 def assert_equal(network: IntegerNetwork, got: Trace, images: np.ndarray, steps: int) -> None:
@@ -40,18 +85,48 @@ def test_the_network_of_these_tests_spikes(network: IntegerNetwork) -> None:
     assert all(IntegerEngine(network).run(images_for(network, 7), 4).spike_counts())
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(networks(), st.integers(1, 5), st.integers(0, 2))
-def test_random_networks(network: IntegerNetwork, steps: int, gap: int) -> None:
+@pytest.mark.parametrize(("count", "batch", "gap", "steps"), [(7, 3, 0, 4), (5, 1, 3, 2), (4, 2, 1, 9), (9, 2, 0, 1)])
+def test_shortcuts(residual: IntegerNetwork, count: int, batch: int, gap: int, steps: int) -> None:
+    """Their spikes wait for one to four places; with one step per sample several samples wait at once."""
+    waits = [
+        residual.depth_of[layer.name] - residual.depth_of[s] - 1 for layer in residual.layers for s in layer.sources
+    ]
+    assert sorted(waits) == [0, 0, 0, 0, 0, 0, 1, 1, 3, 3, 4]
+    images = images_for(residual, count)
+    assert_equal(residual, concatenate(list(build.run(residual, images, steps, batch=batch, gap=gap))), images, steps)
+
+
+def test_every_shortcut_and_reset_of_these_tests_matters(residual: IntegerNetwork) -> None:
+    images = images_for(residual, 7)
+    expected = IntegerEngine(residual).run(images, 4)
+    assert all(expected.spike_counts())
+    for index, layer in enumerate(residual.layers):
+        kinds = [replace(layer, reset="soft")] if layer.reset == "hard" else []
+        if len(layer.connections) > 1:
+            rest = (layer.connections[:i] + layer.connections[i + 1 :] for i in range(len(layer.connections)))
+            kinds += [replace(layer, connections=connections) for connections in rest]
+        for changed in kinds:
+            layers = (*residual.layers[:index], changed, *residual.layers[index + 1 :])
+            try:
+                other = IntegerNetwork(residual.input_shape, layers)
+            except NetworkError:  # the connection was the only one from its source
+                continue
+            assert first_difference(residual, expected, IntegerEngine(other).run(images, 4)) is not None
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(networks(longest=5), st.integers(1, 9), st.integers(0, 3), st.integers(1, 5))
+def test_random_networks(network: IntegerNetwork, steps: int, gap: int, batch: int) -> None:
     images = images_for(network, 5)
-    assert_equal(network, concatenate(list(build.run(network, images, steps, batch=2, gap=gap))), images, steps)
+    assert_equal(network, concatenate(list(build.run(network, images, steps, batch=batch, gap=gap))), images, steps)
 
 
 def test_saturations_are_counted_per_sample() -> None:
     """In the padded part of the last batch they are not counted."""
     rng = np.random.default_rng(3)
-    hidden = random_layer(rng, "hidden", (1, 4, 4), outputs=5, extreme=True, gain=128)
-    network = IntegerNetwork((1, 4, 4), (hidden, random_layer(rng, "out", (5,), outputs=2, readout=True, extreme=True)))
+    hidden = random_layer(rng, "hidden", (1, 4, 4), outputs=5, extreme=True)
+    out = random_layer(rng, "out", (5,), source="hidden", outputs=2, readout=True, extreme=True)
+    network = IntegerNetwork((1, 4, 4), (hidden, out))
     images = images_for(network, 5)
     trace = concatenate(list(build.run(network, images, 6, batch=4)))
     assert sum(trace.saturations) > 0
@@ -95,15 +170,15 @@ def test_loihi2_says_what_is_missing(network: IntegerNetwork, monkeypatch: pytes
         build.run(network, images_for(network, 1), 1, backend="loihi2")
     assert "\n" not in str(caught.value)
     monkeypatch.setattr("lava.utils.loihi.is_installed", lambda: True)
-    with pytest.raises(Loihi2UnavailableError, match="microcoded NcProcessModel for SoftResetIF"):
+    with pytest.raises(Loihi2UnavailableError, match="microcoded NcProcessModel for IFNeuron"):
         build.run(network, images_for(network, 1), 1, backend="loihi2")
 
 
 def test_schedule_matches_the_documented_timing() -> None:
-    """docs/semantics.md: local step k of sample s is computed by layer l at t = s·P + k + l."""
+    """docs/semantics.md: local step k of sample s is computed at place l at t = s·P + k + l."""
     schedule = Schedule(steps=3, gap=2, batches=2, slots=9)
-    for layer in range(4):
-        expected = {s * 5 + k + layer: (s, k) for s in range(2) for k in range(1, 4)}
-        assert {t: schedule.local(t, layer) for t in range(1, 20) if schedule.local(t, layer)} == expected
+    for place in range(4):
+        expected = {s * 5 + k + place: (s, k) for s in range(2) for k in range(1, 4)}
+        assert {t: schedule.local(t, place) for t in range(1, 20) if schedule.local(t, place)} == expected
     assert schedule.total(4) == 2 * 5 - 2 + 4
     assert [schedule.finished(t, 4) for t in (6, 7, 11, 12, 99)] == [0, 1, 1, 2, 2]

@@ -1,15 +1,22 @@
 """The same file, read by lava-dl into synapse and neuron processes, gives the same trace as the integer engine."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.dense.process import Dense
+from lava.proc.io.sink import RingBuffer as SpikeSink
+from lava.proc.io.source import RingBuffer as SpikeSource
 
 from deploy.errors import Loihi2UnavailableError
 from deploy.integer import IntegerEngine
 from deploy.lava import netx_network
+from deploy.lava.processes import IFNeuron
 from deploy.trace import concatenate, first_difference
-from export.network import MEMBRANE_MAX, IntegerNetwork, Layer
+from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from export.netx import NetxError, write
 from tests.strategies import images_for, random_layer
 
@@ -30,12 +37,13 @@ def assert_equal(
 def network() -> IntegerNetwork:
     """Non-square everywhere, with a bias per neuron, groups, a folded pooling and two dense layers."""
     rng = np.random.default_rng(0)
-    conv = random_layer(
-        rng, "conv", (2, 6, 8), outputs=4, kernel=(3, 2), padding=(1, 0), stride=(1, 1), gain=128, bias_map=True
+    conv = random_layer(rng, "conv", (2, 6, 8), outputs=4, kernel=(3, 2), padding=(1, 0), stride=(1, 1), bias_map=True)
+    grouped = random_layer(
+        rng, "grouped", (4, 6, 7), source="conv", outputs=6, kernel=(3, 2), padding=(0, 1), stride=(1, 2), groups=2
     )
-    grouped = random_layer(rng, "grouped", (4, 6, 7), outputs=6, kernel=(3, 2), padding=(0, 1), stride=(1, 2), groups=2)
-    dense = random_layer(rng, "dense", (6, 4, 4), outputs=7, window=2)
-    return IntegerNetwork((2, 6, 8), (conv, grouped, dense, random_layer(rng, "out", (7,), outputs=3, readout=True)))
+    dense = random_layer(rng, "dense", (6, 4, 4), source="grouped", outputs=7, window=2)
+    out = random_layer(rng, "out", (7,), source="dense", outputs=3, readout=True)
+    return IntegerNetwork((2, 6, 8), (conv, grouped, dense, out))
 
 
 @pytest.mark.parametrize("gap", [0, 2])
@@ -49,25 +57,28 @@ def test_stock_convolution(network: IntegerNetwork, tmp_path: Path) -> None:
 
 def test_dilation_and_saturation(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    conv = random_layer(rng, "conv", (1, 7, 6), outputs=3, kernel=(2, 3), dilation=(3, 2), gain=128, extreme=True)
-    readout = random_layer(rng, "out", conv.output_shape((1, 7, 6)), outputs=4, readout=True, extreme=True)
+    conv = random_layer(rng, "conv", (1, 7, 6), outputs=3, kernel=(2, 3), dilation=(3, 2), extreme=True)
+    shape = conv.output_shape({"input": (1, 7, 6)})
+    readout = random_layer(rng, "out", shape, source="conv", outputs=4, readout=True, extreme=True)
     network = IntegerNetwork((1, 7, 6), (conv, readout))
     assert sum(IntegerEngine(network).run(images_for(network, 4), 5).saturations)
     assert_equal(network, tmp_path, count=4, steps=5)
 
 
 def constant(layer: Layer, value: int) -> Layer:
-    weight = np.full_like(layer.weight, value)
-    return Layer(layer.name, weight, np.abs(layer.bias), layer.threshold, layer.v0)
+    (connection,) = layer.connections
+    same = replace(connection, weight=np.full_like(connection.weight, value))
+    return replace(layer, connections=(same,), bias=np.abs(layer.bias))
 
 
 @pytest.mark.parametrize("value", [-127, -1, 0, 1, 127])
 def test_weights_that_upstream_would_change(tmp_path: Path, value: int) -> None:
     """Without positive weights lava-dl's choice of the weight exponent loses values or fails."""
     rng = np.random.default_rng(2)
-    first = random_layer(rng, "first", (1, 3, 4), outputs=5, gain=128)
-    second = constant(random_layer(rng, "second", (5,), outputs=4), value)
-    network = IntegerNetwork((1, 3, 4), (first, second, random_layer(rng, "out", (4,), outputs=3, readout=True)))
+    first = random_layer(rng, "first", (1, 3, 4), outputs=5)
+    second = constant(random_layer(rng, "second", (5,), source="first", outputs=4), value)
+    out = random_layer(rng, "out", (4,), source="second", outputs=3, readout=True)
+    network = IntegerNetwork((1, 3, 4), (first, second, out))
     images = images_for(network, 2)
     write(network, tmp_path / "net.net")
     got = concatenate(list(netx_network.run(tmp_path / "net.net", images, 4)))
@@ -86,10 +97,66 @@ def test_refusals(network: IntegerNetwork, tmp_path: Path) -> None:
         netx_network.run(tmp_path / "net.net", images, 1)
 
 
+def test_what_the_reader_cannot_build_is_refused(
+    network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv, grouped, dense, out = network.layers
+    (to_grouped,), (to_dense,), (to_out,) = grouped.connections, dense.connections, out.connections
+    shortcut = random_layer(np.random.default_rng(1), "out", (6, 4, 4), source="grouped", outputs=3).connections
+    for layers, found in (
+        ((conv, replace(grouped, reset="hard"), dense, out), "grouped has a hard reset"),
+        ((conv, grouped, replace(dense, connections=(replace(to_dense, exponent=3),)), out), "dense has exponent 3"),
+        (
+            (conv, replace(grouped, connections=(to_grouped, to_grouped)), dense, out),
+            "grouped has 2 connections from conv",
+        ),
+        ((conv, grouped, dense, replace(out, connections=(to_out, *shortcut))), "out is fed by dense, grouped"),
+    ):
+        other = IntegerNetwork(network.input_shape, layers)
+        monkeypatch.setattr(netx_network, "read", lambda _path, other=other: other)
+        with pytest.raises(ValueError, match=f"^--backend netx: layer {found}; allowed: one connection per layer"):
+            netx_network.run(tmp_path / "net.net", images_for(network, 1), 1)
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_neurons_behind_stock_synapses(reset: str) -> None:
+    """IFNeuron behind Lava's Dense: v(0), bias, threshold, reset, and the restart every 5 steps."""
+    rng = np.random.default_rng(72)
+    spikes = rng.integers(0, 2, (20, 6))
+    weight = rng.integers(-127, 128, (4, 6))
+    neurons = {
+        "threshold": np.array([90, 200, 1, 300]),
+        "v0": np.array([5, -7, 300, 0]),
+        "bias": np.array([20, 60, -3, 40]),
+    }
+    source = SpikeSource(data=spikes.T)
+    dense = Dense(weights=2 * weight, weight_exp=-1)
+    neuron = IFNeuron(shape=(4,), reset=reset, period=5, phase=2, **neurons)
+    sink = SpikeSink(shape=(4,), buffer=20)
+    source.s_out.connect(dense.s_in)
+    dense.a_out.connect(neuron.a_in)
+    neuron.s_out.connect(sink.a_in)
+    try:
+        source.run(RunSteps(20), Loihi2SimCfg(select_tag="fixed_pt"))
+        got = sink.data.get().T
+    finally:
+        source.stop()
+    v = neurons["v0"].copy()
+    expected = np.zeros((20, 4), int)
+    for t in range(1, 21):
+        if t >= 2 and (t - 2) % 5 == 0:
+            v = neurons["v0"].copy()
+        v = v + neurons["bias"] + (weight @ spikes[t - 2] if t > 1 else 0)
+        expected[t - 1] = v >= neurons["threshold"]
+        v = v - neurons["threshold"] * expected[t - 1] if reset == "soft" else v * (1 - expected[t - 1])
+    assert np.array_equal(got, expected)
+    assert (expected.sum(axis=0) > 0).all() and (expected.sum(axis=0) < 20).all()
+
+
 def test_sums_beyond_32_bits_do_not_wrap(tmp_path: Path) -> None:
     """67,500 weights of 127 on white pixels sum to more than 2³¹."""
     weight = np.full((1, 3, 150, 150), 127, np.int8)
     one, two = np.zeros(1, np.int32), np.zeros(2, np.int32)
-    wide = Layer("wide", weight, one, np.array([MEMBRANE_MAX], np.int32), one)
-    out = Layer("out", np.full((2, 1), 127, np.int8), two, None, two)
+    wide = Layer("wide", (Connection("input", weight),), one, np.array([MEMBRANE_MAX], np.int32), one)
+    out = Layer("out", (Connection("wide", np.full((2, 1), 127, np.int8)),), two, None, two)
     assert_equal(IntegerNetwork((3, 150, 150), (wide, out)), tmp_path, count=1, steps=2, white=True)

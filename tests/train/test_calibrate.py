@@ -1,23 +1,29 @@
 """Noise induction measures what a brute-force simulation measures."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests import float_oracle
-from tests.tiny import image_set, random_tiny
-from train.calibrate import evaluate, set_noise
+from tests.tiny import image_set, random_residual, random_tiny, randomise
+from train.activation import RateReLU
+from train.calibrate import balance_thresholds, evaluate, set_noise
+from train.models import Network, Normalize
+from train.neuron import Reset
 
 STEPS, BATCH = 3, 2
 
 
-def test_equals_brute_force() -> None:
+@pytest.mark.parametrize("build", [random_tiny, random_residual])
+def test_equals_brute_force(build: Callable[[int], Network]) -> None:
     """σ: per batch the variance of ANN − SNN over all neurons and images, then the mean over batches, then the root."""
-    network, data = random_tiny(5), image_set(5)
+    network, data = build(5), image_set(5)
     images, labels = data.images.permute(0, 3, 1, 2).numpy(), data.labels.numpy()
-    gaps: list[list[np.ndarray]] = [[], [], []]
+    gaps: list[list[np.ndarray]] = [[] for _ in network.activations]
     right_ann, right_snn = 0, np.zeros(STEPS)
     for image, label in zip(images, labels, strict=True):
         outputs, scores = float_oracle.ann(network, image)
@@ -66,3 +72,26 @@ def test_set_noise_stores_the_scaled_deviations() -> None:
     assert [float(a.sigma) for a in network.activations] == [0.5, 1.0, 2.0]
     with pytest.raises(ValueError):
         set_noise(network, (1.0, 2.0))
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_thresholds_are_the_largest_currents_behind_spiking_layers(reset: Reset) -> None:
+    layers = [nn.Conv2d(3, 4, 3, bias=False), RateReLU(9.0, reset), nn.Flatten(), nn.Linear(96, 6, bias=False)]
+    network = nn.Sequential(Normalize((0.2,) * 3, (0.25,) * 3), *layers, RateReLU(9.0, reset), nn.Linear(6, 5))
+    randomise(network, 1)
+    images = image_set(4).images.permute(0, 3, 1, 2)
+    balance_thresholds(network, images, 5, factor=0.5)
+    for position in (2, 5):
+        before = nn.Sequential(*network[:position], nn.Flatten()).eval()
+        sums = [float_oracle.snn(before, image, 5)[1] * np.arange(1, 6)[:, None] for image in images.numpy()]
+        largest = max(np.diff(total, axis=0, prepend=0).max() for total in sums)
+        assert float(network[position].threshold) == pytest.approx(0.5 * largest, rel=1e-5)
+
+
+def test_a_layer_without_positive_current_has_no_threshold() -> None:
+    network = nn.Sequential(Normalize((0.0,) * 3, (1.0,) * 3), nn.Flatten(), nn.Linear(144, 2), RateReLU())
+    with torch.no_grad():
+        network[2].weight.fill_(-1.0)
+        network[2].bias.zero_()
+    with pytest.raises(ValueError, match=r"activation 0: the largest current is 0\.0; allowed: positive numbers"):
+        balance_thresholds(network, image_set(2).images.permute(0, 3, 1, 2), 2)

@@ -1,23 +1,27 @@
 """The float SNN equals a scalar simulation, step by step, and on average what NQ computes."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests import float_oracle
-from tests.tiny import image_set, random_tiny
-from train.activation import NQ
+from tests.tiny import image_set, random_residual, random_tiny, randomise
+from train.activation import NQ, Neuron, RateReLU
 from train.models import Network, Normalize
+from train.neuron import Reset
 from train.snn import simulate
 
 
+@pytest.mark.parametrize("build", [random_tiny, random_residual])
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_equals_scalar_simulation(steps: int) -> None:
-    network, images = random_tiny(3), image_set(3).images.permute(0, 3, 1, 2)
+def test_equals_scalar_simulation(steps: int, build: Callable[[int], Network]) -> None:
+    network, images = build(3), image_set(3).images.permute(0, 3, 1, 2)
     rates: dict[int, Tensor] = {}
     scores = simulate(network, images, steps, rates.__setitem__)
-    assert scores.shape == (steps, 3, 5) and list(rates) == [0, 1, 2]
+    assert scores.shape == (steps, 3, 5) and list(rates) == list(range(len(network.activations)))
     if steps == 5:  # neither silent nor always firing
         assert all(0 < rates[i].mean() < float(a.threshold.detach()) for i, a in enumerate(network.activations))
     for n, image in enumerate(images.numpy()):
@@ -25,6 +29,31 @@ def test_equals_scalar_simulation(steps: int) -> None:
         np.testing.assert_allclose(scores[:, n], expected, rtol=1e-4, atol=1e-4)
         for index, rate in enumerate(expected_rates):
             np.testing.assert_allclose(rates[index][n], rate, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_rate_coding_equals_scalar_simulation(reset: Reset) -> None:
+    """v(0) = 0 and either reset, with thresholds far enough from each other to tell the two apart."""
+    layers = [nn.Conv2d(3, 4, 3, bias=False), RateReLU(0.4, reset), nn.Flatten(), nn.Linear(96, 5, bias=False)]
+    network = nn.Sequential(Normalize((0.2,) * 3, (0.25,) * 3), *layers)
+    randomise(network, 1)
+    images = image_set(2).images.permute(0, 3, 1, 2)
+    scores = simulate(network, images, 6)
+    for n, image in enumerate(images.numpy()):
+        np.testing.assert_allclose(scores[:, n], float_oracle.snn(network, image, 6)[1], rtol=1e-4, atol=1e-4)
+    network[2].reset = "hard" if reset == "soft" else "soft"
+    assert not torch.allclose(simulate(network, images, 6), scores, atol=1e-2)
+
+
+def test_afterwards_the_activations_are_activations_again() -> None:
+    network, images = random_residual(3), image_set(3).images.permute(0, 3, 1, 2)
+    before = network(images)
+    simulate(network, images, 3)
+    assert torch.equal(network(images), before)
+    with pytest.raises(RuntimeError):
+        simulate(network, images[:, :, :1], 3)  # too small for the pooling
+    assert torch.equal(network(images), before)
+    assert all(m.steps is None and not m._forward_hooks for m in network.modules() if isinstance(m, Neuron))
 
 
 def test_a_longer_run_begins_with_the_shorter_one() -> None:
