@@ -1,7 +1,6 @@
 """What the layers of the float and of the integer network receive and emit on calibration images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import lcm, prod
 
 import numpy as np
@@ -18,22 +17,6 @@ from train.neuron import integrate_and_fire
 _IMAGES = 32  # at once
 _VALUES = 2**24  # values of unfolded inputs at once: 64 MiB
 _EXACT = 2**24  # float32 holds all integers up to here
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Moments of the inputs that one block of output channels of a layer sees, over images and positions.
-
-    The inputs of all learned connections stand behind each other, per connection in (I/groups, kh, kw) order; each is
-    the mean over T steps of spikes summed over the window, or of a pixel less its mean, x − 255 m.
-
-    Attributes:
-        channels: of the block.
-        covariance: float64 (n, n).
-    """
-
-    channels: slice
-    covariance: Tensor
 
 
 def window_sums(connection: FoldedConnection, values: Tensor) -> Tensor:
@@ -107,6 +90,11 @@ class IntegerPrefix:
         self._last_use = {c.source: layer.name for layer in folded.layers for c in layer.connections}
         self._spikes: dict[str, list[Tensor]] = {}  # per part of the images bool (T, n, *shape)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Layers whose spikes are held."""
+        return tuple(self._spikes)
+
     def advance(self, layer: Layer, observe: Callable[[int, Tensor], None] | None = None) -> None:
         """Run the next layer.
 
@@ -153,11 +141,22 @@ class IntegerPrefix:
         assert isinstance(total, Tensor)
         return total / (sum(map(len, self._images)) * (1 if source == IMAGE else self.steps))
 
-    def moments(self, layer: FoldedLayer) -> list[Moments]:
-        """Moments of what the learned connections of the next layer receive, block by block of its channels."""
+    def moments(self, layer: FoldedLayer, *, centred: bool) -> list[Tensor]:
+        """Second moments of what the learned connections of the next layer receive, over images and positions.
+
+        Inputs of all connections stand behind each other, per connection in (I/groups, kh, kw) order; each is the mean
+        over T steps of spikes summed over the window, or of a pixel less its mean, x − 255 m.
+
+        Args:
+            layer: the layer.
+            centred: less the product of the means, which gives the covariance.
+
+        Returns:
+            One float64 (n, n) for each of the blocks of output channels that see the same inputs: as many as the least
+            common multiple of the groups.
+        """
         connections = learned(layer)
         blocks = lcm(*(c.groups for c in connections))
-        outputs = len(layer.bias) // blocks
         sizes = [prod(c.weight.shape[1:]) for c in connections]
         factors = torch.cat(
             [
@@ -181,8 +180,9 @@ class IntegerPrefix:
                 samples += rows[0].shape[0] * rows[0].shape[2]
         mean = first * factors / samples
         second *= factors[:, None] * factors / samples
-        second -= mean[:, :, None] * mean[:, None, :]
-        return [Moments(slice(b * outputs, (b + 1) * outputs), second[b]) for b in range(blocks)]
+        if centred:
+            second -= mean[:, :, None] * mean[:, None, :]
+        return list(second)
 
 
 def _unfolded(connections: Sequence[FoldedConnection], inputs: Sequence[Tensor]) -> Iterator[list[Tensor]]:
