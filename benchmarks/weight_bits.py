@@ -3,7 +3,8 @@
     python -m benchmarks.weight_bits model.pt --data ARCHIVES --out runs/weight_bits --fine-tune 4 3 2
 
 Weights are rounded on calibration images of the training set. Held-out images, on which no weight was trained or
-rounded, are for choices; the test set is read once for each number. What the JSON file already holds is not measured again.
+rounded, are for choices; the test set is read once for each number. What the JSON file already holds is not measured
+again.
 """
 
 import argparse
