@@ -132,7 +132,7 @@ def wire(network: IntegerNetwork) -> dict[str, tuple[Wiring, ...]]:
 
 def largest_fan_in(wired: Sequence[Wiring]) -> int:
     """Synapses onto the neuron of a layer that has most of them, given the layer's wirings."""
-    return int(sum(wiring.fan_in() for wiring in wired).max())
+    return int(np.sum([wiring.fan_in() for wiring in wired], axis=0).max())
 
 
 def largest_fan_out(name: str, shape: tuple[int, ...], wired: Mapping[str, Sequence[Wiring]]) -> int:
