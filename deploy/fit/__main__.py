@@ -80,7 +80,9 @@ def _activity(
     data = load(options.data, "test")
     shape = (data.images.shape[3], *data.images.shape[1:3])
     if shape != network.input_shape:
-        raise ValueError(f"data: images are {shape}; allowed: {network.input_shape} as the network in {options.net}")
+        raise ValueError(
+            f"data: images are {shape}; allowed: {network.input_shape} as the network in {options.net}, or --samples 0"
+        )
     data = data.sample(options.samples, options.seed)
     images = data.images.permute(0, 3, 1, 2).contiguous().numpy()
     with tqdm(total=len(data), unit="image", disable=None, leave=False) as bar:

@@ -8,6 +8,8 @@ NXTF = (
     "Rueckauer et al., NxTF, arXiv 2101.04261; code: github.com/intel-nrc-ecosystem/models, nxsdk_modules_ncl/dnn "
     "(Loihi 1: soft reset with two compartments, weight sharing)"
 )
+NENGO = "nengo-loihi pull request 276, 2020 (Loihi 1: reset by subtraction is not available on the hardware)"
+LAVA = "lava-nc/lava pull request 341, 2022 (Loihi 2 has a convolution feature; what it takes is not public)"
 BRIAN2LOIHI = "Michaelis et al., Brian2Loihi, Front. Neuroinform. 2022 (Loihi 1: scales of weights and thresholds)"
 HOROWITZ = "Horowitz, ISSCC 2014 (45 nm CMOS)"
 
@@ -22,6 +24,7 @@ class Chip:
         cores: neuro-cores per chip.
         cores_exposed: neuro-cores on the parts that expose the fewest of them.
         compartments: per core; a neuron takes one, or ``soft_reset_compartments``.
+        places: what the sources call them.
         memory_bytes: synaptic memory per core.
         input_axons, output_axons: per core.
         weight_bits: most bits of a signed weight.
@@ -38,6 +41,7 @@ class Chip:
     cores: int
     cores_exposed: int
     compartments: int
+    places: str
     memory_bytes: int
     input_axons: int | None
     output_axons: int | None
@@ -55,6 +59,7 @@ LOIHI1 = Chip(
     cores=128,
     cores_exposed=128,
     compartments=1024,
+    places="compartments",
     memory_bytes=128 * 1024,
     input_axons=4096,
     output_axons=4096,
@@ -63,7 +68,7 @@ LOIHI1 = Chip(
     graded_input=False,
     soft_reset_compartments=2,
     fixed_registers=True,
-    sources=(DAVIES, NXTF, BRIAN2LOIHI),
+    sources=(DAVIES, NXTF, NENGO, BRIAN2LOIHI),
 )
 LOIHI2 = Chip(
     key="loihi2",
@@ -71,6 +76,7 @@ LOIHI2 = Chip(
     cores=128,
     cores_exposed=120,
     compartments=8192,
+    places="neurons",
     memory_bytes=128 * 1024,
     input_axons=None,
     output_axons=None,
@@ -79,7 +85,7 @@ LOIHI2 = Chip(
     graded_input=True,
     soft_reset_compartments=1,
     fixed_registers=False,
-    sources=(BRIEF,),
+    sources=(BRIEF, LAVA),
 )
 CHIPS = {chip.key: chip for chip in (LOIHI1, LOIHI2)}
 

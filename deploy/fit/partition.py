@@ -22,8 +22,6 @@ from export.network import IMAGE, IntegerNetwork
 
 Storage = Literal["shared", "expanded"]
 Counts = NDArray[np.int64]
-LIMITS = ("compartments", "synaptic memory", "input axons", "output axons")
-"""Names of what a core can run out of."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,12 @@ class Use:
     output_axons: Counts
 
     def against(self, chip: Chip) -> tuple[tuple[str, Counts, int], ...]:
-        """(name from LIMITS, need per core, what a core has) for every limit that is public."""
+        """(name, need per core, what a core has) for every limit that is public."""
+        names = (chip.places, "synaptic memory", "input axons", "output axons")
         limits = (chip.compartments, 8 * chip.memory_bytes, chip.input_axons, chip.output_axons)
         needs = (self.compartments, self.memory_bits, self.input_axons, self.output_axons)
         return tuple(
-            (name, need, limit) for name, need, limit in zip(LIMITS, needs, limits, strict=True) if limit is not None
+            (name, need, limit) for name, need, limit in zip(names, needs, limits, strict=True) if limit is not None
         )
 
     def fits(self, chip: Chip) -> bool:

@@ -19,6 +19,7 @@ _NAME = 24
 
 ADVICE = {
     "compartments": "fewer neurons: pool or stride earlier, or narrower layers",
+    "neurons": "fewer neurons: pool or stride earlier, or narrower layers",
     "synaptic memory": "fewer weight bits (4 instead of 8 halve it), or narrower layers",
     "input axons": "fewer source neurons per core: narrower layers before it, groups, smaller kernels (a folded "
     "pooling enlarges them)",
@@ -282,7 +283,7 @@ def _chip_lines(fit: ChipFit) -> Iterable[str]:
     if chip.input_axons is not None:
         axons = f"{chip.input_axons:,} input and {chip.output_axons:,} output axons"
     yield from _wrap(
-        f"{chip.name}: {chip.cores} cores per chip; per core {chip.compartments:,} compartments, "
+        f"{chip.name}: {chip.cores} cores per chip; per core {chip.compartments:,} {chip.places}, "
         f"{chip.memory_bytes // 1024} kB synaptic memory, {axons}"
     )
     both = [fit.partitions["shared"], fit.partitions["expanded"]]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deploy.fit.chips import CHIPS, LOIHI1, LOIHI2, RESET_SYNAPSE_BITS, Chip
 from deploy.fit.partition import Partition, Storage, partition
-from deploy.fit.wiring import volume, wire
+from deploy.fit.wiring import largest_fan_in, largest_fan_out, volume, wire
 from export.network import IMAGE, Connection, IntegerNetwork, Layer
 from tests.fit.enumeration import synapses
 from tests.strategies import networks, random_connection, random_layer, random_neurons
@@ -165,7 +165,7 @@ def test_halo_of_spatial_boxes_by_hand() -> None:
     assert add.use.input_axons.ravel().tolist() == [48, 48]
     assert add.use.synapses.ravel().tolist() == [832, 832]
     assert first.use.output_axons.ravel().tolist() == [48, 48]
-    assert add.used_most == ("compartments", 1.0)
+    assert add.used_most == ("neurons", 1.0)
     assert result.cores == 5 and result.chips == 1 and readout.cores == 1
 
 
@@ -187,3 +187,23 @@ def test_a_neuron_that_fits_on_no_core_is_named(changes: dict[str, int], lacking
     network = residual_network()
     result: Partition = partition(network, wire(network), replace(LOIHI2, **changes), "shared")
     assert [(part.name, part.lacking) for part in result.lacking][-1] == ("readout", lacking)
+
+
+def test_documented_layer() -> None:
+    """The layer that docs/fit.md computes by hand: 3x3 behind 2x2 pooling, 64x32x32 to 128x16x16, on Loihi 2."""
+    rng = np.random.default_rng(0)
+    common = {"outputs": 128, "kernel": (3, 3), "padding": (1, 1)}
+    layer = random_layer(rng, "layer", (64, 32, 32), window=2, **common)
+    behind = random_layer(rng, "behind", (128, 16, 16), source="layer", **common)
+    readout = random_layer(rng, "readout", (128, 16, 16), source="behind", outputs=2, readout=True, window=16)
+    network = IntegerNetwork((64, 32, 32), (layer, behind, readout))
+    wired = wire(network)
+    assert wired["layer"][0].synapses == 128 * 64 * 92 * 92 == 69_337_088
+    assert largest_fan_in(wired["layer"]) == 2304
+    assert largest_fan_out("input", (64, 32, 32), wired) == 1152
+    part = partition(network, wired, LOIHI2, "shared").parts[0]
+    assert (part.cores, part.tiling.box) == (4, (32, 16, 16))
+    assert part.use.memory_bits.ravel().tolist() == [8 * 73_728] * 4
+    assert part.use.input_axons.ravel().tolist() == [65_536] * 4
+    assert part.use.output_axons.ravel().tolist() == [18_432] * 4
+    assert partition(network, wired, LOIHI2, "expanded").parts[0].cores == 608

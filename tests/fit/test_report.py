@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -160,8 +161,7 @@ def test_verdict_that_fits() -> None:
     fit = examine(options(chip="loihi2"), small_network()).fits[0]
     assert fit.fits
     assert fit.verdict() == (
-        "Loihi 2: fits: 3 of 128 cores (shared); binding limit: compartments in first (1 core); "
-        "expanded: 4 cores, 1 chip"
+        "Loihi 2: fits: 3 of 128 cores (shared); binding limit: neurons in first (1 core); expanded: 4 cores, 1 chip"
     )
 
 
@@ -185,6 +185,13 @@ def test_layer_that_fits_on_no_core_is_in_the_verdict() -> None:
     assert fit.verdict().startswith(
         "Loihi 2: does not fit: one neuron of readout needs 1,176 input axons, a core has 1,000; the others: "
     )
+
+
+def test_every_option_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "fit.md").read_text(encoding="utf-8")
+    shown = subprocess.run([sys.executable, "-m", "deploy.fit", "--help"], check=True, capture_output=True, text=True)
+    options_shown = set(re.findall(r"--[A-Za-z]+", shown.stdout)) - {"--help"}
+    assert options_shown and {name for name in options_shown if f"`{name}" not in page} == set()
 
 
 def test_long_names_lose_their_middle() -> None:
