@@ -88,10 +88,12 @@ def _number(count: int, thing: str) -> str:
 def _lacking(part: Part) -> str:
     assert part.lacking is not None
     limit, need, has = part.lacking
-    unit = ""
-    if limit == "synaptic memory":
-        need, has, unit = -(-need // 8), has // 8, " bytes of"
-    return f"one neuron of {part.name} needs {need:,}{unit} {limit}, a core has {has:,}"
+    return f"one neuron of {part.name} needs {_amount(limit, need)} {limit}, a core has {_amount(limit, has)}"
+
+
+def _amount(limit: str, count: int) -> str:
+    """Bits of memory as bytes; anything else is a number."""
+    return f"{_bytes(count):,} bytes of" if limit == "synaptic memory" else f"{count:,}"
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,9 @@ class Report:
                 for row in rows
             ],
         )
+        delay = max(one["delay_steps"] for row in rows for one in row["connections"])
+        if delay:
+            yield from _wrap(f"shortcuts hold spikes back by up to {_number(delay, 'time step')}")
 
     def _layers(self) -> list[dict[str, Any]]:
         rows = []
@@ -318,13 +323,19 @@ def _chip_lines(fit: ChipFit) -> Iterable[str]:
 def _changes(fit: ChipFit) -> list[str]:
     """What to know and what to change, one line each."""
     used, lines = fit.assumed, []
+    few: dict[str, list[Part]] = {}
     for part in used.lacking:
-        assert part.lacking is not None
-        lines.append(f"{_lacking(part)}; {ADVICE[part.lacking[0]]}")
+        few.setdefault(part.used_most[0], []).append(part)
+    for limit, parts in few.items():
+        names = ", ".join(part.name for part in parts[1:])
+        also = f"; likewise {names}" if names else ""
+        lines.append(f"{_lacking(parts[0])}{also}; what helps: {ADVICE[limit]}")
     if used.chips > 1:
+        many: dict[str, list[str]] = {}
         for part in sorted(used.parts, key=lambda one: -one.cores)[:3]:
-            limit = part.used_most[0]
-            lines.append(f"{part.name} takes {part.cores:,} cores, binding limit: {limit}; {ADVICE[limit]}")
+            many.setdefault(part.used_most[0], []).append(f"{part.name} ({part.cores:,})")
+        for limit, names_of in many.items():
+            lines.append(f"most cores, for their {limit}: {', '.join(names_of)}; what helps: {ADVICE[limit]}")
     return lines + [str(one) for one in fit.findings]
 
 

@@ -1,5 +1,6 @@
 """Partition into cores: by hand, against enumeration, and the invariants that must always hold."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -207,3 +208,28 @@ def test_documented_layer() -> None:
     assert part.use.input_axons.ravel().tolist() == [65_536] * 4
     assert part.use.output_axons.ravel().tolist() == [18_432] * 4
     assert partition(network, wired, LOIHI2, "expanded").parts[0].cores == 608
+
+
+def test_vgg16_takes_seconds() -> None:
+    """VGG-16 for 32x32 images: 284,682 neurons, 424 million synapses."""
+    rng, layers, shape, source, window = np.random.default_rng(0), [], (3, 32, 32), IMAGE, 1
+    for channels in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
+        if not channels:
+            window = 2
+            continue
+        options = {"outputs": channels, "kernel": (3, 3), "padding": (1, 1), "window": window}
+        layers.append(random_layer(rng, f"conv{len(layers)}", shape, source=source, **options))
+        source, window, shape = layers[-1].name, 1, (channels, *(n // window for n in shape[1:]))
+    for outputs in (4096, 4096, 10):
+        options = {"outputs": outputs, "window": window, "readout": outputs == 10}
+        layers.append(random_layer(rng, f"dense{len(layers)}", shape, source=source, **options))
+        source, window, shape = layers[-1].name, 1, (outputs,)
+    network = IntegerNetwork((3, 32, 32), tuple(layers))
+    assert sum(int(np.prod(shape)) for shape in network.shapes) == 284_682
+    began = time.monotonic()
+    wired = wire(network)
+    cores = [partition(network, wired, LOIHI2, storage).cores for storage in ("shared", "expanded")]
+    result = partition(network, wired, LOIHI1, "shared")
+    assert time.monotonic() - began < 30
+    assert cores == [424, 3472]
+    assert result.lacking[0].lacking == ("input axons", 4609, 4096), "512 channels of 3x3, and the reset of the neuron"
