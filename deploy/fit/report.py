@@ -148,7 +148,7 @@ class Report:
             f"network {self.network.digest()[:16]}"
         )
         yield from _table(
-            ("layer", "shape", "neurons", "fan-in", "fan-out", "synapses", "bits", "kB shared", "kB expanded"),
+            ("layer", "shape", "neurons", "fan-in", "fan-out", "synapses", "bits", "KiB shared", "KiB expanded"),
             [
                 (
                     row["name"],
@@ -289,7 +289,7 @@ def _chip_lines(fit: ChipFit) -> Iterable[str]:
         axons = f"{chip.input_axons:,} input and {chip.output_axons:,} output axons"
     yield from _wrap(
         f"{chip.name}: {chip.cores} cores per chip; per core {chip.compartments:,} {chip.places}, "
-        f"{chip.memory_bytes // 1024} kB synaptic memory, {axons}"
+        f"{chip.memory_bytes // 1024} KiB synaptic memory, {axons}"
     )
     both = [fit.partitions["shared"], fit.partitions["expanded"]]
     rows = []
@@ -310,7 +310,7 @@ def _chip_lines(fit: ChipFit) -> Iterable[str]:
         )
     rows.append(("sum", *(f"{one.cores:,}" for one in both), "", "", "", "", "", "", ""))
     yield from _table(
-        ("layer", "shared", "expanded", "box", "neurons", "kB", "in", "out", "binding limit", "used"), rows
+        ("layer", "shared", "expanded", "box", "neurons", "KiB", "in", "out", "binding limit", "used"), rows
     )
     yield from _wrap(
         f"shared, expanded: cores. The rest: the core that needs most, {fit.storage}. Chips: shared {both[0].chips:,}, "
