@@ -2,12 +2,9 @@
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
 
@@ -59,19 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def _check(options: argparse.Namespace) -> None:
     for name, low, high in (("samples", 1, 10_000_000), ("batch", 1, 4096)):
         if not low <= getattr(options, name) <= high:
@@ -86,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     _check(options)
     from tqdm import tqdm
 
+    from deploy.files import write_json
     from deploy.reference import float_accuracy
     from deploy.verify import backend_traces, verify
     from export import netx
@@ -147,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print(f"EXACT: every spike and every read-out of {len(data)} images equals the reference")
     if options.json is not None:
-        _write_json(
+        write_json(
             options.json,
             {
                 "net": str(options.net),
