@@ -172,7 +172,7 @@ def _registers(layer: Layer, scale: Scale) -> list[Finding]:
             f"({value.bit_length()} bits): a 17-bit mantissa << 6 holds up to {largest} in steps of {step}"
         )
         steps = f", or make every θ − 1 a multiple of {step}" if step > 1 else ""
-        found.append(Finding(layer.name, what, f"fewer weight bits make thresholds smaller{steps}", True))
+        found.append(Finding(layer.name, what, f"export with --granularity layer: smaller thresholds{steps}", True))
     if scale.biases:
         value, step = scale.largest_bias, 1 << (BIAS_EXPONENT - k)
         what = (
@@ -181,7 +181,9 @@ def _registers(layer: Layer, scale: Scale) -> list[Finding]:
             f"up to ±{BIAS_MANTISSA[1] * step} in steps of {step}"
         )
         found.append(
-            Finding(layer.name, what, "fewer weight bits make biases smaller, or round them to such steps", True)
+            Finding(
+                layer.name, what, "export with --granularity layer: smaller biases; or round them to such steps", True
+            )
         )
     if scale.weight_exponents:
         worst = max(connection.exponent for connection in layer.connections)

@@ -71,7 +71,7 @@ def test_threshold_that_does_not_fit() -> None:
     assert found.blocks
     assert str(found) == (
         "if: 1 of 1 thresholds do not fit, the largest is 300000 (19 bits): a 17-bit mantissa << 6 holds up to 8388544 "
-        "in steps of 64; fewer weight bits make thresholds smaller, or make every θ − 1 a multiple of 64"
+        "in steps of 64; export with --granularity layer: smaller thresholds, or make every θ − 1 a multiple of 64"
     )
 
 
