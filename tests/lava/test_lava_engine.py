@@ -170,7 +170,7 @@ def test_loihi2_says_what_is_missing(network: IntegerNetwork, monkeypatch: pytes
         build.run(network, images_for(network, 1), 1, backend="loihi2")
     assert "\n" not in str(caught.value)
     monkeypatch.setattr("lava.utils.loihi.is_installed", lambda: True)
-    with pytest.raises(Loihi2UnavailableError, match="microcoded NcProcessModel for IFNeuron"):
+    with pytest.raises(Loihi2UnavailableError, match="microcoded NcProcessModel for IFNeuron and Integrator, which"):
         build.run(network, images_for(network, 1), 1, backend="loihi2")
 
 
