@@ -9,7 +9,7 @@ from pathlib import Path
 from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
 
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
-_BACKENDS = ("cpu", "netx", "loihi2")
+_BACKENDS = ("cpu", "netx", "stock", "loihi2")
 MAX_STEPS = 4096
 
 
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=_BACKENDS,
         default="cpu",
         help="cpu: one Lava process per layer, with batches; netx: lava-dl's own reader and stock synapses, one image "
-        "at a time; loihi2: a chip (default: %(default)s)",
+        "at a time; stock: neurons of Lava's own parts too; loihi2: a chip (default: %(default)s)",
     )
     return parser
 

@@ -91,6 +91,11 @@ def run(
         Loihi2UnavailableError: backend "loihi2".
         LavaRunError: a process failed, was killed or stalled.
     """
+    if backend == "loihi2" and loihi.is_installed():
+        raise Loihi2UnavailableError(
+            "backend cpu runs whole layers with batches inside, which no chip has; deploy.lava.netx_network runs the "
+            "network as synapses and neurons with backend loihi2"
+        )
     run_cfg = run_configuration(backend)
     check_arguments(network, images, steps, batch, gap)
     return _run(network, images, steps, batch, gap, run_cfg, stall_timeout, on_progress)

@@ -203,6 +203,7 @@ class PyProbe(PyLoihiProcessModel):
     def run_spk(self) -> None:
         recorder = self.proc_params["recorder"]
         received = self.a_in.recv().reshape(self.proc_params["layer_shape"][::-1]).T
+        received = received.astype(np.int32) << 8 >> 8  # a message has 24 bits, of which the highest is the sign
         recorder.record(self.time_step, (received if recorder.readout else received != 0)[None], 0)
 
 
