@@ -15,6 +15,7 @@ of docs/semantics.md.
 * The bias is a synapse from a line that spikes at every step. At the start of a sample, Lava's Reset processes clear
   what waits in the synapses of the loop and the feedback, and a second line brings v(0) − θ + 1.
 * Spikes that skip places wait in chains of GradedVec relays, one per step.
+* Lava's Conv ignores weight exponents: a convolution with an exponent is a Sparse matrix instead.
 
 Why not Lava's LIF as the comparator: it has one threshold for all its neurons, and it shifts its input left by 6 bits,
 which leaves ±2¹⁷; the sums of a first layer are larger.
@@ -22,8 +23,6 @@ which leaves ±2¹⁷; the sums of a first layer are larger.
 What cannot be done from stock parts, and is refused:
 
 * saturation: nothing clips at ±(2²³ − 1). A network is accepted where u and u − θ + 1 provably stay inside for T steps;
-* an exponent of a convolution from the place before: Lava's Conv ignores weight exponents. Behind a relay the message
-  carries it, and dense connections have exponents;
 * batches: one sample at a time.
 
 Only the image source and the probes that record are ours (processes.py). All else runs on the unmodified models of
@@ -40,6 +39,7 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.run_configs import RunConfig
 from lava.proc.conv.models import PyConvModelFixed
 from lava.proc.conv.process import Conv
+from lava.proc.conv.utils import conv_to_sparse
 from lava.proc.dense.models import PyDenseModelBitAcc
 from lava.proc.dense.process import Dense
 from lava.proc.graded.models import PyGradedReluVecModelFixed, PyGradedVecModelFixed
@@ -50,7 +50,7 @@ from lava.proc.sparse.models import PySparseModelBitAcc
 from lava.proc.sparse.process import Sparse
 from lava.utils.weightutils import SignMode
 from numpy.typing import NDArray
-from scipy.sparse import diags, spmatrix
+from scipy.sparse import csr_matrix, diags, spmatrix
 
 from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
 from deploy.lava.models import PyImageSource, PyProbe
@@ -135,12 +135,6 @@ def require_buildable(network: IntegerNetwork, steps: int) -> None:
         low, high = bias.min(axis=1), bias.max(axis=1)
         reach = 0
         for c in layer.connections:
-            near = network.depth_of[c.source] == network.depth_of[layer.name] - 1
-            if c.is_convolution and c.exponent and near:
-                raise ValueError(
-                    f"--backend stock: layer {layer.name}: the convolution from {c.source} has exponent {c.exponent}; "
-                    "allowed: 0 in a convolution from the place before, as Lava's Conv ignores weight exponents"
-                )
             scale = (INPUT_MAX if c.source == IMAGE else 1) << c.exponent
             weight = c.weight.reshape(c.outputs, -1).astype(np.int64) * scale
             negative, positive = np.minimum(weight, 0).sum(axis=1), np.maximum(weight, 0).sum(axis=1)
@@ -187,8 +181,8 @@ def build(network: IntegerNetwork, image: OutPort, schedule: Schedule, recorders
         population.add_constants(control.s_out, network.depth, place)
         for c in layer.connections:
             waits = place - network.depth_of[c.source] - 1
-            port, bits = outputs[c.source].after(waits, c.exponent if c.is_convolution else 0)
-            population.add_connection(c, network.shape_of[c.source], port, bits)
+            delayed = outputs[c.source]
+            population.add_connection(c, network.shape_of[c.source], delayed.after(waits), delayed.bits)
         probe = Probe(shape=(population.size,), layer_shape=shape, recorder=recorder)
         population.output.connect(probe.a_in)
         if not layer.is_readout:
@@ -200,28 +194,23 @@ class _Delayed:
 
     Args:
         port: of the source, flat.
-        bits: num_message_bits of the synapses behind it.
+        bits: num_message_bits of the synapses behind it, also an attribute.
         size: of the port.
     """
 
     def __init__(self, port: OutPort, bits: int, size: int) -> None:
-        self._bits, self._size = bits, size
+        self.bits, self._size = bits, size
         self._chain = [port]
 
-    def after(self, steps: int, exponent: int) -> tuple[OutPort, int]:
-        """A port that sends 2^exponent · what the source sent ``steps`` before, and the message bits it needs."""
-        if exponent:
-            return self._relay(self.after(steps - 1, 0)[0], exponent), _GRADED
+    def after(self, steps: int) -> OutPort:
+        """A port that sends what the source sent ``steps`` steps before."""
         while len(self._chain) <= steps:
-            self._chain.append(self._relay(self._chain[-1], 0))
-        return self._chain[steps], self._bits
-
-    def _relay(self, port: OutPort, exponent: int) -> OutPort:
-        synapse = _synapse(diags(np.ones(self._size, np.int64)), exponent=exponent, bits=self._bits)
-        relay = GradedVec(shape=(self._size,), vth=0)
-        port.connect(synapse.s_in)
-        synapse.a_out.connect(relay.a_in)
-        return relay.s_out
+            synapse = _synapse(diags(np.ones(self._size, np.int64)), bits=self.bits)
+            relay = GradedVec(shape=(self._size,), vth=0)
+            self._chain[-1].connect(synapse.s_in)
+            synapse.a_out.connect(relay.a_in)
+            self._chain.append(relay.s_out)
+        return self._chain[steps]
 
 
 class _Population:
@@ -278,21 +267,28 @@ class _Population:
 
     def add_connection(self, connection: Connection, shape: tuple[int, ...], port: OutPort, bits: int) -> None:
         """Synapses from ``port``, whose source has the given shape (C, H, W) or (N,)."""
-        weight = connection.weight.astype(np.int64)
+        weight: NDArray[np.int64] | spmatrix = connection.weight.astype(np.int64)
         if connection.is_convolution:
-            synapse = Conv(
-                weight=weight.transpose(0, 3, 2, 1)[:, ::-1, ::-1],  # Lava keeps (O, W, H, I) kernels, flipped
-                input_shape=shape[::-1],
-                stride=connection.stride[::-1],
-                padding=connection.padding[::-1],
-                dilation=connection.dilation[::-1],
-                groups=connection.groups,
-                num_message_bits=bits,
-            )
-            port.reshape(shape[::-1]).connect(synapse.s_in)
-            self._receive(synapse.a_out.flatten())
-            return
-        weight = weight.reshape(-1, *shape).transpose(0, *range(len(shape), 0, -1)).reshape(len(weight), -1)
+            kernel = weight.transpose(0, 3, 2, 1)[:, ::-1, ::-1]  # Lava keeps (O, W, H, I) kernels, flipped
+            geometry = [value[::-1] for value in (connection.stride, connection.padding, connection.dilation)]
+            if connection.exponent == 0:
+                stride, padding, dilation = geometry
+                convolution = Conv(
+                    weight=kernel,
+                    input_shape=shape[::-1],
+                    stride=stride,
+                    padding=padding,
+                    dilation=dilation,
+                    groups=connection.groups,
+                    num_message_bits=bits,
+                )
+                port.reshape(shape[::-1]).connect(convolution.s_in)
+                self._receive(convolution.a_out.flatten())
+                return
+            to, source, values = conv_to_sparse(shape[::-1], self._shape[::-1], kernel, *geometry, connection.groups)
+            weight = csr_matrix((values, (to, source)), (self.size, int(np.prod(shape))))
+        else:
+            weight = weight.reshape(-1, *shape).transpose(0, *range(len(shape), 0, -1)).reshape(len(weight), -1)
         synapse = _synapse(weight, exponent=connection.exponent, bits=bits)
         port.connect(synapse.s_in)
         self._receive(synapse.a_out)
