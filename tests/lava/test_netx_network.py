@@ -125,7 +125,7 @@ def test_wiring_for_a_chip(network: IntegerNetwork, tmp_path: Path, monkeypatch:
         lambda _backend, models, callbacks: Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models),
     )
     models = {Conv: PyExactConv}
-    assert_equal(network, tmp_path, count=2, steps=3, backend="loihi2", process_models=models, callbacks=["profiler"])
+    assert_equal(network, tmp_path, count=1, steps=2, backend="loihi2", process_models=models, callbacks=["profiler"])
     assert made[0] == ("in", (8, 6, 2), 8)
     assert made[1:] == [("out", shape[::-1], bits) for shape, bits in zip(network.shapes, (0, 0, 0, 24), strict=True)]
 
