@@ -4,14 +4,15 @@
 PYTHON =
 PY = .venv/bin/python
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test campaign lint clean
 
 help:
 	@echo 'make demo   convert the trained model, run it in Lava on a CPU, compare bit by bit'
 	@echo 'make test   ruff, ruff format --check and all tests'
+	@echo 'make campaign  300 random networks: oracle, engine, Lava and lava-dl agree (some minutes)'
 	@echo 'make lint   ruff, ruff format --check and mypy'
 	@echo 'make clean  remove .venv, build products and tool caches'
-	@echo 'The first of demo, test and lint installs into .venv (Python 3.10, about 5.6 GB).'
+	@echo 'The first of them installs into .venv (Python 3.10, about 5.6 GB).'
 
 demo: .venv/.installed
 	@$(PY) -m deploy.demo
@@ -20,6 +21,9 @@ test: .venv/.installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
+
+campaign: .venv/.installed
+	EXAMPLES=300 $(PY) -m pytest tests/test_agreement.py -s
 
 lint: .venv/.installed
 	$(PY) -m ruff check .

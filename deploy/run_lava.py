@@ -2,17 +2,14 @@
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
 
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
-_BACKENDS = ("cpu", "netx", "loihi2")
+_BACKENDS = ("cpu", "netx", "stock", "loihi2")
 MAX_STEPS = 4096
 
 
@@ -54,22 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=_BACKENDS,
         default="cpu",
         help="cpu: one Lava process per layer, with batches; netx: lava-dl's own reader and stock synapses, one image "
-        "at a time; loihi2: a chip (default: %(default)s)",
+        "at a time; stock: neurons of Lava's own parts too; loihi2: a chip (default: %(default)s)",
     )
     return parser
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -86,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     _check(options)
     from tqdm import tqdm
 
+    from deploy.files import write_json
     from deploy.reference import float_accuracy
     from deploy.verify import backend_traces, verify
     from export import netx
@@ -147,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print(f"EXACT: every spike and every read-out of {len(data)} images equals the reference")
     if options.json is not None:
-        _write_json(
+        write_json(
             options.json,
             {
                 "net": str(options.net),

@@ -116,7 +116,7 @@ def verify(
 def backend_traces(
     backend: str, path: Path, network: IntegerNetwork, images: NDArray[np.uint8], steps: int, batch: int
 ) -> Iterator[Trace]:
-    """Traces of ``images`` from the backend "cpu", "netx" or "loihi2"; Lava is imported only here."""
+    """Traces of ``images`` from the backend "cpu", "netx", "stock" or "loihi2"; Lava is imported only here."""
     if importlib.util.find_spec("lava") is None:
         raise LavaMissingError(
             "Lava is not installed; it needs Python 3.10: pip install -e '.[lava]' -c constraints.txt"
@@ -126,6 +126,10 @@ def backend_traces(
         from deploy.lava import build
 
         return build.run(network, images, steps, batch=batch)
+    if backend == "stock":
+        from deploy.lava import stock
+
+        return stock.run(network, images, steps)
     from deploy.lava import netx_network
 
     return netx_network.run(path, images, steps, backend="cpu" if backend == "netx" else backend)

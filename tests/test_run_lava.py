@@ -58,7 +58,7 @@ def net(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("backend", ["cpu", "netx"])
+@pytest.mark.parametrize("backend", ["cpu", "netx", "stock"])
 def test_exact_run_reports_and_returns_0(net: Path, backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = net.with_name("result.json")
     options = ["--T", "2", "--samples", "5", "--batch", "2", "--backend", backend, "--json", str(result)]

@@ -1,6 +1,6 @@
 """The pipelined Lava network of an integer network, one process per layer, and its run configuration."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from lava.magma.core.model.model import AbstractProcessModel
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deploy.errors import Loihi2UnavailableError
 from deploy.lava.guard import GuardedRun
 from deploy.lava.models import layer_model  # also imports PyTorch before anything is forked
-from deploy.lava.processes import IFNeuron, ImageSource, ReadoutLayer, SpikingLayer
+from deploy.lava.processes import IFNeuron, ImageSource, Integrator, ReadoutLayer, SpikingLayer
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
 from export.network import IMAGE, IntegerNetwork
@@ -22,20 +22,26 @@ BACKENDS = ("cpu", "loihi2")
 
 
 def run_configuration(
-    backend: str, process_models: Mapping[type[AbstractProcess], type[AbstractProcessModel]] | None = None
+    backend: str,
+    process_models: Mapping[type[AbstractProcess], type[AbstractProcessModel]] | None = None,
+    *,
+    callbacks: Sequence[object] = (),
 ) -> RunConfig:
     """Lava's configuration for "cpu" (simulation) or "loihi2" (a chip; this path was never run on one).
 
     Args:
         backend: "cpu" or "loihi2".
-        process_models: models to use for some processes, such as a microcoded NcProcessModel for IFNeuron.
+        process_models: models for some processes, such as microcoded NcProcessModels for IFNeuron and Integrator.
+        callbacks: callback_fxs of Loihi2HwCfg, such as the profilers of lava.utils.loihi2_profiler.
 
     Raises:
         Loihi2UnavailableError: what "loihi2" needs is missing.
-        ValueError: another backend.
+        ValueError: another backend, or callbacks for "cpu".
     """
     chosen = dict(process_models or {})
     if backend == "cpu":
+        if callbacks:
+            raise ValueError("callbacks are given; allowed: none with backend cpu, as only a chip calls them")
         return Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=chosen)
     if backend != "loihi2":
         raise ValueError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
@@ -44,12 +50,13 @@ def run_configuration(
             "Loihi 2 is not available: Intel's Loihi extension of Lava is not installed; join Intel's neuromorphic "
             "research community (INRC) for the extension and a Loihi 2 system, or use backend cpu"
         )
-    if IFNeuron not in chosen:
+    missing = " and ".join(process.__name__ for process in (IFNeuron, Integrator) if process not in chosen)
+    if missing:
         raise Loihi2UnavailableError(
-            "Loihi 2 needs a microcoded NcProcessModel for IFNeuron, which only members of Intel's research "
+            f"Loihi 2 needs a microcoded NcProcessModel for {missing}, which only members of Intel's research "
             "community can build; pass it in process_models, or use backend cpu"
         )
-    return Loihi2HwCfg(exception_proc_model_map=chosen)
+    return Loihi2HwCfg(exception_proc_model_map=chosen, callback_fxs=list(callbacks))
 
 
 def run(
@@ -84,6 +91,11 @@ def run(
         Loihi2UnavailableError: backend "loihi2".
         LavaRunError: a process failed, was killed or stalled.
     """
+    if backend == "loihi2" and loihi.is_installed():
+        raise Loihi2UnavailableError(
+            "backend cpu runs whole layers with batches inside, which no chip has; deploy.lava.netx_network runs the "
+            "network as synapses and neurons with backend loihi2"
+        )
     run_cfg = run_configuration(backend)
     check_arguments(network, images, steps, batch, gap)
     return _run(network, images, steps, batch, gap, run_cfg, stall_timeout, on_progress)

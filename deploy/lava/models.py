@@ -17,7 +17,7 @@ from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.lava.processes import IFNeuron, ImageSource, Integrator, ReadoutLayer, SpikingLayer, in_port_name
+from deploy.lava.processes import IFNeuron, ImageSource, Integrator, Probe, ReadoutLayer, SpikingLayer, in_port_name
 from deploy.layer import PreparedLayer, Synapses, exact_arithmetic, fire, integrate
 from export.network import INPUT_MAX, Connection, Layer
 
@@ -192,6 +192,19 @@ class PyIntegrator(_NeuronModel):
         saturated = self.advance()
         self.s_out.send(self.v)
         self.record(self.v, saturated)
+
+
+@implements(proc=Probe, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyProbe(PyLoihiProcessModel):
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
+
+    def run_spk(self) -> None:
+        recorder = self.proc_params["recorder"]
+        received = self.a_in.recv().reshape(self.proc_params["layer_shape"][::-1]).T
+        received = received.astype(np.int32) << 8 >> 8  # a message has 24 bits, of which the highest is the sign
+        recorder.record(self.time_step, (received if recorder.readout else received != 0)[None], 0)
 
 
 @implements(proc=Conv, protocol=LoihiProtocol)

@@ -7,8 +7,9 @@ deploy/lava/build.py, and both must give the same Trace.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -19,14 +20,15 @@ from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 
 from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
+from deploy.lava.hardware import from_chip, to_chip
 from deploy.lava.models import PyExactConv
-from deploy.lava.processes import IFNeuron, ImageSource, Integrator
+from deploy.lava.processes import IFNeuron, ImageSource, Integrator, Probe
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
 from export.network import IMAGE, IntegerNetwork
 from export.netx import INTEGRATOR, SPIKING, read
 
-_IMAGE_BITS = 8
+_IMAGE_BITS, _POTENTIAL_BITS = 8, 24
 
 
 def run(
@@ -37,6 +39,7 @@ def run(
     gap: int = 0,
     backend: str = "cpu",
     process_models: Mapping[type[AbstractProcess], type[AbstractProcessModel]] | None = None,
+    callbacks: Sequence[object] = (),
     stock_convolution: bool = False,
     stall_timeout: float = 600.0,
     on_progress: Callable[[int], None] | None = None,
@@ -48,8 +51,9 @@ def run(
         images: uint8 (N, C, H, W).
         steps: T.
         gap: idle steps between samples.
-        backend: "cpu" or "loihi2" (never run on a chip: recording and the image source are CPU processes).
-        process_models: models for some processes, such as a microcoded one for IFNeuron.
+        backend: "cpu" or "loihi2", with Lava's adapters at the ends (docs/loihi.md; never run on a chip).
+        process_models: models for some processes, such as microcoded ones for IFNeuron and Integrator.
+        callbacks: called by Lava around a run on a chip, such as its profilers; for "loihi2" only.
         stock_convolution: run Lava's own model of Conv, which computes in float32 and clips sums to 24 bits, instead
             of deploy.lava.models.PyExactConv.
         stall_timeout: seconds without a time step after which the run is given up.
@@ -64,11 +68,12 @@ def run(
     chosen = dict(process_models or {})
     if backend == "cpu" and not stock_convolution:
         chosen.setdefault(Conv, PyExactConv)
-    run_cfg = run_configuration(backend, chosen)
+    run_cfg = run_configuration(backend, chosen, callbacks=callbacks)
     network = read(path)
     _require_readable(network, "netx" if backend == "cpu" else backend)
     check_arguments(network, images, steps, 1, gap)
-    return _run(os.fspath(path), network, images, steps, gap, run_cfg, stall_timeout, on_progress)
+    on_chip = backend == "loihi2"
+    return _run(os.fspath(path), network, images, steps, gap, on_chip, run_cfg, stall_timeout, on_progress)
 
 
 def _require_readable(network: IntegerNetwork, backend: str) -> None:
@@ -97,6 +102,7 @@ def _run(
     images: NDArray[np.uint8],
     steps: int,
     gap: int,
+    on_chip: bool,
     run_cfg: RunConfig,
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
@@ -108,19 +114,32 @@ def _run(
     recorders = make_recorders(network, schedule, 1)
     convolution = network.layers[0].is_convolution
     source = ImageSource(images=buffer, schedule=schedule, transpose=convolution, flatten=not convolution)
-    with _neurons_registered(recorders, schedule):
+    with _neurons_registered(recorders, schedule, on_chip):
         from lava.lib.dl.netx.hdf5 import Network
 
         lava_network = Network(net_config=path, input_message_bits=_IMAGE_BITS)
     try:
-        source.s_out.connect(lava_network.inp)
+        if on_chip:
+            to_chip(source.s_out, _IMAGE_BITS).connect(lava_network.inp)
+            _add_probes(lava_network.layers, network, recorders)
+        else:
+            source.s_out.connect(lava_network.inp)
         yield from stream(source, run_cfg, network, images, schedule, buffer, recorders, stall_timeout, on_progress)
     finally:
         lava_network.net_config.f.close()
 
 
+def _add_probes(blocks: list[Any], network: IntegerNetwork, recorders: list[Recorder]) -> None:
+    """Records what the neurons on a chip send, in Python processes, since their models there cannot."""
+    neurons = [block.neuron for block in blocks]
+    for neuron, shape, recorder in zip(neurons, network.shapes, recorders, strict=True):
+        port = from_chip(neuron.s_out, _POTENTIAL_BITS if recorder.readout else 0)
+        probe = Probe(shape=port.shape, layer_shape=shape, recorder=recorder)
+        port.connect(probe.a_in)
+
+
 @contextmanager
-def _neurons_registered(recorders: list[Recorder], schedule: Schedule) -> Iterator[None]:
+def _neurons_registered(recorders: list[Recorder], schedule: Schedule, on_chip: bool) -> Iterator[None]:
     """Lets lava-dl's reader create IFNeuron and Integrator neurons, and keeps it from changing dense weights.
 
     The reader asks for the neurons of the layers in order, so the l-th request is that of layer l. Its choice of a
@@ -140,8 +159,8 @@ def _neurons_registered(recorders: list[Recorder], schedule: Schedule) -> Iterat
             "v0": neuron.f["v0"][()],
             "period": schedule.period,
             "phase": recorder.place + 1,
-            "recorder": recorder,
-            "num_message_bits": 0 if kind == SPIKING else 24,
+            "recorder": None if on_chip else recorder,
+            "num_message_bits": 0 if kind == SPIKING else _POTENTIAL_BITS,
         }
         if kind == SPIKING:
             parameters["threshold"] = neuron["vThMant"]

@@ -168,3 +168,17 @@ def _add_common(
     process.bias = Var(shape=shape, init=np.broadcast_to(bias, shape).astype(np.int32))
     process.reset_period = Var(shape=(1,), init=period)
     process.reset_phase = Var(shape=(1,), init=phase)  # Lava's models have a phase of their own
+
+
+class Probe(AbstractProcess):
+    """Records what neurons of a single sample send, at the step at which they send it.
+
+    Args:
+        shape: of the port.
+        layer_shape: (C, H, W) or (N,); the port sends it in reverse order, (W, H, C).
+        recorder: receives the spikes, 1 where a message is not 0, or the potentials.
+    """
+
+    def __init__(self, *, shape: tuple[int, ...], layer_shape: tuple[int, ...], recorder: Recorder) -> None:
+        super().__init__(layer_shape=layer_shape, recorder=recorder)
+        self.a_in = InPort(shape=shape)

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lava.magma.core.run_configs import Loihi2HwCfg
 
 from deploy.errors import Loihi2UnavailableError
 from deploy.integer import IntegerEngine
 from deploy.lava import build
+from deploy.lava.models import PyIFNeuron, PyIntegrator
+from deploy.lava.processes import IFNeuron, Integrator
 from deploy.lava.schedule import Schedule
 from deploy.trace import Trace, concatenate, first_difference
 from export.network import Connection, IntegerNetwork, Layer, NetworkError
@@ -114,7 +117,7 @@ def test_every_shortcut_and_reset_of_these_tests_matters(residual: IntegerNetwor
             assert first_difference(residual, expected, IntegerEngine(other).run(images, 4)) is not None
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(networks(longest=5), st.integers(1, 9), st.integers(0, 3), st.integers(1, 5))
 def test_random_networks(network: IntegerNetwork, steps: int, gap: int, batch: int) -> None:
     images = images_for(network, 5)
@@ -170,8 +173,23 @@ def test_loihi2_says_what_is_missing(network: IntegerNetwork, monkeypatch: pytes
         build.run(network, images_for(network, 1), 1, backend="loihi2")
     assert "\n" not in str(caught.value)
     monkeypatch.setattr("lava.utils.loihi.is_installed", lambda: True)
-    with pytest.raises(Loihi2UnavailableError, match="microcoded NcProcessModel for IFNeuron"):
+    for models, missing in (({}, "IFNeuron and Integrator"), ({IFNeuron: PyIFNeuron}, "Integrator")):
+        with pytest.raises(Loihi2UnavailableError, match=f"microcoded NcProcessModel for {missing}, which"):
+            build.run_configuration("loihi2", models)
+    with pytest.raises(Loihi2UnavailableError, match="backend cpu runs whole layers"):
         build.run(network, images_for(network, 1), 1, backend="loihi2")
+
+
+def test_loihi2_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models and callbacks reach Lava's configuration for the hardware; a simulation would not call callbacks."""
+    monkeypatch.setattr("lava.utils.loihi.is_installed", lambda: True)
+    models = {IFNeuron: PyIFNeuron, Integrator: PyIntegrator}
+    configuration = build.run_configuration("loihi2", models, callbacks=["profiler"])
+    assert isinstance(configuration, Loihi2HwCfg)
+    assert configuration.exception_proc_model_map == models
+    assert configuration.callback_fxs == ["profiler"]
+    with pytest.raises(ValueError, match="callbacks are given; allowed: none with backend cpu"):
+        build.run_configuration("cpu", callbacks=["profiler"])
 
 
 def test_schedule_matches_the_documented_timing() -> None:

@@ -1,19 +1,27 @@
 """The same file, read by lava-dl into synapse and neuron processes, gives the same trace as the integer engine."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lava.magma.core.process.ports.ports import OutPort
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.conv.process import Conv
 from lava.proc.dense.process import Dense
+from lava.proc.graded.process import GradedVec
 from lava.proc.io.sink import RingBuffer as SpikeSink
 from lava.proc.io.source import RingBuffer as SpikeSource
 
 from deploy.errors import Loihi2UnavailableError
 from deploy.integer import IntegerEngine
 from deploy.lava import netx_network
+from deploy.lava.hardware import to_chip
+from deploy.lava.models import PyExactConv
 from deploy.lava.processes import IFNeuron
 from deploy.trace import concatenate, first_difference
 from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
@@ -95,6 +103,36 @@ def test_refusals(network: IntegerNetwork, tmp_path: Path) -> None:
     (tmp_path / "net.net").write_bytes(b"no HDF5")
     with pytest.raises(NetxError, match="not a readable HDF5 file"):
         netx_network.run(tmp_path / "net.net", images, 1)
+
+
+def test_wiring_for_a_chip(network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for Intel's adapters that pass everything on, the network for a chip runs exactly on a CPU."""
+    made = []
+
+    def adapter(direction: str) -> Callable[..., SimpleNamespace]:
+        def make(*, shape: tuple[int, ...], num_message_bits: int) -> SimpleNamespace:
+            made.append((direction, shape, num_message_bits))
+            relay = GradedVec(shape=shape, vth=0)
+            return SimpleNamespace(inp=relay.a_in, out=relay.s_out)
+
+        return make
+
+    spike = SimpleNamespace(PyToNxAdapter=adapter("in"), NxToPyAdapter=adapter("out"))
+    monkeypatch.setitem(sys.modules, "lava.proc.embedded_io", SimpleNamespace(spike=spike))
+    monkeypatch.setattr(
+        netx_network,
+        "run_configuration",
+        lambda _backend, models, callbacks: Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models),
+    )
+    models = {Conv: PyExactConv}
+    assert_equal(network, tmp_path, count=1, steps=2, backend="loihi2", process_models=models, callbacks=["profiler"])
+    assert made[0] == ("in", (8, 6, 2), 8)
+    assert made[1:] == [("out", shape[::-1], bits) for shape, bits in zip(network.shapes, (0, 0, 0, 24), strict=True)]
+
+
+def test_without_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Loihi2UnavailableError, match=r"^Loihi 2 needs the adapters of lava\.proc\.embedded_io, a part"):
+        to_chip(OutPort(shape=(2,)), 8)
 
 
 def test_what_the_reader_cannot_build_is_refused(

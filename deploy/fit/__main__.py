@@ -1,0 +1,156 @@
+"""Does it fit the chip? ``python -m deploy.fit net.h5``: cores, memory, axons, activity and energy. See docs/fit.md."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deploy.fit.activity import Activity
+    from deploy.fit.report import Report
+    from deploy.fit.wiring import Wiring
+    from export.network import IntegerNetwork
+
+EXIT_REPORTED, EXIT_DOES_NOT_FIT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+_CHIPS = ("loihi1", "loihi2")
+MAX_STEPS = 4096
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.fit",
+        description="Report whether a netx file fits Loihi 1 and Loihi 2 by their published limits, how active it is "
+        "on test images, and what that costs.",
+        epilog="exit status: 0 reported, whether it fits or not; 1 it does not fit one chip that --require names; "
+        "2 bad input. example: python -m deploy.fit net.h5 --T 4 --samples 100 --require loihi2",
+    )
+    parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
+    parser.add_argument("--chip", choices=[*_CHIPS, "both"], default="both", help="default: %(default)s")
+    parser.add_argument(
+        "--storage",
+        choices=["shared", "expanded"],
+        default="shared",
+        help="what the verdict assumes: a core stores each weight of a convolution once, or once per synapse; both are "
+        "reported (default: %(default)s)",
+    )
+    parser.add_argument("--T", type=int, dest="steps", help="time steps per image (default: the T in the file)")
+    parser.add_argument(
+        "--samples", type=int, default=100, help="test images; 0 measures no activity (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["sample"],
+        metavar="SOURCE",
+        help="'sample' (1,000 test images shipped with the project), 'cifar10' (download), or folders or zip archives "
+        "with test/<class>/<image> (default: sample)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to FILE")
+    parser.add_argument(
+        "--require", choices=_CHIPS, action="append", default=[], help="exit with 1 unless it fits one such chip"
+    )
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not 0 <= options.samples <= 10_000_000:
+        raise ValueError(f"--samples is {options.samples}; allowed: 0..10000000")
+    if options.steps is not None and not 1 <= options.steps <= MAX_STEPS:
+        raise ValueError(f"--T is {options.steps}; allowed: 1..{MAX_STEPS}")
+    for chip in options.require:
+        if options.chip not in (chip, "both"):
+            raise ValueError(f"--require is {chip}; allowed: {options.chip}, as --chip")
+
+
+def _activity(
+    options: argparse.Namespace, network: "IntegerNetwork", wired: "dict[str, tuple[Wiring, ...]]"
+) -> "Activity | None":
+    if not options.samples:
+        return None
+    from tqdm import tqdm
+
+    from deploy.fit.activity import measure
+    from train.data import load
+
+    steps = options.steps or network.info.get("T", 4)
+    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"{options.net}: info: T is {steps!r}; allowed: 1..{MAX_STEPS}")
+    data = load(options.data, "test")
+    shape = (data.images.shape[3], *data.images.shape[1:3])
+    if shape != network.input_shape:
+        raise ValueError(
+            f"data: images are {shape}; allowed: {network.input_shape} as the network in {options.net}, or --samples 0"
+        )
+    data = data.sample(options.samples, options.seed)
+    images = data.images.permute(0, 3, 1, 2).contiguous().numpy()
+    with tqdm(total=len(data), unit="image", disable=None, leave=False) as bar:
+        return measure(network, wired, images, steps, lambda done: bar.update(done - bar.n))
+
+
+def examine(options: argparse.Namespace, network: "IntegerNetwork") -> "Report":
+    """Everything about a network that the options ask for.
+
+    Raises:
+        ValueError, OSError: unusable images.
+    """
+    from deploy.fit import energy
+    from deploy.fit.chips import CHIPS, LOIHI1
+    from deploy.fit.findings import best_scale, findings
+    from deploy.fit.partition import Partition, Storage, partition
+    from deploy.fit.report import ChipFit, Report
+    from deploy.fit.wiring import wire
+
+    wired = wire(network)
+    fits = []
+    for key in _CHIPS if options.chip == "both" else (options.chip,):
+        chip = CHIPS[key]
+        partitions: dict[Storage, Partition] = {
+            "shared": partition(network, wired, chip, "shared"),
+            "expanded": partition(network, wired, chip, "expanded"),
+        }
+        scales = {layer.name: best_scale(layer) for layer in network.layers if chip.fixed_registers}
+        fits.append(ChipFit(chip, options.storage, partitions, findings(network, chip, scales), scales))
+    activity = _activity(options, network, wired)
+    loihi1: tuple[energy.Energy, ...] = ()
+    cmos: tuple[energy.Energy, ...] = ()
+    if activity is not None:
+        cmos = energy.cmos(network, activity)
+        for fit in fits:
+            if fit.chip is LOIHI1:
+                loihi1 = energy.loihi1(network, activity, fit.assumed)
+    return Report(str(options.net), network, wired, tuple(fits), activity, options.data, loihi1, cmos)
+
+
+def _run(options: argparse.Namespace) -> int:
+    _check(options)
+    from deploy.files import write_json
+    from export import netx
+    from train.checkpoint import check_writable
+
+    if options.json is not None:
+        check_writable(options.json, inputs=[options.net])
+    report = examine(options, netx.read(options.net))
+    for line in report.lines():
+        print(line)
+    if options.json is not None:
+        write_json(options.json, report.content())
+    failed = [fit.chip.key for fit in report.fits if fit.chip.key in options.require and not fit.fits]
+    return EXIT_DOES_NOT_FIT if failed else EXIT_REPORTED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        return _run(options)
+    except (ValueError, OSError) as error:
+        print(f"deploy.fit: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("\ndeploy.fit: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

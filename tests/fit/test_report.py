@@ -1,0 +1,198 @@
+"""python -m deploy.fit: what it prints, writes and returns."""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from PIL import Image
+
+from deploy.fit import report as module
+from deploy.fit.__main__ import examine, main
+from deploy.fit.chips import LOIHI2
+from deploy.fit.partition import partition
+from deploy.fit.report import ChipFit
+from deploy.fit.wiring import wire
+from export import netx
+from export.network import IntegerNetwork
+from tests.strategies import networks, random_layer
+
+
+def small_network() -> IntegerNetwork:
+    """Two convolutions and a read-out for the images of the sample."""
+    rng = np.random.default_rng(0)
+    first = random_layer(rng, "first", (3, 32, 32), outputs=4, kernel=(3, 3), padding=(1, 1))
+    second = random_layer(rng, "second", (4, 32, 32), source="first", outputs=6, kernel=(3, 3), window=2)
+    readout = random_layer(rng, "readout", (6, 14, 14), source="second", outputs=10, readout=True)
+    return IntegerNetwork((3, 32, 32), (first, second, readout), {"T": 2})
+
+
+def too_large() -> IntegerNetwork:
+    """1,100 · 32 · 32 = 1,126,400 neurons, and one Loihi 2 has 128 · 8,192 = 1,048,576."""
+    rng = np.random.default_rng(0)
+    first = random_layer(rng, "first", (3, 32, 32), outputs=1100, kernel=(1, 1))
+    second = random_layer(rng, "second", (1100, 32, 32), source="first", outputs=1, kernel=(1, 1), stride=(32, 32))
+    readout = random_layer(rng, "readout", (1, 1, 1), source="second", outputs=2, readout=True)
+    return IntegerNetwork((3, 32, 32), (first, second, readout))
+
+
+def options(**changes: object) -> argparse.Namespace:
+    defaults = {"net": Path("net.h5"), "chip": "both", "storage": "shared", "samples": 0, "steps": None}
+    return argparse.Namespace(**{**defaults, "data": ["sample"], "seed": 0, **changes})
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "net.h5"
+    netx.write(small_network(), path)
+    return path
+
+
+def test_report_of_a_file(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = net.with_name("report.json")
+    assert main([str(net), "--samples", "3", "--json", str(written)]) == 0
+    printed = capsys.readouterr().out
+    content = json.loads(written.read_text())
+    assert content["verdicts"] == [chip["verdict"] for chip in content["chips"].values()]
+    assert [line.split(":")[0] for line in printed.splitlines()[:2]] == ["Loihi 1", "Loihi 2"]
+    assert printed.startswith(content["verdicts"][0])
+    assert content["network_sha256"] == small_network().digest()
+    assert content["activity"]["T"] == 2 and content["activity"]["samples"] == 3
+    assert content["energy_microjoules_per_image"]["loihi2"] is None
+    assert "Loihi 2: there is no public figure of the energy per operation" in printed
+    for source in content["sources"]:
+        assert source.split(",")[0] in printed
+
+
+def test_without_samples_nothing_is_measured(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(net), "--samples", "0", "--chip", "loihi2"]) == 0
+    printed = capsys.readouterr().out
+    assert "Activity and energy: not measured" in printed and "Loihi 1" not in printed
+
+
+def test_required_chip_decides_the_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = tmp_path / "small.h5", tmp_path / "large.h5"
+    netx.write(small_network(), small)
+    netx.write(too_large(), large)
+    assert main([str(small), "--samples", "0", "--require", "loihi2"]) == 0
+    assert main([str(large), "--samples", "0"]) == 0
+    assert main([str(large), "--samples", "0", "--require", "loihi2"]) == 1
+    assert "Loihi 2: does not fit one chip: 2 chips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--samples", "-1"], "--samples is -1; allowed: 0..10000000"),
+        (["--T", "0"], "--T is 0; allowed: 1..4096"),
+        (["--chip", "loihi1", "--require", "loihi2"], "--require is loihi2; allowed: loihi1, as --chip"),
+        (["--samples", "1001"], "samples is 1001; allowed: 1..1000"),
+        (["--data", "nowhere"], "data: nowhere does not exist"),
+        (["--json", "."], "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line(
+    net: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(net), *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and message in printed.err and printed.out == ""
+
+
+def test_missing_and_damaged_files_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "damaged.h5"
+    damaged.write_bytes(b"no HDF5")
+    for path in (tmp_path / "missing.h5", damaged):
+        assert main([str(path)]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.count("\n") == 1 and path.name in printed.err
+
+
+def test_images_of_another_size_are_refused(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = net.parent / "images" / "test" / "cat"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.zeros((20, 16, 3), np.uint8)).save(folder / "1.png")
+    assert main([str(net), "--data", str(net.parent / "images")]) == 2
+    assert "images are (3, 20, 16); allowed: (3, 32, 32)" in capsys.readouterr().err
+
+
+def test_help_is_fast() -> None:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "deploy.fit", "--help"], check=True, capture_output=True)
+    assert time.monotonic() - began < 2, "PyTorch is imported before the options are read"
+
+
+@settings(max_examples=30, deadline=None)
+@given(networks())
+def test_text_is_narrow_and_json_is_plain(network: IntegerNetwork) -> None:
+    for storage in ("shared", "expanded"):
+        report = examine(options(storage=storage), network)
+        lines = list(report.lines())
+        assert max(map(len, lines)) <= module.WIDTH
+        content = json.loads(json.dumps(report.content(), allow_nan=False))
+        for fit in report.fits:
+            chip = content["chips"][fit.chip.key]
+            assert chip["fits"] is fit.fits
+            for one in chip["storage"].values():
+                for layer in one["layers"]:
+                    if layer["per_core"] is not None:
+                        assert all(len(values) == layer["cores"] for values in layer["per_core"].values())
+
+
+def test_real_networks_stay_narrow() -> None:
+    report = examine(options(samples=2), too_large())
+    assert max(map(len, report.lines())) <= module.WIDTH
+    report = examine(options(samples=2), small_network())
+    assert max(map(len, report.lines())) <= module.WIDTH
+
+
+def test_verdict_that_fits() -> None:
+    """first: 4,096 neurons; second: 6 channels of 14x14 = 1,176; 10 classes: a core of Loihi 2 each.
+
+    Stored per synapse, second has 1,176 neurons · 4 channels · 6 · 6 taps = 169,344 bytes and takes two cores.
+    """
+    fit = examine(options(chip="loihi2"), small_network()).fits[0]
+    assert fit.fits
+    assert fit.verdict() == (
+        "Loihi 2: fits: 3 of 128 cores (shared); binding limit: neurons in first (1 core); expanded: 4 cores, 1 chip"
+    )
+
+
+def test_verdict_on_parts_that_expose_fewer_cores() -> None:
+    network = small_network()
+    chip = replace(LOIHI2, cores=3, cores_exposed=2)
+    fit = ChipFit(
+        chip, "shared", {s: partition(network, wire(network), chip, s) for s in ("shared", "expanded")}, (), {}
+    )
+    assert fit.fits
+    assert fit.verdict().endswith("; too many for parts that expose 2; expanded: 4 cores, 2 chips")
+
+
+def test_layer_that_fits_on_no_core_is_in_the_verdict() -> None:
+    network = small_network()
+    chip = replace(LOIHI2, input_axons=1000)
+    fit = ChipFit(
+        chip, "shared", {s: partition(network, wire(network), chip, s) for s in ("shared", "expanded")}, (), {}
+    )
+    assert not fit.fits
+    assert fit.verdict().startswith(
+        "Loihi 2: does not fit: one neuron of readout needs 1,176 input axons, a core has 1,000; the others: "
+    )
+
+
+def test_every_option_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "fit.md").read_text(encoding="utf-8")
+    shown = subprocess.run([sys.executable, "-m", "deploy.fit", "--help"], check=True, capture_output=True, text=True)
+    options_shown = set(re.findall(r"--[A-Za-z]+", shown.stdout)) - {"--help"}
+    assert options_shown and {name for name in options_shown if f"`{name}" not in page} == set()
+
+
+def test_long_names_lose_their_middle() -> None:
+    assert module._shorten("a" * 20 + "b" * 20) == "a" * 12 + "…" + "b" * 11
