@@ -114,6 +114,10 @@ def fine_tuned(case: Case, options: argparse.Namespace, content: dict[str, Any],
     return load_model(path)[0]
 
 
+def _percent(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.2f}"
+
+
 def table(result: dict[str, Any]) -> str:
     """The rows in Markdown, the float SNN first."""
     rows = [
@@ -121,15 +125,13 @@ def table(result: dict[str, Any]) -> str:
         ("---",) * 7,
     ]
     exact = result["float"]
-    rows.append(
-        ("float", "float", "–", "–", *(f"{exact[key]:.2f}" if exact[key] else "–" for key in ("held_out", "test")), "0")
-    )
+    rows.append(("float", "float", "–", "–", f"{exact['held_out']:.2f}", _percent(exact["test"]), "0 %"))
     for row in sorted(result["rows"], key=lambda r: (-r["bits"], r["first"], r["epochs"])):
         rows.append(
             (
                 str(row["bits"]), str(row["first"]), row["rounding"],
-                f"{row['epochs']} epochs" if row["epochs"] else "–", f"{row['held_out']:.2f}",
-                "–" if row["test"] is None else f"{row['test']:.2f}", f"{100 * row['errors'][-1]:.0f} %",
+                f"{row['epochs']} epoch(s)" if row["epochs"] else "–", f"{row['held_out']:.2f}",
+                _percent(row["test"]), f"{100 * row['errors'][-1]:.0f} %",
             )
         )  # fmt: skip
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
@@ -176,12 +178,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if {key: result[key] for key in settings} != settings:
         print(f"benchmarks.weight_bits: {file}: made with other settings; allowed: {settings}", file=sys.stderr)
         return 2
-    if "float" not in result:
-        found = {
-            name: part and evaluate(model, part, options.steps)
-            for name, part in (("held_out", held_out), ("test", test))
-        }
-        result["float"] = {name: e.snn[-1] if e else None for name, e in found.items()}
+    exact = result.setdefault("float", {"test": None})
+    for name, part in (("held_out", held_out), ("test", test)):
+        if part is not None and exact.get(name) is None:
+            exact[name] = evaluate(model, part, options.steps).snn[-1]
     for case, method, tested in cases(options):
         known = [row for row in result["rows"] if asdict(case).items() <= row.items()]
         if known and (known[0]["test"] is not None or not tested or options.no_test):
