@@ -126,13 +126,14 @@ def examine(options: argparse.Namespace, network: "IntegerNetwork") -> "Report":
 def _run(options: argparse.Namespace) -> int:
     _check(options)
     from deploy.files import write_json
+    from deploy.fit.text import lines
     from export import netx
     from train.checkpoint import check_writable
 
     if options.json is not None:
         check_writable(options.json, inputs=[options.net])
     report = examine(options, netx.read(options.net))
-    for line in report.lines():
+    for line in lines(report):
         print(line)
     if options.json is not None:
         write_json(options.json, report.content())

@@ -1,6 +1,6 @@
-"""The report of ``python -m deploy.fit``: the same numbers as text and as JSON."""
+"""What ``python -m deploy.fit`` found: verdicts, what to change, and everything as plain values for JSON."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,10 +12,6 @@ from deploy.fit.findings import Finding, Scale
 from deploy.fit.partition import Part, Partition, Storage
 from deploy.fit.wiring import Wiring, largest_fan_in, largest_fan_out
 from export.network import IMAGE, IntegerNetwork
-
-WIDTH = 120
-"""Columns of a terminal that the report keeps to."""
-_NAME = 24
 
 ADVICE = {
     "compartments": "fewer neurons: pool or stride earlier, or narrower layers",
@@ -69,7 +65,7 @@ class ChipFit:
         else:
             part = used.largest
             start = "fits" if self.fits else "does not fit as it is" if used.chips <= 1 else "does not fit one chip"
-            text = f"{start}: {size}; binding limit: {part.used_most[0]} in {part.name} ({_number(part.cores, 'core')})"
+            text = f"{start}: {size}; binding limit: {part.used_most[0]} in {part.name} ({number(part.cores, 'core')})"
         if blocked:
             layers = len({one.layer for one in blocked})
             text += f"; its registers cannot hold what {layers} layer{'s' * (layers > 1)} need{'s' * (layers == 1)}"
@@ -77,11 +73,11 @@ class ChipFit:
             text += f"; too many for parts that expose {self.chip.cores_exposed}"
         other: Storage = "expanded" if self.storage == "shared" else "shared"
         rest = self.partitions[other]
-        also = f"; {other}: {_number(rest.cores, 'core')}, {_number(rest.chips, 'chip')}" if not used.lacking else ""
+        also = f"; {other}: {number(rest.cores, 'core')}, {number(rest.chips, 'chip')}" if not used.lacking else ""
         return f"{self.chip.name}: {text}{also}"
 
 
-def _number(count: int, thing: str) -> str:
+def number(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
@@ -93,7 +89,7 @@ def _lacking(part: Part) -> str:
 
 def _amount(limit: str, count: int) -> str:
     """Bits of memory as bytes; anything else is a number."""
-    return f"{_bytes(count):,} bytes of" if limit == "synaptic memory" else f"{count:,}"
+    return f"{whole_bytes(count):,} bytes of" if limit == "synaptic memory" else f"{count:,}"
 
 
 @dataclass(frozen=True)
@@ -120,55 +116,7 @@ class Report:
     loihi1: tuple[Energy, ...]
     cmos: tuple[Energy, ...]
 
-    def lines(self) -> Iterable[str]:
-        """The report as text."""
-        for fit in self.fits:
-            yield from _wrap(fit.verdict())
-        yield ""
-        yield from self._network_lines()
-        for fit in self.fits:
-            yield ""
-            yield from _chip_lines(fit)
-        yield ""
-        if self.activity is None:
-            yield "Activity and energy: not measured (--samples 0)."
-        else:
-            yield from self._activity_lines(self.activity)
-            yield ""
-            yield from self._energy_lines()
-        yield ""
-        yield from self._source_lines()
-
-    def _network_lines(self) -> Iterable[str]:
-        rows = self._layers()
-        total = sum(row["synapses"] for row in rows)
-        neurons = sum(row["neurons"] for row in rows)
-        yield from _wrap(
-            f"{self.net}: {len(rows)} layers, {neurons:,} neurons, {total:,} synapses, "
-            f"network {self.network.digest()[:16]}"
-        )
-        yield from _table(
-            ("layer", "shape", "neurons", "fan-in", "fan-out", "synapses", "bits", "KiB shared", "KiB expanded"),
-            [
-                (
-                    row["name"],
-                    "x".join(map(str, row["shape"])),
-                    f"{row['neurons']:,}",
-                    f"{row['fan_in']:,}",
-                    f"{row['fan_out']:,}",
-                    f"{row['synapses']:,}",
-                    "/".join(map(str, dict.fromkeys(one["bits"] for one in row["connections"]))),
-                    f"{row['memory_bytes_shared'] / 1024:,.1f}",
-                    f"{row['memory_bytes_expanded'] / 1024:,.1f}",
-                )
-                for row in rows
-            ],
-        )
-        delay = max(one["delay_steps"] for row in rows for one in row["connections"])
-        if delay:
-            yield from _wrap(f"shortcuts hold spikes back by up to {_number(delay, 'time step')}")
-
-    def _layers(self) -> list[dict[str, Any]]:
+    def layers(self) -> list[dict[str, Any]]:
         rows = []
         for layer in self.network.layers:
             shape, wired = self.network.shape_of[layer.name], self.wired[layer.name]
@@ -180,8 +128,8 @@ class Report:
                     "fan_in": largest_fan_in(wired),
                     "fan_out": largest_fan_out(layer.name, shape, self.wired),
                     "synapses": sum(one.synapses for one in wired),
-                    "memory_bytes_shared": _bytes(sum(one.bits * one.weights for one in wired)),
-                    "memory_bytes_expanded": _bytes(sum(one.bits * one.synapses for one in wired)),
+                    "memory_bytes_shared": whole_bytes(sum(one.bits * one.weights for one in wired)),
+                    "memory_bytes_expanded": whole_bytes(sum(one.bits * one.synapses for one in wired)),
                     "connections": [
                         {
                             "source": one.source,
@@ -199,58 +147,7 @@ class Report:
             )
         return rows
 
-    def _activity_lines(self, activity: Activity) -> Iterable[str]:
-        n = activity.samples
-        yield f"Activity: {n:,} images of {' '.join(self.data)}, T = {activity.steps}; per image"
-        yield from _table(
-            ("layer", "spikes", "spikes/neuron/step", "synaptic operations", "image MACs", "updates"),
-            [
-                (
-                    one.name,
-                    f"{one.spikes / n:,.1f}",
-                    f"{one.spikes / one.updates:.4f}",
-                    f"{sum(one.operations) / n:,.1f}",
-                    f"{one.image_operations / n:,.1f}",
-                    f"{one.updates / n:,.0f}",
-                )
-                for one in activity.layers
-            ]
-            + [
-                (
-                    "sum",
-                    f"{activity.spikes / n:,.1f}",
-                    "",
-                    f"{activity.operations / n:,.1f}",
-                    f"{activity.image_operations / n:,.1f}",
-                    f"{activity.updates / n:,.0f}",
-                )
-            ],
-        )
-        yield from _wrap(
-            "synaptic operations: by spikes, onto the layer. image MACs: the image's constant current, once per image "
-            "(graded input, pixels that are not 0)."
-        )
-
-    def _energy_lines(self) -> Iterable[str]:
-        yield "Energy, microjoules per image (estimates from published figures per operation, not measurements)"
-        groups = (("Loihi 1 (pre-silicon, 0.75 V)", self.loihi1), ("45 nm CMOS, arithmetic only", self.cmos))
-        for title, group in groups:
-            if group:
-                yield f"  {title}"
-            for one in group:
-                figure = f"{one.low:,.4g}" if one.low == one.high else f"{one.low:,.4g} to {one.high:,.4g}"
-                yield from _wrap(f"    {one.name}: {figure}  ({one.how})", indent=6)
-        if any(fit.chip is chips.LOIHI2 for fit in self.fits):
-            yield "  Loihi 2: there is no public figure of the energy per operation"
-
-    def _source_lines(self) -> Iterable[str]:
-        yield "Assumptions (docs/fit.md) and sources"
-        for text in ASSUMPTIONS:
-            yield from _wrap(f"  {text}", indent=4)
-        for source in self._sources():
-            yield from _wrap(f"  [{source}]", indent=4)
-
-    def _sources(self) -> list[str]:
+    def sources(self) -> list[str]:
         used = [source for fit in self.fits for source in fit.chip.sources]
         return list(dict.fromkeys(used + ([chips.HOROWITZ] if self.cmos else [])))
 
@@ -260,7 +157,7 @@ class Report:
             "verdicts": [fit.verdict() for fit in self.fits],
             "net": self.net,
             "network_sha256": self.network.digest(),
-            "layers": self._layers(),
+            "layers": self.layers(),
             "chips": {fit.chip.key: _chip_content(fit) for fit in self.fits},
             "activity": None if self.activity is None else _activity_content(self.activity, self.data),
             "energy_microjoules_per_image": {
@@ -269,7 +166,7 @@ class Report:
                 "cmos_45nm_arithmetic_only": [asdict(one) for one in self.cmos],
             },
             "assumptions": list(ASSUMPTIONS),
-            "sources": self._sources(),
+            "sources": self.sources(),
         }
 
 
@@ -282,45 +179,7 @@ ASSUMPTIONS = (
 )
 
 
-def _chip_lines(fit: ChipFit) -> Iterable[str]:
-    chip = fit.chip
-    axons = "no public limit of axons"
-    if chip.input_axons is not None:
-        axons = f"{chip.input_axons:,} input and {chip.output_axons:,} output axons"
-    yield from _wrap(
-        f"{chip.name}: {chip.cores} cores per chip; per core {chip.compartments:,} {chip.places}, "
-        f"{chip.memory_bytes // 1024} KiB synaptic memory, {axons}"
-    )
-    both = [fit.partitions["shared"], fit.partitions["expanded"]]
-    rows = []
-    for index, part in enumerate(fit.assumed.parts):
-        use = part.use
-        rows.append(
-            (
-                part.name,
-                *(f"{one.parts[index].cores:,}" if one.parts[index].cores else "none fit" for one in both),
-                "x".join(map(str, part.tiling.box)),
-                f"{use.neurons.max():,}",
-                f"{_bytes(int(use.memory_bits.max())) / 1024:,.1f}",
-                f"{use.input_axons.max():,}",
-                f"{use.output_axons.max():,}",
-                part.used_most[0],
-                f"{part.used_most[1]:.0%}",
-            )
-        )
-    rows.append(("sum", *(f"{one.cores:,}" for one in both), "", "", "", "", "", "", ""))
-    yield from _table(
-        ("layer", "shared", "expanded", "box", "neurons", "KiB", "in", "out", "binding limit", "used"), rows
-    )
-    yield from _wrap(
-        f"shared, expanded: cores. The rest: the core that needs most, {fit.storage}. Chips: shared {both[0].chips:,}, "
-        f"expanded {both[1].chips:,}. in, out: axons."
-    )
-    for text in _changes(fit):
-        yield from _wrap(f"  - {text}", indent=4)
-
-
-def _changes(fit: ChipFit) -> list[str]:
+def changes(fit: ChipFit) -> list[str]:
     """What to know and what to change, one line each."""
     used, lines = fit.assumed, []
     few: dict[str, list[Part]] = {}
@@ -347,7 +206,7 @@ def _chip_content(fit: ChipFit) -> dict[str, Any]:
         "limits": asdict(fit.chip),
         "storage": {storage: _partition_content(one) for storage, one in fit.partitions.items()},
         "findings": [asdict(one) for one in fit.findings],
-        "changes": _changes(fit),
+        "changes": changes(fit),
         "register_scales": {name: asdict(scale) for name, scale in fit.scales.items()},
     }
 
@@ -414,31 +273,5 @@ def _product(shape: Sequence[int]) -> int:
     return total
 
 
-def _bytes(bits: int) -> int:
+def whole_bytes(bits: int) -> int:
     return -(-bits // 8)
-
-
-def _wrap(text: str, indent: int = 2) -> Iterable[str]:
-    """The text in lines of at most WIDTH columns, all but the first indented."""
-    start = text[: len(text) - len(text.lstrip())]
-    line = ""
-    for word in text.split():
-        if line and len(start) + len(line) + 1 + len(word) > WIDTH:
-            yield start + line
-            start, line = " " * indent, word
-        else:
-            line = f"{line} {word}" if line else word
-    yield start + line
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Columns two blanks apart, the first to the left; long names lose their middle."""
-    cut = [(_shorten(row[0]), *row[1:]) for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
-    for row in cut:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        yield "  " + "  ".join(cells).rstrip()
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from deploy.fit import report as module
+from deploy.fit import text
 from deploy.fit.__main__ import examine, main
 from deploy.fit.chips import LOIHI2
 from deploy.fit.partition import partition
@@ -134,8 +134,8 @@ def test_help_is_fast() -> None:
 def test_text_is_narrow_and_json_is_plain(network: IntegerNetwork) -> None:
     for storage in ("shared", "expanded"):
         report = examine(options(storage=storage), network)
-        lines = list(report.lines())
-        assert max(map(len, lines)) <= module.WIDTH
+        lines = list(text.lines(report))
+        assert max(map(len, lines)) <= text.WIDTH
         content = json.loads(json.dumps(report.content(), allow_nan=False))
         for fit in report.fits:
             chip = content["chips"][fit.chip.key]
@@ -148,9 +148,9 @@ def test_text_is_narrow_and_json_is_plain(network: IntegerNetwork) -> None:
 
 def test_real_networks_stay_narrow() -> None:
     report = examine(options(samples=2), too_large())
-    assert max(map(len, report.lines())) <= module.WIDTH
+    assert max(map(len, text.lines(report))) <= text.WIDTH
     report = examine(options(samples=2), small_network())
-    assert max(map(len, report.lines())) <= module.WIDTH
+    assert max(map(len, text.lines(report))) <= text.WIDTH
 
 
 def test_verdict_that_fits() -> None:
@@ -195,4 +195,4 @@ def test_every_option_is_documented() -> None:
 
 
 def test_long_names_lose_their_middle() -> None:
-    assert module._shorten("a" * 20 + "b" * 20) == "a" * 12 + "…" + "b" * 11
+    assert text._shorten("a" * 20 + "b" * 20) == "a" * 12 + "…" + "b" * 11
