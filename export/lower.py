@@ -48,6 +48,7 @@ def lower(model: nn.Module, input_shape: tuple[int, int, int]) -> FoldedNetwork:
     Raises:
         ExportError: a part that cannot be exported, or parts in an order that cannot; it names the place.
     """
+    _require_plain(model)
     tracer = _Tracer()
     try:
         graph = tracer.trace(model)
@@ -59,6 +60,24 @@ def lower(model: nn.Module, input_shape: tuple[int, int, int]) -> FoldedNetwork:
             "allowed: a fixed sequence of operations that does not depend on values"
         ) from None
     return _Lowering(model, input_shape).run(graph)
+
+
+def _require_plain(model: nn.Module) -> None:
+    """ExportError where modules do something else than their forward says: it would be lost."""
+    for path, module in model.named_modules():
+        place = f"{path} {type(module).__name__}".strip()
+        if module.training:
+            raise ExportError(f"{place}: is in training mode; allowed: evaluation mode, model.eval()")
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ExportError(
+                f"{place}: has forward hooks, as weight_norm, spectral_norm and prune add them; allowed: none "
+                "(remove them, or use torch.nn.utils.parametrizations)"
+            )
+        if "forward" in vars(module):
+            raise ExportError(f"{place}: forward was replaced on the object; allowed: forward as its class defines it")
+        for known in (Neuron, Normalize):
+            if isinstance(module, known) and type(module).forward is not known.forward:
+                raise ExportError(f"{place}: has a forward of its own; allowed: that of {known.__name__}")
 
 
 def _one_line(error: Exception) -> str:
@@ -128,15 +147,14 @@ class _Lowering:
         if node.op not in ("call_function", "call_method"):
             self.fail(node, f"uses {node.target} outside of a module", f"tensors inside {MODULES}")
         target = node.target
-        if (
-            target in ("size", "dim")
-            or target is getattr
-            or (
-                target is operator.getitem and isinstance(self.values.get(node.args[0]), _Size)  # type: ignore[arg-type]
-            )
-        ):
+        if target in ("size", "dim") or (target is getattr and node.args[1] == "shape"):
             return _Size()
-        if target in (operator.add, operator.iadd, torch.add, "add", "add_"):
+        if target is operator.getitem and isinstance(self.values.get(node.args[0]), _Size):  # type: ignore[arg-type]
+            return _Size()
+        if target in (operator.add, torch.add, "add"):
+            return self.addition(node)
+        if target in (operator.iadd, "add_"):
+            self.require_unused_later(node)
             return self.addition(node)
         if target in (torch.flatten, "flatten"):
             return self.flatten(node, self.argument(node, 1, "start_dim", 0), self.argument(node, 2, "end_dim", -1))
@@ -147,7 +165,11 @@ class _Lowering:
             return self.flatten(node, 1, -1)
         if target in (F.avg_pool2d, torch._C._nn.avg_pool2d):
             kernel = self.argument(node, 1, "kernel_size")
-            plain = self.argument(node, 3, "padding", 0) in (0, (0, 0))
+            plain = (
+                self.argument(node, 3, "padding", 0) in (0, (0, 0))
+                and not self.argument(node, 4, "ceil_mode", False)
+                and self.argument(node, 6, "divisor_override") is None
+            )
             return self.pool(node, kernel, self.argument(node, 2, "stride") or kernel, plain=plain)
         if target is F.adaptive_avg_pool2d:
             return self.adaptive_pool(node, self.argument(node, 1, "output_size"))
@@ -189,7 +211,7 @@ class _Lowering:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             return self.batch_norm(node, module)
         if kind is nn.AvgPool2d:
-            plain = module.padding in (0, (0, 0)) and module.divisor_override is None
+            plain = module.padding in (0, (0, 0)) and not module.ceil_mode and module.divisor_override is None
             return self.pool(node, module.kernel_size, module.stride, plain=plain)
         if kind is nn.AdaptiveAvgPool2d:
             return self.adaptive_pool(node, module.output_size)
@@ -254,7 +276,7 @@ class _Lowering:
         threshold = float(module.threshold.detach())
         if not (np.isfinite(threshold) and threshold > 0):
             self.fail(node, f"threshold is {threshold}", "positive numbers")
-        if len({term.is_dense for term in value.terms}) > 1 or value.terms[0].output_shape != value.shape:
+        if any(term.output_shape != value.shape for term in value.terms):
             self.fail(node, f"follows {value.name}, which is flattened", "activations before Flatten")
         name = self.unique(str(node.target) if value.is_plain else value.name)
         layer = FoldedLayer(name, value.terms, value.bias, threshold, module.initial, module.reset)
@@ -268,6 +290,27 @@ class _Lowering:
         while found in names:
             found, number = f"{name}.{number}", number + 1
         return found
+
+    def require_unused_later(self, node: fx.Node) -> None:
+        """For an addition in place: nothing but its result may use the tensor that it changes, under whatever name."""
+        order = {other: number for number, other in enumerate(node.graph.nodes)}
+        changed = self.storage(node.args[0])
+        names = [other for other in order if other is not node and self.storage(other) is changed]
+        later = any(order[user] > order[node] for name in names for user in name.users if user is not node)
+        if later or not node.users:
+            self.fail(node, "changes a tensor in place that is used again", "x = x + y")
+
+    def storage(self, node: object) -> object:
+        """The operation that made the tensor which ``node`` passes on."""
+        while isinstance(node, fx.Node) and node.args:
+            module = self.modules.get(str(node.target)) if node.op == "call_module" else None
+            passes = isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d | nn.Flatten) or node.target in (
+                torch.flatten, "flatten", "view", "reshape", torch.reshape, F.dropout, operator.iadd, "add_"
+            )  # fmt: skip
+            if not passes:
+                break
+            node = node.args[0]
+        return node
 
     def addition(self, node: fx.Node) -> Value:
         if len(node.args) != 2 or node.kwargs:
@@ -284,25 +327,32 @@ class _Lowering:
             self.fail(node, f"flattens dimensions {start} to {end}", "all but the batch, flatten(1)")
         if len(value.shape) == 3 and not value.is_plain:
             self.fail(node, f"follows {value.name}", "flatten behind an activation or pooling")
-        return replace(value, shape=(int(np.prod(value.shape)),))
+        size = int(np.prod(value.shape))
+        return replace(value, shape=(size,), bias=value.bias if len(value.shape) == 1 else np.zeros(size))
 
     def pool(self, node: fx.Node, kernel: object, stride: object, *, plain: bool) -> Value:
         value = self.input(node)
         window = _pair(kernel)
         if window is None or _pair(stride) != window or not plain or len(value.shape) != 3:
-            self.fail(node, f"kernel {kernel}, stride {stride}", "windows as large as the stride, without padding")
+            self.fail(
+                node,
+                f"kernel {kernel}, stride {stride}",
+                "windows as large as the stride, without padding, ceil_mode and divisor_override",
+            )
         return self.averaged(node, value, window)
 
     def adaptive_pool(self, node: fx.Node, size: object) -> Value:
         value = self.input(node)
         target = _pair(size)
-        if target is None or len(value.shape) != 3 or any(n % m for n, m in zip(value.shape[1:], target, strict=True)):
+        if target is None or min(target) < 1 or len(value.shape) != 3:
+            self.fail(node, f"to {size} from {value.shape}", "sizes of at least 1, of outputs (C, H, W)")
+        if any(n % m for n, m in zip(value.shape[1:], target, strict=True)):
             self.fail(node, f"to {size} from {value.shape}", "sizes that divide the height and the width")
         return self.averaged(node, value, (value.shape[1] // target[0], value.shape[2] // target[1]))
 
     def mean(self, node: fx.Node) -> Value:
         value = self.input(node)
-        dims = self.argument(node, 1, "dim")
+        dims = self.argument(node, 1, "dim", node.kwargs.get("axis"))
         if not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3] or len(value.shape) != 3:
             self.fail(node, f"over {dims}", "mean over height and width, (2, 3)")
         pooled = self.averaged(node, value, value.shape[1:])

@@ -15,6 +15,7 @@ from export.network import EXPONENT_MAX, IMAGE, INPUT_MAX, MEMBRANE_MAX, Connect
 Granularity = Literal["channel", "layer"]
 CONSTANT_MAX = 2**20
 """Largest threshold and bias before Δ is enlarged: 20 bits of precision, and room for v + I + b in 24."""
+_DEAD = 1024  # a channel of a connection counts as dead where its weights are so many times smaller than the largest
 _DIGIT = 7  # bits of the digits in which the factor of an identity shortcut is written
 
 
@@ -155,9 +156,10 @@ def choose_grid(
 
     A connection alone would use steps g = range / limit per channel, where the range is max|w|, or what is given. With
     b bits its exponent is 8 − b, so that Δ, in which θ and b are rounded, is as fine as with 8 bits. Of several
-    connections those with larger steps get larger exponents: the exponent of k grows by the rounded mean over the
-    channels of log2(g_k / smallest g). Then Δ = max over k of g_k / 2^exponent, at least max(λ, |b|) / 2²⁰, and 1 where
-    all of it is 0.
+    connections those with larger steps get larger exponents: the exponent of k grows by the rounded median of
+    log2(g_k / smallest g) over the channels in which no connection is dead (below 1/1024 of its largest g). Then
+    Δ = max over k of g_k / 2^exponent, at least max(λ, |b|, |factor of an identity shortcut|) / 2²⁰, and 1 where all of
+    it is 0.
 
     Args:
         layer, folded, precision: what is exported, and how.
@@ -166,15 +168,19 @@ def choose_grid(
     bits = precision.bits_of(layer)
     limit = 2 ** (bits - 1) - 1
     largest = np.abs(layer.bias) if layer.threshold is None else np.maximum(np.abs(layer.bias), layer.threshold)
+    for connection in layer.connections:
+        if connection.is_identity and connection.source != IMAGE:
+            largest = np.maximum(largest, np.abs(effective(connection, folded)).ravel())
     unit = largest / CONSTANT_MAX
     if ranges is None:
         ranges = [np.abs(effective(c, folded)).reshape(len(unit), -1).max(axis=1) for c in learned(layer)]
     steps = [reach / limit for reach in ranges]
     exponents = [8 - bits] * len(steps)
-    if len(steps) > 1:
-        logarithms = [np.log2(np.maximum(g, 1e-30)) for g in steps]
+    alive = np.all([g > g.max() / _DEAD for g in steps], axis=0)
+    if len(steps) > 1 and alive.any():
+        logarithms = [np.log2(g[alive]) for g in steps]
         smallest = np.min(logarithms, axis=0)
-        exponents = [min(EXPONENT_MAX, 8 - bits + round(float(np.mean(value - smallest)))) for value in logarithms]
+        exponents = [min(EXPONENT_MAX, 8 - bits + round(float(np.median(value - smallest)))) for value in logarithms]
     for g, exponent in zip(steps, exponents, strict=True):
         unit = np.maximum(unit, g / 2.0**exponent)
     if precision.shares_scale(layer):
@@ -202,7 +208,7 @@ def integer_layer(
     remaining = iter(zip(weights, grid.exponents, strict=True))
     for connection in layer.connections:
         if connection.is_identity and connection.source != IMAGE:
-            connections += _identity(connection, grid.unit, layer.name)
+            connections += _identity(connection, grid.unit)
             continue
         weight, exponent = next(remaining)
         connections.append(_connection(connection, weight, exponent))
@@ -246,22 +252,17 @@ def _matrix(connection: FoldedConnection, weight: NDArray[np.int8]) -> NDArray[n
     return np.diag(weight.ravel()) if connection.is_identity else weight.reshape(len(weight), -1)
 
 
-def _identity(connection: FoldedConnection, unit: Floats, name: str) -> list[Connection]:
+def _identity(connection: FoldedConnection, unit: Floats) -> list[Connection]:
     """An identity shortcut: its factor, rounded to an integer a per channel, in digits a = Σ d_i · 2^(7 i), |d_i| ≤ 64.
 
-    The digits are connections of their own, so that the factor is not limited to 8 bits.
+    The digits are connections of their own, so that the factor is not limited to 8 bits; Δ keeps it below 2²⁰.
     """
-    factor = np.rint(connection.weight / (connection.window[0] * connection.window[1]) / unit.reshape(-1, 1, 1, 1))
-    if np.abs(factor).max() > MEMBRANE_MAX:
-        raise ExportError(f"{name}: shortcut is {np.abs(factor).max():.0f}; allowed: ±{MEMBRANE_MAX}")
-    rest = factor.astype(np.int64)
+    factor = connection.weight / (connection.window[0] * connection.window[1]) / unit.reshape(-1, 1, 1, 1)
+    rest = np.rint(factor).astype(np.int64)
     connections: list[Connection] = []
     for exponent in range(0, EXPONENT_MAX, _DIGIT):
-        last = exponent + _DIGIT > EXPONENT_MAX
-        digit = rest if last else (rest + 2 ** (_DIGIT - 1)) % 2**_DIGIT - 2 ** (_DIGIT - 1)
+        digit = (rest + 2 ** (_DIGIT - 1)) % 2**_DIGIT - 2 ** (_DIGIT - 1) if exponent < 2 * _DIGIT else rest
         rest = (rest - digit) >> _DIGIT
-        if np.abs(digit).max() > 127:
-            raise ExportError(f"{name}: shortcut is {np.abs(factor).max():.0f}; allowed: ±{127 * 2**exponent}")
         if digit.any() or (not connections and not rest.any()):
             connections.append(_connection(connection, digit.astype(np.int8), exponent))
     return connections

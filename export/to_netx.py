@@ -15,6 +15,7 @@ from deploy.integer import IntegerEngine
 from export import netx
 from export.bounds import worst_case
 from export.calibration import output_errors
+from export.check import check
 from export.lower import lower
 from export.network import IntegerNetwork
 from export.quantize import Precision, quantize
@@ -24,6 +25,7 @@ from train.calibrate import evaluate
 from train.checkpoint import check_writable, load_model
 from train.data import ImageSet, load
 
+_CHECK_IMAGES = 2  # on which the lowering is checked
 _ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
 
 
@@ -53,6 +55,7 @@ def convert(
     shape = (calibration.images.shape[3], *calibration.images.shape[1:3])
     folded = lower(model, shape)
     images = calibration.images.permute(0, 3, 1, 2).contiguous()
+    check(model, folded, images[:_CHECK_IMAGES])
     rounding = CalibratedRounding(folded, images, steps, method) if method.is_calibrated else None
     network, scales = quantize(folded, precision=precision, rounding=rounding)
     engine = IntegerEngine(network)

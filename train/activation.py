@@ -93,8 +93,9 @@ class Neuron(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         if self.steps is None:
             return self.activate(z)
-        current = z.float().unflatten(0, (self.steps, -1))
-        return integrate_and_fire(current, self.threshold, self.initial, self.reset).flatten(0, 1)
+        dtype = torch.promote_types(z.dtype, torch.float32)
+        current = z.to(dtype).unflatten(0, (self.steps, -1))
+        return integrate_and_fire(current, self.threshold.to(dtype), self.initial, self.reset).flatten(0, 1)
 
 
 class NQ(Neuron):

@@ -1,4 +1,4 @@
-"""Networks that convert: convolution, batch norm, NQ, average pooling and linear layers in one sequence."""
+"""Networks that convert: VGG and residual networks of convolution, batch norm, NQ, average pooling, linear layers."""
 
 from collections.abc import Callable, Sequence
 

@@ -12,7 +12,7 @@ def integrate_and_fire(current: Tensor, threshold: Tensor, initial: float, reset
     """v(0) = initial·θ; v ← v + z(t); spike iff v ≥ θ; at a spike v ← v − θ (soft reset) or v ← 0 (hard reset).
 
     Args:
-        current: z, float32 (T, B, ...).
+        current: z, float32 or float64 (T, B, ...).
         threshold: θ, a scalar.
         initial: v(0) / θ.
         reset: see above.

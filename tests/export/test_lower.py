@@ -101,6 +101,25 @@ class Views(nn.Module):
         return self.head(self.flatten(self.act(self.conv(self.normalize(image)))))
 
 
+class InPlace(nn.Module):
+    """Adds in place to what Dropout, in evaluation mode, passes on; with ``keep`` the old name is used again."""
+
+    def __init__(self, *, keep: bool) -> None:
+        super().__init__()
+        self.normalize, self.stem, self.conv = Normalize((0.4, 0.5), (0.2, 0.3)), nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 1)
+        self.act0, self.act1, self.head = NQ(4, 1.5), NQ(4, 1.5), nn.Linear(288, 3)
+        self.dropout, self.keep = nn.Dropout(), keep
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.act0(self.stem(self.normalize(image)))
+        y = self.dropout(x)
+        z = y.add_(self.conv(x))
+        return self.head(self.act1(z + x if self.keep else z).flatten(1))
+
+
+IN_PLACE_LINE = InPlace.forward.__code__.co_firstlineno + 3
+
+
 def flat(inputs: int) -> list[nn.Module]:
     return [nn.Flatten(), nn.Linear(inputs, 3)]
 
@@ -176,6 +195,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "basic blocks": lambda: build(
         [nn.Conv2d(2, 4, 3), NQ(4), BasicBlock(4, 4, 1, lambda: NQ(4)), BasicBlock(4, 6, 2, lambda: NQ(4)), *flat(90)]
     ),
+    "addition in place": lambda: randomised(InPlace(keep=False)),
     "a user's residual network": lambda: randomised(Residual()),
     "view": lambda: randomised(Views(lambda x: x.view(x.size(0), -1))),
     "reshape": lambda: randomised(Views(lambda x: x.reshape((x.shape[0], -1)))),
@@ -250,9 +270,9 @@ def changed(change: Callable[[Network], object]) -> Callable[[], nn.Module]:
 
 PARTS = "Normalize, Conv2d, Linear, BatchNorm1d, BatchNorm2d, NQ, RateReLU, AvgPool2d"
 BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "no normalize": (lambda: nn.Sequential(*flat(192)), "0 Flatten: takes the image; allowed: Normalize first"),
+    "no normalize": (lambda: nn.Sequential(*flat(192)).eval(), "0 Flatten: takes the image; allowed: Normalize first"),
     "nothing": (
-        lambda: nn.Sequential(),
+        lambda: nn.Sequential().eval(),
         "forward: does not return the output of Linear; allowed: one Linear at the end",
     ),
     "max pooling": (
@@ -316,6 +336,50 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "several outputs": (
         written(lambda m, x: (m.head(m.act(m.conv(m.normalize(x))).flatten(1)), x)),
         "forward: does not return the output of Linear; allowed: one Linear at the end",
+    ),
+    "training mode": (
+        lambda: build([nn.Conv2d(2, 3, 1), NQ(4), *flat(288)]).train(),
+        "Sequential: is in training mode; allowed: evaluation mode, model.eval()",
+    ),
+    "hooks": (
+        changed(lambda n: n[1].register_forward_hook(lambda _m, _i, out: 2 * out)),
+        "1 Conv2d: has forward hooks, as weight_norm, spectral_norm and prune add them; allowed: none",
+    ),
+    "weight norm of old": (
+        changed(lambda n: n[1].register_forward_pre_hook(lambda m, _i: m.weight.data.mul_(2))),
+        "1 Conv2d: has forward hooks, as weight_norm",
+    ),
+    "replaced forward": (
+        changed(lambda n: setattr(n[1], "forward", lambda x: x)),
+        "1 Conv2d: forward was replaced on the object; allowed: forward as its class defines it",
+    ),
+    "another activation in the disguise of NQ": (
+        lambda: build([nn.Conv2d(2, 3, 1), type("Mine", (NQ,), {"forward": lambda _s, z: z})(4), *flat(288)]),
+        "2 Mine: has a forward of its own; allowed: that of Neuron",
+    ),
+    "addition in place whose result is not used": (
+        written(lambda m, x: [y := m.conv(m.normalize(x)), y.add_(y), m.head(m.act(y).flatten(1))][-1]),
+        "test_lower.py:{line}: add_: changes a tensor in place that is used again; allowed: x = x + y",
+    ),
+    "addition in place to a tensor with two names": (
+        lambda: InPlace(keep=True).eval(),
+        "test_lower.py:{line}: add_: changes a tensor in place that is used again; allowed: x = x + y",
+    ),
+    "pooling with ceil_mode": (
+        lambda: build([nn.Conv2d(2, 3, 1), nn.AvgPool2d(5, ceil_mode=True), NQ(4), *flat(18)]),
+        "2 AvgPool2d: kernel 5, stride 5; allowed: windows as large as the stride, without padding, ceil_mode and",
+    ),
+    "functional pooling with ceil_mode": (
+        written(lambda m, x: m.head(m.act(F.avg_pool2d(m.conv(m.normalize(x)), 5, ceil_mode=True)).flatten(1))),
+        "test_lower.py:{line}: avg_pool2d: kernel 5, stride 5; allowed: windows",
+    ),
+    "functional pooling with a divisor": (
+        written(lambda m, x: m.head(m.act(F.avg_pool2d(m.conv(m.normalize(x)), 2, divisor_override=1)).flatten(1))),
+        "test_lower.py:{line}: avg_pool2d: kernel 2, stride 2; allowed: windows",
+    ),
+    "adaptive pooling to nothing": (
+        lambda: build([nn.Conv2d(2, 3, 1), NQ(4), nn.AdaptiveAvgPool2d(0), *flat(3)]),
+        "3 AdaptiveAvgPool2d: to 0 from (3, 12, 8); allowed: sizes of at least 1, of outputs (C, H, W)",
     ),
     "normalize twice": (
         lambda: build([Normalize((0.5, 0.5), (1.0, 1.0)), *flat(192)]),
@@ -398,7 +462,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "4 Conv2d: follows an output of (4,); allowed: outputs (4, H, W)",
     ),
     "channels of the image": (
-        lambda: nn.Sequential(Normalize((0.3,), (0.5,)), *flat(192)),
+        lambda: nn.Sequential(Normalize((0.3,), (0.5,)), *flat(192)).eval(),
         "Normalize: is for 1 channels; allowed: 2 as the image",
     ),
     "activation at the end": (
@@ -446,7 +510,9 @@ def test_bad_networks(case: str) -> None:
     model = make()
     with pytest.raises(ExportError) as caught:
         lower(model, IMAGE)
-    line = model.steps.__code__.co_firstlineno if isinstance(model, Forward) else None
+    line = None
+    if isinstance(model, Forward | InPlace):
+        line = model.steps.__code__.co_firstlineno if isinstance(model, Forward) else IN_PLACE_LINE
     assert str(caught.value).startswith(message.format(line=line)) and "\n" not in str(caught.value)
 
 

@@ -56,6 +56,12 @@ def test_afterwards_the_activations_are_activations_again() -> None:
     assert all(m.steps is None and not m._forward_hooks for m in network.modules() if isinstance(m, Neuron))
 
 
+def test_double_precision_stays_double() -> None:
+    network, images = random_residual(3), image_set(3).images.permute(0, 3, 1, 2)
+    single = simulate(network, images, 3)
+    torch.testing.assert_close(simulate(network.double(), images, 3), single, rtol=1e-4, atol=1e-4)
+
+
 def test_a_longer_run_begins_with_the_shorter_one() -> None:
     network, images = random_tiny(4), image_set(5).images.permute(0, 3, 1, 2)
     torch.testing.assert_close(simulate(network, images, 6)[:3], simulate(network, images, 3))
