@@ -16,6 +16,7 @@ from export import netx
 from export.bounds import worst_case
 from export.calibration import output_errors
 from export.check import check
+from export.folded import ExportError
 from export.lower import lower
 from export.network import IntegerNetwork
 from export.quantize import Precision, quantize
@@ -56,6 +57,11 @@ def convert(
     folded = lower(model, shape)
     images = calibration.images.permute(0, 3, 1, 2).contiguous()
     check(model, folded, images[:_CHECK_IMAGES])
+    classes = len(folded.layers[-1].bias)
+    if classes != len(calibration.classes):
+        raise ExportError(
+            f"model: has {classes} outputs; allowed: {len(calibration.classes)}, the classes of the images"
+        )
     rounding = CalibratedRounding(folded, images, steps, method) if method.is_calibrated else None
     network, scales = quantize(folded, precision=precision, rounding=rounding)
     engine = IntegerEngine(network)
@@ -161,6 +167,8 @@ def _layer_bits(entries: Sequence[str]) -> dict[str, int]:
         name, _, bits = entry.rpartition("=")
         if not name or not bits.isdecimal():
             raise ValueError(f"--layer-bits: {entry!r}; allowed: LAYER=BITS, such as layers.1=8")
+        if name in found:
+            raise ValueError(f"--layer-bits: {name} is given twice; allowed: once")
         found[name] = int(bits)
     return found
 

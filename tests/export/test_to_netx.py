@@ -12,6 +12,7 @@ from torch import nn
 
 from deploy.integer import IntegerEngine
 from export import netx
+from export.folded import ExportError
 from export.quantize import Precision
 from export.to_netx import convert, main
 from tests.tiny import image_set, random_tiny, tiny, write_folder
@@ -112,6 +113,11 @@ def test_random_networks_mostly_agree() -> None:
         ("layers.10", "7", "336"),
         ("layers.12", "5", "35"),
     ]
+
+
+def test_images_of_other_classes_are_refused() -> None:
+    with pytest.raises(ExportError, match=r"^model: has 5 outputs; allowed: 3, the classes of the images$"):
+        convert(random_tiny(3), image_set(6, classes=3), steps=2)
 
 
 def test_layers_that_may_saturate_are_named() -> None:
@@ -228,6 +234,10 @@ BAD = {
     "bits of nothing": (
         ["--layer-bits", "conv=4"],
         "bits of conv: no such layer; allowed: layers.1, layers.5, layers.10, layers.12",
+    ),
+    "bits given twice": (
+        ["--layer-bits", "layers.1=4", "layers.1=8"],
+        "--layer-bits: layers.1 is given twice; allowed: once",
     ),
     "no bits": (["--layer-bits", "layers.1"], "--layer-bits: 'layers.1'; allowed: LAYER=BITS, such as layers.1=8"),
     "model itself": (["{f}/m.pt", "{f}/m.pt"], "{f}/m.pt: is an input too; allowed: another file"),
