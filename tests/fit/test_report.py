@@ -113,6 +113,8 @@ def test_missing_and_damaged_files_are_one_line(tmp_path: Path, capsys: pytest.C
         assert main([str(path)]) == 2
         printed = capsys.readouterr()
         assert printed.err.count("\n") == 1 and path.name in printed.err
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"deploy.fit: {tmp_path}: not a file\n"
 
 
 def test_images_of_another_size_are_refused(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
