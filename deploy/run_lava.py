@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
+from deploy.images import channels_first, check_steps, load_for, steps_for
 
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 _BACKENDS = ("cpu", "netx", "stock", "loihi2")
-MAX_STEPS = 4096
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,8 +60,7 @@ def _check(options: argparse.Namespace) -> None:
     for name, low, high in (("samples", 1, 10_000_000), ("batch", 1, 4096)):
         if not low <= getattr(options, name) <= high:
             raise ValueError(f"--{name} is {getattr(options, name)}; allowed: {low}..{high}")
-    if options.steps is not None and not 1 <= options.steps <= MAX_STEPS:
-        raise ValueError(f"--T is {options.steps}; allowed: 1..{MAX_STEPS}")
+    check_steps(options.steps)
     if options.tolerance is not None and not options.tolerance >= 0:
         raise ValueError(f"--tolerance is {options.tolerance}; allowed: 0 or more")
 
@@ -75,22 +74,16 @@ def _run(options: argparse.Namespace) -> int:
     from deploy.verify import backend_traces, verify
     from export import netx
     from train.checkpoint import check_writable
-    from train.data import load
 
     if options.json is not None:
         check_writable(options.json, inputs=[options.net, options.model])
     network = netx.read(options.net)
-    steps = options.steps or network.info.get("T", 4)
-    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"{options.net}: info: T is {steps!r}; allowed: 1..{MAX_STEPS}")
-    data = load(options.data, "test")
-    shape = (data.images.shape[3], *data.images.shape[1:3])
-    if shape != network.input_shape:
-        raise ValueError(f"data: images are {shape}; allowed: {network.input_shape} as the network in {options.net}")
+    steps = steps_for(options.net, network, options.steps)
+    data = load_for(options.net, network, options.data)
     if len(data.classes) != network.classes:
         raise ValueError(f"data: {len(data.classes)} classes; allowed: {network.classes} as {options.net}")
     data = data.sample(options.samples, options.seed)
-    images = data.images.permute(0, 3, 1, 2).contiguous().numpy()
+    images = channels_first(data)
     expected = json.loads(str(network.info.get("classes", "null")))
     if expected is not None and expected != list(data.classes):
         raise ValueError(f"data: classes are {', '.join(data.classes)}; allowed: those of {options.net}")

@@ -143,12 +143,14 @@ def read(path: str | os.PathLike[str]) -> IntegerNetwork:
     """The network that ``path`` holds; every size is checked before it is allocated.
 
     Raises:
-        NetxError: the file is not a valid network.
+        NetxError: the file is not a valid network, or is a folder or the like.
         FileNotFoundError: there is no such file.
     """
     where = Path(path)
     if not where.exists():
         raise FileNotFoundError(f"{where}: no such file")
+    if not where.is_file():
+        raise NetxError(f"{where}: not a file")
     try:
         with h5py.File(where, "r") as file:
             return Reader(where).network(file)

@@ -240,6 +240,12 @@ def test_missing_file(tmp_path: Path) -> None:
         read(tmp_path / "nowhere.net")
 
 
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(NetxError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: not a file"
+
+
 @pytest.mark.parametrize(
     ("info", "message"),
     [

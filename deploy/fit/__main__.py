@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.images import channels_first, check_steps, load_for, steps_for
+
 if TYPE_CHECKING:
     from deploy.fit.activity import Activity
     from deploy.fit.report import Report
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 EXIT_REPORTED, EXIT_DOES_NOT_FIT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 _CHIPS = ("loihi1", "loihi2")
-MAX_STEPS = 4096
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,8 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(options: argparse.Namespace) -> None:
     if not 0 <= options.samples <= 10_000_000:
         raise ValueError(f"--samples is {options.samples}; allowed: 0..10000000")
-    if options.steps is not None and not 1 <= options.steps <= MAX_STEPS:
-        raise ValueError(f"--T is {options.steps}; allowed: 1..{MAX_STEPS}")
+    check_steps(options.steps)
     for chip in options.require:
         if options.chip not in (chip, "both"):
             raise ValueError(f"--require is {chip}; allowed: {options.chip}, as --chip")
@@ -72,19 +72,10 @@ def _activity(
     from tqdm import tqdm
 
     from deploy.fit.activity import measure
-    from train.data import load
 
-    steps = options.steps or network.info.get("T", 4)
-    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"{options.net}: info: T is {steps!r}; allowed: 1..{MAX_STEPS}")
-    data = load(options.data, "test")
-    shape = (data.images.shape[3], *data.images.shape[1:3])
-    if shape != network.input_shape:
-        raise ValueError(
-            f"data: images are {shape}; allowed: {network.input_shape} as the network in {options.net}, or --samples 0"
-        )
-    data = data.sample(options.samples, options.seed)
-    images = data.images.permute(0, 3, 1, 2).contiguous().numpy()
+    steps = steps_for(options.net, network, options.steps)
+    data = load_for(options.net, network, options.data, ", or --samples 0").sample(options.samples, options.seed)
+    images = channels_first(data)
     with tqdm(total=len(data), unit="image", disable=None, leave=False) as bar:
         return measure(network, wired, images, steps, lambda done: bar.update(done - bar.n))
 

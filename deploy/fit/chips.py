@@ -32,7 +32,7 @@ class Chip:
         graded_input: whether 8-bit values can be sent as spikes. Where not, the image enters as bias.
         soft_reset_compartments: compartments of a neuron with soft reset. The second one needs a synapse, an input axon
             and an output axon of the neuron onto itself, which carries −θ.
-        fixed_registers: whether threshold, bias and weight have fixed formats (deploy/fit/registers.py).
+        fixed_registers: whether threshold, bias and weight have fixed formats (deploy/fit/findings.py).
         sources: where the numbers come from.
     """
 

@@ -9,7 +9,7 @@ from deploy.fit.activity import Activity
 from deploy.fit.chips import LOIHI1
 from deploy.fit.partition import Partition
 from deploy.fit.wiring import Axis, Wiring, volume
-from deploy.pooling import unfold
+from deploy.pooling import Convolution, unfold
 from export.network import IntegerNetwork
 
 
@@ -86,7 +86,7 @@ class AnnOperations:
 
     Attributes:
         macs: multiply-accumulates inside the image; average pooling that was folded into a kernel is taken out again.
-        additions: of the average poolings.
+        additions: of the average poolings, and of identity shortcuts: one per neuron and source.
         neurons: each adds its bias and applies its activation.
     """
 
@@ -96,22 +96,43 @@ class AnnOperations:
 
 
 def ann_operations(network: IntegerNetwork) -> AnnOperations:
-    """Counts the operations of the ANN that the network came from."""
+    """Counts the operations of the ANN that the network came from.
+
+    An identity shortcut is an addition there: its factor is a ratio of scales, which the ANN does not multiply by.
+    """
     macs = additions = 0
     for layer in network.layers:
-        for connection in layer.connections:
-            shape = network.shape_of[connection.source]
-            small = unfold(connection, shape)
-            channels, *size = volume(shape)
+        added: set[str] = set()
+        small_of = [unfold(one, network.shape_of[one.source]) for one in layer.connections]
+        digit_of = [
+            one.source if _is_identity(small) else None for one, small in zip(layer.connections, small_of, strict=True)
+        ]
+        for connection, small, digit in zip(layer.connections, small_of, digit_of, strict=True):
+            if digit in added:
+                continue  # another digit of the same factor
+            channels, *size = volume(network.shape_of[connection.source])
             y, x = size[0] // small.window[0], size[1] // small.window[1]
+            additions += channels * y * x * (small.window[0] * small.window[1] - 1)
+            if digit is not None and any(other != digit for other in digit_of):
+                added.add(digit)
+                additions += int(np.prod(network.shape_of[layer.name]))
+                continue
             kernel = small.weight.shape[2:]
             geometry = zip((y, x), kernel, small.stride, small.padding, small.dilation, strict=True)
             rows, columns = (Axis.of(*one) for one in geometry)
             macs += Wiring(
                 connection.source, connection.bits, connection.outputs, channels, small.groups, rows, columns
             ).synapses
-            additions += channels * y * x * (small.window[0] * small.window[1] - 1)
     return AnnOperations(macs, additions, sum(int(np.prod(shape)) for shape in network.shapes))
+
+
+def _is_identity(small: Convolution) -> bool:
+    """Whether every neuron has one synapse, from the neuron of the same channel and position (of window sums)."""
+    outputs, inputs, *kernel = small.weight.shape
+    if kernel != [1, 1] or small.stride != (1, 1) or small.padding != (0, 0) or outputs != inputs * small.groups:
+        return False
+    matrix = small.weight[:, :, 0, 0]
+    return inputs == 1 or (small.groups == 1 and np.array_equal(matrix, np.diag(np.diag(matrix))))
 
 
 def cmos(network: IntegerNetwork, activity: Activity) -> tuple[Energy, ...]:

@@ -7,10 +7,9 @@ in channels, then in rows. Layers are cut from the last to the first, because th
 the layers behind it were cut.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -109,10 +108,35 @@ class Part:
         return 0 if self.lacking else self.tiling.cores
 
 
+@dataclass(frozen=True)
+class _Classes:
+    """Pairs of a box range and a source position along one axis, sorted by the wirings that join the two.
+
+    Attributes:
+        members: bool (classes, wirings), the wirings of each class; every row is different, none is empty.
+        counts: (n, classes): of each box range the positions in a class, or of each position the box ranges.
+    """
+
+    members: NDArray[np.bool_]
+    counts: Counts
+
+    @classmethod
+    def of(cls, joined: NDArray[np.bool_], weights: Counts) -> "_Classes":
+        """From ``joined`` (wirings, n, m), counting along the last axis with the given weights (m,)."""
+        length = joined.shape[1]
+        at, other = np.nonzero(joined.any(axis=0))
+        members, number = np.unique(joined[:, at, other].T, axis=0, return_inverse=True)
+        counts = np.zeros((length, len(members)), np.int64)
+        np.add.at(counts, (at, number.ravel()), weights[other])
+        return cls(members, counts)
+
+
 class _Reach:
     """The source neurons that boxes of a layer reach from one source, over several wirings: a union of boxes.
 
-    Counts of unions come from inclusion and exclusion over the wirings that are not part of another one.
+    Along each axis, positions joined by the same wirings form a class. A class of channels, one of rows and one of
+    columns are all in the union or all outside: inside where some wiring is in all three. So the union is a sum over
+    classes, whose number does not grow with the subsets of wirings.
     """
 
     def __init__(self, wirings: Sequence[Wiring]) -> None:
@@ -121,34 +145,49 @@ class _Reach:
             if not any(wiring.within(other) for other in kept):
                 kept = [other for other in kept if not other.within(wiring)] + [wiring]
         self.wirings = tuple(kept)
-
-    def terms(self) -> Iterator[tuple[int, tuple[Wiring, ...]]]:
-        """(sign, wirings whose common source neurons count)."""
-        for size in range(1, len(self.wirings) + 1):
-            for several in combinations(self.wirings, size):
-                yield (-1) ** (size + 1), several
+        self._by_box: dict[tuple[int, int], _Classes] = {}
 
     def sources_of(self, tiling: Tiling) -> Counts:
         """Source neurons that each box reaches, of the shape of the grid."""
-        total = np.zeros(tiling.grid, np.int64)
-        for sign, several in self.terms():
-            first, end = _channels(several, tiling)
-            rows, columns = (_reached(several, tiling, axis).sum(axis=1) for axis in (1, 2))
-            total += sign * _outer(np.maximum(end - first, 0), rows, columns)
-        return total
+        classes = []
+        for axis in range(3):
+            key = axis, tiling.box[axis]
+            if key not in self._by_box:
+                joined, sizes = self._joined(tiling, axis)
+                self._by_box[key] = _Classes.of(joined, sizes)
+            classes.append(self._by_box[key])
+        return _union(*classes)
 
     def boxes_of(self, tiling: Tiling) -> Counts:
         """Boxes that reach each source neuron, of the shape (C, H, W) of the source."""
-        channels = np.arange(self.wirings[0].inputs)[:, None]
-        total: Counts | None = None
-        for sign, several in self.terms():
-            first, end = _channels(several, tiling)
-            per_channel = ((channels >= first) & (channels < end)).sum(axis=1)
-            rows, columns = (_reached(several, tiling, axis).sum(axis=0) for axis in (1, 2))
-            term = sign * _outer(per_channel, rows, columns)
-            total = term if total is None else total + term
-        assert total is not None
-        return total
+        classes = []
+        for axis in range(3):
+            joined, sizes = self._joined(tiling, axis)
+            one = _Classes.of(joined.transpose(0, 2, 1), np.ones(joined.shape[1], np.int64))
+            classes.append(_Classes(one.members, one.counts.repeat(sizes, axis=0)))
+        return _union(*classes)
+
+    def _joined(self, tiling: Tiling, axis: int) -> tuple[NDArray[np.bool_], Counts]:
+        """Which wirings join which box ranges to which source positions, (wirings, ranges, m), and the positions each
+        of the m stands for: one row or column, or adjacent channels that no range separates."""
+        if axis:
+            joined = np.stack([_reached(wiring, tiling, axis) for wiring in self.wirings])
+            return joined, np.ones(joined.shape[2], np.int64)
+        first, end = (
+            np.stack(ends)[:, :, None] for ends in zip(*(_channels(w, tiling) for w in self.wirings), strict=True)
+        )
+        cuts = np.unique([0, self.wirings[0].inputs, *first.ravel(), *end.ravel()])
+        return (first <= cuts[:-1]) & (cuts[1:] <= end), np.diff(cuts)
+
+
+def _union(channels: _Classes, rows: _Classes, columns: _Classes) -> Counts:
+    """Σ of the products of the counts over those classes that some wiring has in common, (channels, rows, columns)."""
+    across = columns.members.T.astype(np.float32)
+    planes = []
+    for member in channels.members:
+        common = (rows.members & member).astype(np.float32) @ across > 0
+        planes.append(rows.counts @ (common @ columns.counts.T))
+    return np.tensordot(channels.counts, np.array(planes), axes=1)
 
 
 def _outer(channels: Counts, rows: Counts, columns: Counts) -> Counts:
@@ -159,19 +198,15 @@ def _axis(wiring: Wiring, axis: int) -> Axis:
     return wiring.rows if axis == 1 else wiring.columns
 
 
-def _channels(several: Sequence[Wiring], tiling: Tiling) -> tuple[Counts, Counts]:
-    """(first, end) of the source channels that all wirings reach from each range of output channels."""
+def _channels(wiring: Wiring, tiling: Tiling) -> tuple[Counts, Counts]:
+    """(first, end) of the source channels that a wiring reaches from each range of output channels."""
     edges = tiling.edges(0)
-    first = np.max([wiring.channels[0][edges[:-1]] for wiring in several], axis=0)
-    end = np.min([wiring.channels[1][edges[1:] - 1] for wiring in several], axis=0)
-    return first, end
+    return wiring.channels[0][edges[:-1]], wiring.channels[1][edges[1:] - 1]
 
 
-def _reached(several: Sequence[Wiring], tiling: Tiling, axis: int) -> NDArray[np.bool_]:
-    """Positions along an axis that all wirings reach from each range of rows or columns, (ranges, inputs)."""
-    starts = tiling.edges(axis)[:-1]
-    masks = [np.logical_or.reduceat(_axis(wiring, axis).reaches, starts, axis=0) for wiring in several]
-    return np.logical_and.reduce(masks)
+def _reached(wiring: Wiring, tiling: Tiling, axis: int) -> NDArray[np.bool_]:
+    """Positions along an axis that a wiring reaches from each range of rows or columns, (ranges, inputs)."""
+    return np.logical_or.reduceat(_axis(wiring, axis).reaches, tiling.edges(axis)[:-1], axis=0)
 
 
 def _use(wirings: Sequence[Wiring], reaches: Sequence[_Reach], tiling: Tiling, targets: Counts, mode: "_Mode") -> Use:
@@ -235,7 +270,7 @@ def _candidates(shape: Shape, wirings: Sequence[Wiring], mode: _Mode, chip: Chip
                 box: Shape = (step, 1, 1) if axis == 0 else (1, step, 1) if axis == 1 else (1, 1, step)
                 tiling = Tiling(shape, box)
                 if axis == 0:
-                    first, end = _channels([wiring], tiling)
+                    first, end = _channels(wiring, tiling)
                     memory.append(step * wiring.inputs_per_group * wiring.bits)
                     axons.append(int((end - first).max()))
                     continue
@@ -244,7 +279,7 @@ def _candidates(shape: Shape, wirings: Sequence[Wiring], mode: _Mode, chip: Chip
                     memory.append(int(np.logical_or.reduceat(taps, starts, axis=0).sum(axis=1).max()))
                 else:
                     memory.append(int(np.add.reduceat(taps.sum(axis=1, dtype=np.int64), starts).max()))
-                axons.append(int(_reached([wiring], tiling, axis).sum(axis=1).max()))
+                axons.append(int(_reached(wiring, tiling, axis).sum(axis=1).max()))
             uses[0].append(np.array(memory, np.int64))
             uses[1].append(np.array(axons, np.int64))
         bounds.append((_outer(*uses[0]), 8 * chip.memory_bytes))

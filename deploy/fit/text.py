@@ -39,6 +39,7 @@ def _network_lines(report: Report) -> Iterable[str]:
         f"{report.net}: {len(rows)} layers, {neurons:,} neurons, {total:,} synapses, "
         f"network {report.network.digest()[:16]}"
     )
+    bits_of = ["/".join(map(str, dict.fromkeys(one["bits"] for one in row["connections"]))) for row in rows]
     yield from _table(
         ("layer", "shape", "neurons", "fan-in", "fan-out", "synapses", "bits", "KiB shared", "KiB expanded"),
         [
@@ -49,13 +50,15 @@ def _network_lines(report: Report) -> Iterable[str]:
                 f"{row['fan_in']:,}",
                 f"{row['fan_out']:,}",
                 f"{row['synapses']:,}",
-                "/".join(map(str, dict.fromkeys(one["bits"] for one in row["connections"]))),
+                bits,
                 f"{row['memory_bytes_shared'] / 1024:,.1f}",
                 f"{row['memory_bytes_expanded'] / 1024:,.1f}",
             )
-            for row in rows
+            for row, bits in zip(rows, bits_of, strict=True)
         ],
     )
+    if any("/" in bits for bits in bits_of):
+        yield from _wrap("bits: of the weights, every width among the connections onto the layer once")
     delay = max(one["delay_steps"] for row in rows for one in row["connections"])
     if delay:
         yield from _wrap(f"shortcuts hold spikes back by up to {number(delay, 'time step')}")
@@ -138,7 +141,7 @@ def _chip_lines(fit: ChipFit) -> Iterable[str]:
                 f"{use.input_axons.max():,}",
                 f"{use.output_axons.max():,}",
                 part.used_most[0],
-                f"{part.used_most[1]:.0%}",
+                percent(part.used_most[1]),
             )
         )
     rows.append(("sum", *(f"{one.cores:,}" for one in both), "", "", "", "", "", "", ""))
@@ -151,6 +154,12 @@ def _chip_lines(fit: ChipFit) -> Iterable[str]:
     )
     for text in changes(fit):
         yield from _wrap(f"  - {text}", indent=4)
+
+
+def percent(fraction: float) -> str:
+    """The fraction of a limit in whole per cent; what is above the limit never reads as 100%."""
+    shown = f"{fraction:.0%}"
+    return ">100%" if fraction > 1 and shown == "100%" else shown
 
 
 def _wrap(text: str, indent: int = 2) -> Iterable[str]:

@@ -11,7 +11,7 @@ from deploy.fit.partition import partition
 from deploy.fit.wiring import wire
 from export.network import IMAGE, Connection, IntegerNetwork, Layer
 from tests.fit.test_activity import one_channel_network
-from tests.strategies import networks
+from tests.strategies import networks, random_connection, random_layer, random_neurons
 
 
 def test_loihi1_by_hand() -> None:
@@ -75,6 +75,65 @@ def test_ann_keeps_its_pooling_by_hand() -> None:
     )
     assert sum(one.synapses for several in wire(network).values() for one in several) == 16 + 3
     assert energy.ann_operations(network) == energy.AnnOperations(macs=4 + 3, additions=12, neurons=4)
+
+
+def test_ann_adds_shortcuts_of_resnet20_by_hand() -> None:
+    """ResNet-20 for 32x32 images, identities in two digits with a factor per channel, 1x1 projections where it strides.
+
+    Taps of a 3x3 with padding 1 along an axis: 94 of 32 positions, 46 of 16, 22 of 8; with stride 2: 47 of 32 to 16
+    positions, 23 of 16 to 8.
+      first        3 · 16 · 94²         =    424,128
+      stage 1  6 · 16 · 16 · 94²        = 13,572,096
+      stage 2      16 · 32 · 47²        =  1,131,008
+               5 · 32 · 32 · 46²        = 10,833,920
+                   16 · 32 · 16²        =    131,072
+      stage 3      32 · 64 · 23²        =  1,083,392
+               5 · 64 · 64 · 22²        =  9,912,320
+                   32 · 64 · 8²         =    131,072
+      read-out     64 · 10              =        640     sum: 37,219,648
+    Additions: identities 3 · 16 · 32² + 2 · 32 · 16² + 2 · 64 · 8² = 73,728; pooling of 64 maps: 64 · 63 = 4,032.
+    """
+    rng = np.random.default_rng(0)
+    three = {"kernel": (3, 3), "padding": (1, 1)}
+    layers = [random_layer(rng, "first", (3, 32, 32), outputs=16, **three)]
+    source, shape = "first", (16, 32, 32)
+    for channels, stride in ((16, 1), (16, 1), (16, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1)):
+        common = {"outputs": channels, "stride": (stride, stride)}
+        name = f"block{len(layers)}"
+        layers.append(random_layer(rng, f"{name}.a", shape, source=source, **common, **three))
+        inner = (channels, shape[1] // stride, shape[2] // stride)
+        branch = random_connection(rng, f"{name}.a", inner, outputs=channels, **three)
+        if stride == 1:
+            digits = rng.integers(-64, 65, (2, channels, 1, 1, 1)).astype(np.int8)
+            shortcut = tuple(Connection(source, digits[n], 7 * n, groups=channels) for n in (0, 1))
+        else:
+            shortcut = (random_connection(rng, source, shape, kernel=(1, 1), **common),)
+        source, shape = f"{name}.b", inner
+        layers.append(random_neurons(rng, source, (branch, *shortcut), shape))
+    layers.append(random_layer(rng, "readout", shape, source=source, outputs=10, readout=True, window=8))
+    found = energy.ann_operations(IntegerNetwork((3, 32, 32), tuple(layers)))
+    assert (found.macs, found.additions) == (37_219_648, 73_728 + 4_032)
+
+
+def test_ann_adds_a_pooled_shortcut_and_one_between_vectors_by_hand() -> None:
+    """Layer 'pooled' adds its 2x2 means of 'first' (2x4x4), in two digits, to a strided 1x1 of them.
+
+    Pooling: 2 · 4 windows · 3 additions = 24; the shortcut: 8; the 1x1: 2 · 2 · 4 = 16 MACs. 'vector': dense 8 to 3;
+    'sum' adds it to a dense layer of 3 to 3: 9 MACs, 3 additions. 'first', alone: a depthwise 1x1, so 2 · 16 MACs.
+    """
+    rng = np.random.default_rng(0)
+    first = random_layer(rng, "first", (2, 4, 4), outputs=2, kernel=(1, 1), groups=2)
+    wide = np.array([3, 5], np.int8).reshape(2, 1, 1, 1).repeat(2, 2).repeat(2, 3)
+    digits = tuple(Connection("first", wide, exponent, stride=(2, 2), groups=2) for exponent in (0, 7))
+    strided = Connection("first", np.array([[1, 2], [3, 4]], np.int8).reshape(2, 2, 1, 1), stride=(2, 2))
+    pooled = random_neurons(rng, "pooled", (*digits, strided), (2, 2, 2))
+    vector = random_layer(rng, "vector", (2, 2, 2), source="pooled", outputs=3)
+    diagonal = tuple(Connection("vector", np.diag([1, 2, 3]).astype(np.int8), exponent) for exponent in (0, 7))
+    dense = random_connection(rng, "vector", (3,), outputs=3)
+    total = random_neurons(rng, "sum", (dense, *diagonal), (3,))
+    readout = random_layer(rng, "readout", (3,), source="sum", outputs=2, readout=True)
+    found = energy.ann_operations(IntegerNetwork((2, 4, 4), (first, pooled, vector, total, readout)))
+    assert (found.macs, found.additions) == (2 * 16 + 16 + 8 * 3 + 9 + 3 * 2, 24 + 8 + 3)
 
 
 @settings(max_examples=60, deadline=None)

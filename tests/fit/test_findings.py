@@ -1,6 +1,8 @@
 """Register widths against every value that the registers can hold, and the wording of what is found."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,3 +117,10 @@ def test_what_the_chips_lack_is_said() -> None:
     assert "the 8-bit image cannot be sent" in texts and "2 compartments per neuron" in texts
     texts = " ".join(str(one) for one in findings(network(), LOIHI2, {}))
     assert "no public program" in texts
+
+
+def test_modules_named_in_the_code_exist() -> None:
+    root = Path(__file__).resolve().parents[2]
+    for file in (root / "deploy").rglob("*.py"):
+        for name in re.findall(r"\b(?:deploy|export|train|tests)(?:/\w+)+\.py\b", file.read_text(encoding="utf-8")):
+            assert (root / name).is_file(), f"{file.name} names {name}"

@@ -233,3 +233,49 @@ def test_vgg16_takes_seconds() -> None:
     assert time.monotonic() - began < 30
     assert cores == [424, 3472]
     assert result.lacking[0].lacking == ("input axons", 4609, 4096), "512 channels of 3x3, and the reset of the neuron"
+
+
+def branches(size: int, count: int) -> IntegerNetwork:
+    """The sum of 3x3 convolutions from one source with growing dilations, none of which joins what another joins."""
+    rng, shape = np.random.default_rng(0), (8, size, size)
+    first = random_layer(rng, "first", (3, size, size), outputs=8, kernel=(3, 3), padding=(1, 1))
+    dilated = [((1 + n // 4, 1 + n % 4), 1 + n % 2) for n in range(count)]
+    several = tuple(
+        random_connection(
+            rng, "first", shape, outputs=8, kernel=(3, 3), padding=dilation, dilation=dilation, groups=groups
+        )
+        for dilation, groups in dilated
+    )
+    add = random_neurons(rng, "add", several, shape)
+    readout = random_layer(rng, "readout", shape, source="add", outputs=3, readout=True)
+    return IntegerNetwork((3, size, size), (first, add, readout))
+
+
+def test_many_branches_from_one_source_equal_enumeration() -> None:
+    from deploy.fit import partition as module
+
+    network = branches(9, 5)
+    shape, add = network.shape_of["add"], network.layers[1]
+    reach = module._Reach(wire(network)["add"])
+    assert len(reach.wirings) == 5
+    for box in ((8, 9, 9), (3, 2, 4), (1, 1, 1)):
+        tiling = module.Tiling(shape, box)
+        number = core_of(shape, box)
+        pairs = {
+            (source, int(number[target]))
+            for connection in add.connections
+            for source, target, _ in synapses(connection, network.shape_of["first"])
+        }
+        into = np.bincount([core for _, core in pairs], minlength=tiling.cores)
+        sent = np.bincount([source for source, _ in pairs], minlength=int(np.prod(shape)))
+        np.testing.assert_array_equal(reach.sources_of(tiling).ravel(), into)
+        np.testing.assert_array_equal(reach.boxes_of(tiling).ravel(), sent)
+
+
+@pytest.mark.parametrize("chip", [LOIHI1, replace(LOIHI2, input_axons=4096, output_axons=4096)], ids=["1", "2"])
+def test_sixteen_branches_take_seconds(chip: Chip) -> None:
+    network = branches(32, 16)
+    wired = wire(network)
+    began = time.monotonic()
+    assert partition(network, wired, chip, "shared").cores > 0
+    assert time.monotonic() - began < 10

@@ -21,8 +21,8 @@ from deploy.fit.partition import partition
 from deploy.fit.report import ChipFit
 from deploy.fit.wiring import wire
 from export import netx
-from export.network import IntegerNetwork
-from tests.strategies import networks, random_layer
+from export.network import Connection, IntegerNetwork
+from tests.strategies import networks, random_layer, random_neurons
 
 
 def small_network() -> IntegerNetwork:
@@ -113,6 +113,8 @@ def test_missing_and_damaged_files_are_one_line(tmp_path: Path, capsys: pytest.C
         assert main([str(path)]) == 2
         printed = capsys.readouterr()
         assert printed.err.count("\n") == 1 and path.name in printed.err
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"deploy.fit: {tmp_path}: not a file\n"
 
 
 def test_images_of_another_size_are_refused(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +187,39 @@ def test_layer_that_fits_on_no_core_is_in_the_verdict() -> None:
     assert fit.verdict().startswith(
         "Loihi 2: does not fit: one neuron of readout needs 1,176 input axons, a core has 1,000; the others: "
     )
+
+
+def test_one_above_the_limit_is_not_100_per_cent() -> None:
+    """A neuron of the read-out has 6 · 14 · 14 = 1,176 sources."""
+    network = small_network()
+    for limit, used in ((1175, ">100%"), (1176, "100%"), (1000, "118%")):
+        chip = replace(LOIHI2, input_axons=limit, output_axons=10**6)
+        partitions = {s: partition(network, wire(network), chip, s) for s in ("shared", "expanded")}
+        printed = list(text._chip_lines(ChipFit(chip, "shared", partitions, (), {})))
+        (line,) = (line for line in printed if line.startswith("  readout "))
+        assert line.split()[-1] == used
+        assert ("none fit" in line) is (limit < 1176)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "shown"),
+    [(0.5, "50%"), (1, "100%"), (4097 / 4096, ">100%"), (1.00499, ">100%"), (1.005, ">100%"), (1.0051, "101%")],
+)
+def test_per_cent_of_a_limit(fraction: float, shown: str) -> None:
+    assert text.percent(fraction) == shown
+
+
+def test_bits_of_several_connections_are_explained() -> None:
+    rng = np.random.default_rng(0)
+    first = random_layer(rng, "first", (3, 32, 32), outputs=4, kernel=(3, 3), padding=(1, 1))
+    weights = [np.full((4, 4, 1, 1), value, np.int8) for value in (127, 3, 100)]
+    add = random_neurons(rng, "add", tuple(Connection("first", weight) for weight in weights), (4, 32, 32))
+    readout = random_layer(rng, "readout", (4, 32, 32), source="add", outputs=10, readout=True)
+    printed = "\n".join(text.lines(examine(options(), IntegerNetwork((3, 32, 32), (first, add, readout)))))
+    assert (
+        " 8/3 " in printed and "bits: of the weights, every width among the connections onto the layer once" in printed
+    )
+    assert "bits: of the weights" not in "\n".join(text.lines(examine(options(), small_network())))
 
 
 def test_every_option_is_documented() -> None:

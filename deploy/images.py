@@ -1,0 +1,55 @@
+"""Test images and time steps for a netx file, as the commands take them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.network import IntegerNetwork
+
+if TYPE_CHECKING:
+    from train.data import ImageSet
+
+MAX_STEPS = 4096
+
+
+def check_steps(steps: int | None) -> None:
+    """ValueError for a number of time steps on the command line that is not allowed; None stands for none given."""
+    if steps is not None and not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"--T is {steps}; allowed: 1..{MAX_STEPS}")
+
+
+def steps_for(net: Path, network: IntegerNetwork, steps: int | None) -> int:
+    """Time steps per image: those given, or else those in the file, or else 4.
+
+    Raises:
+        ValueError: the T in the file is not allowed.
+    """
+    found = steps or network.info.get("T", 4)
+    if not isinstance(found, int) or not 1 <= found <= MAX_STEPS:
+        raise ValueError(f"{net}: info: T is {found!r}; allowed: 1..{MAX_STEPS}")
+    return found
+
+
+def load_for(net: Path, network: IntegerNetwork, sources: Sequence[str], otherwise: str = "") -> "ImageSet":
+    """The test images of ``sources``.
+
+    Raises:
+        ValueError, OSError: no usable images, or none of the network's size; ``otherwise`` names what else is allowed.
+    """
+    from train.data import load
+
+    data = load(sources, "test")
+    shape = (data.images.shape[3], *data.images.shape[1:3])
+    if shape != network.input_shape:
+        allowed = f"{network.input_shape} as the network in {net}{otherwise}"
+        raise ValueError(f"data: images are {shape}; allowed: {allowed}")
+    return data
+
+
+def channels_first(data: "ImageSet") -> NDArray[np.uint8]:
+    """The images as uint8 (count, C, H, W)."""
+    images: NDArray[np.uint8] = data.images.permute(0, 3, 1, 2).contiguous().numpy()
+    return images
