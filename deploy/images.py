@@ -1,5 +1,6 @@
 """Test images and time steps for a netx file, as the commands take them."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,21 @@ if TYPE_CHECKING:
     from train.data import ImageSet
 
 MAX_STEPS = 4096
+
+
+def add_arguments(parser: argparse.ArgumentParser, samples: str = "test images") -> None:
+    """Add --T, --samples, --data and --seed; ``samples`` is the help text of the second."""
+    parser.add_argument("--T", type=int, dest="steps", help="time steps per image (default: the T in the file)")
+    parser.add_argument("--samples", type=int, default=100, help=f"{samples} (default: %(default)s)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["sample"],
+        metavar="SOURCE",
+        help="'sample' (1,000 test images shipped with the project), 'cifar10' (download), or folders or zip archives "
+        "with test/<class>/<image> (default: sample)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
 
 
 def check_steps(steps: int | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
-from deploy.images import channels_first, check_steps, load_for, steps_for
+from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
 
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 _BACKENDS = ("cpu", "netx", "stock", "loihi2")
@@ -22,18 +22,8 @@ def _parser() -> argparse.ArgumentParser:
         "example: python -m deploy.run_lava net.h5 --T 4 --samples 1000 --data cifar10-archives/",
     )
     parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
-    parser.add_argument("--T", type=int, dest="steps", help="time steps per image (default: the T in the file)")
-    parser.add_argument("--samples", type=int, default=100, help="test images (default: %(default)s)")
+    add_arguments(parser)
     parser.add_argument("--batch", type=int, default=16, help="images in one message (default: %(default)s)")
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        default=["sample"],
-        metavar="SOURCE",
-        help="'sample' (1,000 test images shipped with the project), 'cifar10' (download), or folders or zip archives "
-        "with test/<class>/<image> (default: sample)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
     parser.add_argument(
         "--model",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.images import channels_first, check_steps, load_for, steps_for
+from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
 
 if TYPE_CHECKING:
     from deploy.fit.activity import Activity
@@ -35,19 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what the verdict assumes: a core stores each weight of a convolution once, or once per synapse; both are "
         "reported (default: %(default)s)",
     )
-    parser.add_argument("--T", type=int, dest="steps", help="time steps per image (default: the T in the file)")
-    parser.add_argument(
-        "--samples", type=int, default=100, help="test images; 0 measures no activity (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        default=["sample"],
-        metavar="SOURCE",
-        help="'sample' (1,000 test images shipped with the project), 'cifar10' (download), or folders or zip archives "
-        "with test/<class>/<image> (default: sample)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
+    add_arguments(parser, "test images; 0 measures no activity")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to FILE")
     parser.add_argument(
         "--require", choices=_CHIPS, action="append", default=[], help="exit with 1 unless it fits one such chip"
