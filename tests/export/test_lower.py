@@ -53,13 +53,13 @@ def assert_lowered_equals_float(model: nn.Module, shape: tuple[int, int, int]) -
     with torch.no_grad():
         received.append(model(images))
     mean, std = (torch.from_numpy(value).reshape(-1, 1, 1) for value in (folded.mean, folded.std))
-    sources = {"input": (images / 255.0 - mean) / std}
+    sources = {"input": (images.double() / 255 - mean) / std}
     assert len(folded.layers) == len(received)
     for index, (layer, expected) in enumerate(zip(folded.layers, received, strict=True)):
         found = sum(apply(c, sources[c.source]) for c in layer.connections)
         found = found + torch.from_numpy(layer.bias).reshape(-1, *[1] * (expected.dim() - 2))
         assert all(c.output_shape == tuple(expected.shape[1:]) for c in layer.connections)
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         if index < len(spikes):
             sources[layer.name] = spikes[index]
     return folded
