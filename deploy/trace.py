@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.cpu.kernels import count_ones
 from export.network import IntegerNetwork
 
 
@@ -17,7 +18,7 @@ class Trace:
 
     Attributes:
         shapes: (C, H, W) or (N,) of every spiking layer.
-        spikes: per spiking layer uint8 (samples, T, ⌈neurons/8⌉), as ``pack`` makes it.
+        spikes: per spiking layer uint8 (samples, T, ⌈neurons/8⌉), as ``pack`` makes it, neurons in (H, W, C) order.
         readout: int32 (samples, T, K), the membrane potential of the read-out after each step.
         saturations: per layer, the read-out included, how often a clip changed a membrane potential.
     """
@@ -38,25 +39,36 @@ class Trace:
 
     def layer_spikes(self, layer: int) -> NDArray[np.bool_]:
         """Spikes of one layer, bool (samples, T, *layer shape)."""
-        shape = self.shapes[layer]
-        bits = np.unpackbits(self.spikes[layer], axis=-1, count=int(np.prod(shape)))
-        return bits.view(np.bool_).reshape(*bits.shape[:2], *shape)
+        return _unpack(self.spikes[layer], self.shapes[layer])
 
     def spike_counts(self) -> tuple[int, ...]:
         """Number of spikes per spiking layer."""
-        return tuple(int(_BITS[packed].sum()) for packed in self.spikes)
+        return tuple(_ones(packed) for packed in self.spikes)
 
     def classes(self) -> NDArray[np.int64]:
         """Class after each step, (samples, T); of equal values the lowest index."""
         return self.readout.argmax(axis=-1)
 
 
-_BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.int64)
+def pack(spikes: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bits of spikes (..., neurons) as uint8 (..., ⌈neurons/8⌉), first neuron in the highest bit."""
+    return np.packbits(spikes, axis=-1)
 
 
-def pack(spikes: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Bits of (n, *layer shape) as uint8 (n, ⌈neurons/8⌉), first neuron in the highest bit."""
-    return np.packbits(spikes.reshape(spikes.shape[0], -1), axis=-1)
+def _unpack(packed: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Spikes bool (..., C, H, W) or (..., N) from what ``pack`` made of them in (H, W, C) order."""
+    bits = np.unpackbits(packed, axis=-1, count=int(np.prod(shape))).view(np.bool_)
+    if len(shape) == 1:
+        return bits
+    channels, height, width = shape
+    return np.moveaxis(bits.reshape(*bits.shape[:-1], height, width, channels), -1, -3)
+
+
+def _ones(packed: NDArray[np.uint8]) -> int:
+    """Number of bits that are set."""
+    flat = np.ascontiguousarray(packed).reshape(-1)
+    whole = flat.size // 8 * 8
+    return int(count_ones(flat[:whole].view(np.uint64))) + int(np.unpackbits(flat[whole:]).sum())
 
 
 def concatenate(traces: Sequence[Trace]) -> Trace:
@@ -117,20 +129,18 @@ def first_difference(network: IntegerNetwork, reference: Trace, other: Trace) ->
         sample = int(wrong[0])
         if readout:
             one, two = expected[sample], got[sample]
-            shape: tuple[int, ...] = (network.classes,)
         else:
-            shape = reference.shapes[index]
-            one, two = (np.unpackbits(bits[sample], axis=-1, count=int(np.prod(shape))) for bits in (expected, got))
-        step, neuron = (int(n) for n in np.argwhere(one != two)[0])
-        place = tuple(int(n) for n in np.unravel_index(neuron, shape))
-        best = Mismatch(sample, layer.name, step + 1, place, int(one[step, neuron]), int(two[step, neuron]))
+            one, two = (_unpack(bits[sample], reference.shapes[index]) for bits in (expected, got))
+        place = tuple(int(n) for n in np.argwhere(one != two)[0])
+        best = Mismatch(sample, layer.name, place[0] + 1, place[1:], int(one[place]), int(two[place]))
     return best
 
 
 def count_differences(reference: Trace, other: Trace) -> tuple[int, ...]:
     """Per layer, the read-out last, how many values (one per sample, step and neuron) differ."""
     _require_same_shapes(reference, other)
-    spikes = [int(_BITS[a ^ b].sum()) for a, b in zip(reference.spikes, other.spikes, strict=True)]
+    pairs = zip(reference.spikes, other.spikes, strict=True)
+    spikes = [0 if np.array_equal(a, b) else _ones(a ^ b) for a, b in pairs]
     return (*spikes, int((reference.readout != other.readout).sum()))
 
 

@@ -1,5 +1,8 @@
 """The integer engine equals the brute-force simulation, on random networks and at the edges of every range."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +12,31 @@ from hypothesis import strategies as st
 from deploy.integer import IntegerEngine
 from deploy.layer import PreparedLayer, exact_arithmetic
 from deploy.pooling import unfold
+from deploy.torch_network import TorchNetwork
 from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer, Reset
 from tests.oracle import simulate, synaptic_sum
 from tests.strategies import images_for, networks, random_layer
 
 
-def assert_equals_oracle(network: IntegerNetwork, images: np.ndarray, steps: int) -> None:
-    trace = IntegerEngine(network).run(images, steps)
+@contextmanager
+def kernels(kind: str) -> Iterator[Callable[[IntegerNetwork], IntegerEngine]]:
+    """How to make an engine that computes with the given kernels."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "float32":
+            patch.setattr("deploy.cpu.synapses.int8_limit", lambda: 0)
+        if kind == "pytorch":  # what runs on GPUs
+            patch.setattr("deploy.integer.CpuNetwork", lambda network: TorchNetwork(network, torch.device("cpu")))
+        try:
+            torch.set_num_threads(3 if kind == "three threads" else 1)
+            yield IntegerEngine
+        finally:
+            torch.set_num_threads(threads)
+
+
+def assert_equals_oracle(network: IntegerNetwork, images: np.ndarray, steps: int, kind: str = "fastest") -> None:
+    with kernels(kind) as engine:
+        trace = engine(network).run(images, steps)
     spikes, readout, saturations = simulate(network, images, steps)
     for index, expected in enumerate(spikes):
         np.testing.assert_array_equal(trace.layer_spikes(index), expected)
@@ -23,10 +44,25 @@ def assert_equals_oracle(network: IntegerNetwork, images: np.ndarray, steps: int
     assert trace.saturations == tuple(saturations)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("kind", ["fastest", "float32", "three threads", "pytorch"])
+@settings(max_examples=40, deadline=None)
 @given(networks(), st.integers(1, 10), st.integers(0, 4))
-def test_engine_equals_brute_force(network: IntegerNetwork, steps: int, count: int) -> None:
-    assert_equals_oracle(network, images_for(network, count), steps)
+def test_engine_equals_brute_force(kind: str, network: IntegerNetwork, steps: int, count: int) -> None:
+    assert_equals_oracle(network, images_for(network, count), steps, kind)
+
+
+@pytest.mark.parametrize("kind", ["fastest", "pytorch"])
+@settings(max_examples=20, deadline=None)
+@given(networks(extreme=True), st.integers(1, 10))
+def test_saturating_networks_equal_brute_force(kind: str, network: IntegerNetwork, steps: int) -> None:
+    assert_equals_oracle(network, images_for(network, 2), steps, kind)
+
+
+def test_threads_are_as_many_as_before() -> None:
+    network = IntegerNetwork((1, 1, 1), (dense([[1]], 0, None, 0, "readout"),))
+    with kernels("three threads") as engine:
+        engine(network).scores(np.zeros((9, 1, 1, 1), np.uint8), 1)
+        assert torch.get_num_threads() == 3
 
 
 def test_random_networks_spike_and_saturate() -> None:
@@ -147,8 +183,9 @@ def test_batches_and_blocks_of_steps_do_not_change_the_result(monkeypatch: pytes
     )
     images = images_for(network, 7)
     whole = IntegerEngine(network).run(images, 9)
-    monkeypatch.setattr("deploy.integer._VALUES", 500)
-    monkeypatch.setattr("deploy.integer._STEPS", 2)
+    monkeypatch.setattr("deploy.cpu.network._SAMPLES", 3)
+    monkeypatch.setattr("deploy.cpu.network._STEPS", 2)
+    monkeypatch.setattr("deploy.cpu.layer._CACHED_BYTES", 500)
     parts = IntegerEngine(network).run(images, 9)
     np.testing.assert_array_equal(whole.spikes[0], parts.spikes[0])
     np.testing.assert_array_equal(whole.readout, parts.readout)
@@ -172,7 +209,7 @@ def test_runs_do_not_influence_each_other() -> None:
         (
             np.zeros((1, 1, 1, 1), np.int32),
             1,
-            r"images are torch.int32 .* allowed: torch.uint8 of shape \(N, 1, 1, 1\)",
+            r"images are int32 .* allowed: uint8 of shape \(N, 1, 1, 1\)",
         ),
         (np.zeros((1, 1, 2, 1), np.uint8), 1, r"of shape \(1, 1, 2, 1\)"),
         (np.zeros((1, 1, 1, 1), np.uint8), 0, "steps is 0; allowed: at least 1"),

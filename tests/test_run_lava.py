@@ -79,13 +79,13 @@ def test_first_mismatch_is_named(
     def with_one_flipped_spike(*arguments: object) -> Iterator[Trace]:
         for trace in real(*arguments):  # type: ignore[arg-type]
             spikes = trace.spikes[0].copy()
-            spikes[3, 1, 10] ^= 0b00100000  # neuron 82 = (1, 2, 2), step 2
+            spikes[3, 1, 10] ^= 0b00100000  # neuron 82: y = 2, x = 4, channel 2, at step 2
             yield replace(trace, spikes=(spikes,))
 
     monkeypatch.setattr(deploy.verify, "backend_traces", with_one_flipped_spike)
     assert run_lava.main([str(net), "--samples", "5"]) == 1
     printed = capsys.readouterr().out
-    assert "NOT EXACT: 1 mismatches; the first: sample 3, layer first, step 2, neuron (1, 2, 2)" in printed
+    assert "NOT EXACT: 1 mismatches; the first: sample 3, layer first, step 2, neuron (2, 2, 4)" in printed
 
 
 def test_accuracy_lost_beyond_the_tolerance_returns_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

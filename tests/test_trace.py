@@ -22,7 +22,9 @@ def network() -> IntegerNetwork:
 
 
 def make_trace(spikes: list[np.ndarray], readout: np.ndarray) -> Trace:
-    packed = tuple(np.stack([pack(sample) for sample in layer]) for layer in spikes)
+    """A trace of spikes (samples, T, C, H, W) or (samples, T, N)."""
+    in_order = [np.moveaxis(layer, 2, -1) for layer in spikes]
+    packed = tuple(pack(layer.reshape(*layer.shape[:2], -1)) for layer in in_order)
     return Trace(SHAPES, packed, readout, (1, 0, 2))
 
 

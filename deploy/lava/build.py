@@ -9,10 +9,11 @@ from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg, RunConfig
 from lava.utils import loihi
 from numpy.typing import NDArray
 
+from deploy.cpu.kernels import load
 from deploy.errors import Loihi2UnavailableError
 from deploy.lava.guard import GuardedRun
 from deploy.lava.models import layer_model  # also imports PyTorch before anything is forked
-from deploy.lava.processes import IFNeuron, ImageSource, Integrator, ReadoutLayer, SpikingLayer
+from deploy.lava.processes import BatchSource, IFNeuron, ImageSource, Integrator, ReadoutLayer, SpikingLayer
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
 from export.network import IMAGE, IntegerNetwork
@@ -126,9 +127,10 @@ def _run(
     batch = min(batch, len(images))
     batches = -(-len(images) // batch)
     schedule, chunk = plan(network, steps=steps, gap=gap, batch=batch, batches=batches)
-    buffer = shared_array((chunk, batch, *network.input_shape), np.uint8)
+    buffer = shared_array((chunk, batch, int(np.prod(network.input_shape))), np.uint8)
     recorders = make_recorders(network, schedule, batch)
-    source = ImageSource(images=buffer, schedule=schedule)
+    load()
+    source = BatchSource(images=buffer, schedule=schedule)
     outputs = {IMAGE: source.s_out}
     for layer, recorder in zip(network.layers, recorders, strict=True):
         process = (ReadoutLayer if layer.is_readout else SpikingLayer)(
@@ -143,7 +145,8 @@ def _run(
             outputs[name].connect(process.in_port(name))
         if not layer.is_readout:
             outputs[layer.name] = process.s_out
-    yield from stream(source, run_cfg, network, images, schedule, buffer, recorders, stall_timeout, on_progress)
+    in_order = images.transpose(0, 2, 3, 1)  # a view: copied chunk by chunk
+    yield from stream(source, run_cfg, network, in_order, schedule, buffer, recorders, stall_timeout, on_progress)
 
 
 def plan(network: IntegerNetwork, *, steps: int, gap: int, batch: int, batches: int) -> tuple[Schedule, int]:
@@ -173,7 +176,7 @@ def make_recorders(network: IntegerNetwork, schedule: Schedule, batch: int) -> l
 
 
 def stream(
-    source: ImageSource,
+    source: ImageSource | BatchSource,
     run_cfg: RunConfig,
     network: IntegerNetwork,
     images: NDArray[np.uint8],
@@ -183,7 +186,10 @@ def stream(
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
 ) -> Iterator[Trace]:
-    """Runs the network behind ``source`` chunk by chunk: fills ``buffer``, advances, and collects what is complete."""
+    """Runs the network behind ``source`` chunk by chunk: fills ``buffer``, advances, and collects what is complete.
+
+    ``images`` (N, ...) hold pixels in the order in which ``source`` reads them from ``buffer``, (slots, samples, ...).
+    """
     chunk, batch = buffer.shape[:2]
     now = done = 0
     with GuardedRun(
@@ -191,7 +197,7 @@ def stream(
     ) as guarded:
         for first in range(0, schedule.batches, chunk):
             part = images[first * batch : (first + chunk) * batch]
-            flat = buffer.reshape(-1, *network.input_shape)
+            flat = buffer.reshape(-1, *images.shape[1:])
             flat[: len(part)] = part
             flat[len(part) :] = 0
             last = first + chunk >= schedule.batches

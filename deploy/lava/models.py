@@ -1,9 +1,6 @@
 """CPU models of the processes, and an exact model of Lava's stock Conv process."""
 
 from collections import deque
-from collections.abc import Callable
-from functools import partial, reduce
-from typing import cast
 
 import numpy as np
 import torch
@@ -15,11 +12,22 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
-from torch import Tensor
 
-from deploy.lava.processes import IFNeuron, ImageSource, Integrator, Probe, ReadoutLayer, SpikingLayer, in_port_name
-from deploy.layer import PreparedLayer, Synapses, exact_arithmetic, fire, integrate
-from export.network import INPUT_MAX, Connection, Layer
+from deploy.cpu.layer import CpuLayer
+from deploy.lava.processes import (
+    BatchSource,
+    IFNeuron,
+    ImageSource,
+    Integrator,
+    Probe,
+    ReadoutLayer,
+    SpikingLayer,
+    in_port_name,
+    message_bytes,
+)
+from deploy.layer import Synapses, exact_arithmetic, fire, integrate
+from deploy.trace import pack
+from export.network import IMAGE, INPUT_MAX, Connection, Layer
 
 
 class _TorchModel(PyLoihiProcessModel):
@@ -50,64 +58,76 @@ class PyImageSource(PyLoihiProcessModel):
         self.s_out.send(image.reshape(self.s_out.shape).astype(np.int32))
 
 
+@implements(proc=BatchSource, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyBatchSource(PyLoihiProcessModel):
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
+
+    def run_spk(self) -> None:
+        images = self.proc_params["images"]
+        local = self.proc_params["schedule"].local(self.time_step, 0)
+        self.s_out.send(images[0 if local is None else local[0] % len(images)])
+
+
 class _Input:
-    """What one source sends: it waits, and becomes synaptic sums.
+    """What one source sends, after it has waited.
 
     Args:
-        sums: computes them from what was received.
-        nothing: zeros, as received before the first spike can arrive.
+        nothing: a message as before the first one arrives.
         delay: steps to wait.
+        size: neurons of the source, whose spikes are bits; 0 for the image, whose pixels are bytes.
     """
 
-    def __init__(self, sums: Callable[[NDArray[np.uint8]], Tensor], nothing: NDArray[np.uint8], delay: int) -> None:
-        self._compute = sums
-        self._latest = nothing
-        self.sums = sums(nothing)
-        self._waiting = deque([nothing] * delay)  # arrays that Lava has allocated anyway: nothing is copied
+    def __init__(self, nothing: NDArray[np.uint8], delay: int, size: int) -> None:
+        self._waiting = deque([nothing] * (delay + 1))
+        self._size = size
 
     def push(self, received: NDArray[np.uint8]) -> None:
-        """Takes what arrives at a step; ``sums`` is then what arrived ``delay`` steps before."""
+        """Takes what arrives at a step."""
         self._waiting.append(received)
-        now = self._waiting.popleft()
-        # The image comes T times in a row: equal inputs give equal sums.
-        if not np.array_equal(now, self._latest):
-            self._latest = now
-            self.sums = self._compute(now)
+        self._waiting.popleft()
+
+    def values(self) -> NDArray[np.uint8]:
+        """What arrived ``delay`` steps before the last message: uint8 (samples, 1, size)."""
+        now = self._waiting[0]
+        return (np.unpackbits(now, axis=-1, count=self._size) if self._size else now)[:, None]
 
 
 class _LayerModel(_TorchModel):
     def __init__(self, proc_params) -> None:
         super().__init__(proc_params)
-        shapes, samples = proc_params["shapes"], proc_params["samples"]
-        self.layer = PreparedLayer(proc_params["layer"], shapes, torch.device("cpu"))
+        layer, shapes, samples = proc_params["layer"], proc_params["shapes"], proc_params["samples"]
+        self.layer = CpuLayer(layer, shapes)
         self.recorder = proc_params["recorder"]
-        self.membrane = self.layer.initial(samples)
-        self.inputs = [
-            _Input(
-                partial(self._sums, source, index == 0),
-                np.zeros((samples, *shapes[source]), np.uint8),
+        self.potentials = np.zeros((samples, self.layer.size), np.int32)
+        self.outputs: NDArray = np.zeros((samples, 1, self.layer.size), np.int32 if layer.is_readout else np.uint8)
+        self.range = np.zeros(2, np.int64)
+        self.inputs = {
+            source: _Input(
+                np.zeros((samples, message_bytes(source, shapes[source])), np.uint8),
                 proc_params["delays"][source],
+                0 if source == IMAGE else int(np.prod(shapes[source])),
             )
-            for index, source in enumerate(proc_params["layer"].sources)
-        ]
+            for source in layer.sources
+        }
 
-    def _sums(self, source: str, with_bias: bool, received: NDArray[np.uint8]) -> Tensor:
-        """What arrives from one source; the bias goes with the first of them."""
-        inputs = {source: torch.from_numpy(received)}
-        return self.layer.current(inputs) if with_bias else cast(Tensor, self.layer.sums(inputs))
-
-    def advance(self) -> NDArray[np.int64] | int:
-        """Integrates what was received before; saturations per sample."""
-        if self.recorder.starts(self.time_step):
-            self.membrane = self.layer.initial(len(self.membrane))
-        current = reduce(torch.add, (source.sums for source in self.inputs))
-        saturated = integrate(self.membrane, current)
-        return 0 if saturated is None else saturated.numpy()
+    def advance(self) -> NDArray[np.int64]:
+        """Computes ``outputs`` from what was received before; saturations per sample."""
+        saturations = np.zeros(len(self.outputs), np.int64)
+        self.layer.advance(
+            {source: waiting.values() for source, waiting in self.inputs.items()},
+            self.outputs,
+            self.potentials,
+            first=self.recorder.starts(self.time_step),
+            saturations=saturations,
+            potentials=self.range,
+        )
+        return saturations
 
     def receive(self) -> None:
-        for index, source in enumerate(self.inputs):
-            received = getattr(self, in_port_name(index)).recv()
-            source.push(received.astype(np.uint8, copy=False))  # the image arrives in the type of ImageSource's port
+        for index, waiting in enumerate(self.inputs.values()):
+            waiting.push(getattr(self, in_port_name(index)).recv())
 
 
 @implements(proc=SpikingLayer, protocol=LoihiProtocol)
@@ -117,10 +137,10 @@ class PySpikingLayer(_LayerModel):
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
 
     def run_spk(self) -> None:
-        saturated = self.advance()
-        spikes = self.layer.fire(self.membrane).numpy()
+        saturations = self.advance()
+        spikes = pack(self.outputs[:, 0])
         self.s_out.send(spikes)
-        self.recorder.record(self.time_step, spikes, saturated)
+        self.recorder.record(self.time_step, spikes, saturations)
         self.receive()
 
 
@@ -129,8 +149,8 @@ class PySpikingLayer(_LayerModel):
 @tag("fixed_pt")
 class PyReadoutLayer(_LayerModel):
     def run_spk(self) -> None:
-        saturated = self.advance()
-        self.recorder.record(self.time_step, self.membrane.numpy(), saturated)
+        saturations = self.advance()
+        self.recorder.record(self.time_step, self.outputs[:, 0], saturations)
         self.receive()
 
 
@@ -165,7 +185,7 @@ class _NeuronModel(_TorchModel):
 
     def record(self, values: NDArray, saturated: NDArray[np.int64] | int) -> None:
         if self.proc_params["recorder"] is not None:
-            self.proc_params["recorder"].record(self.time_step, values.T[None], saturated)
+            self.proc_params["recorder"].record_map(self.time_step, values, saturated)
 
 
 @implements(proc=IFNeuron, protocol=LoihiProtocol)
@@ -202,9 +222,9 @@ class PyProbe(PyLoihiProcessModel):
 
     def run_spk(self) -> None:
         recorder = self.proc_params["recorder"]
-        received = self.a_in.recv().reshape(self.proc_params["layer_shape"][::-1]).T
+        received = self.a_in.recv().reshape(self.proc_params["layer_shape"][::-1])
         received = received.astype(np.int32) << 8 >> 8  # a message has 24 bits, of which the highest is the sign
-        recorder.record(self.time_step, (received if recorder.readout else received != 0)[None], 0)
+        recorder.record_map(self.time_step, received if recorder.readout else received != 0, 0)
 
 
 @implements(proc=Conv, protocol=LoihiProtocol)

@@ -9,7 +9,7 @@ from lava.magma.core.process.variable import Var
 from numpy.typing import NDArray
 
 from deploy.lava.schedule import Recorder, Schedule
-from export.network import Layer, Reset
+from export.network import IMAGE, Layer, Reset
 
 
 class ImageSource(AbstractProcess):
@@ -20,6 +20,8 @@ class ImageSource(AbstractProcess):
         schedule: of the run.
         transpose: send an image (1, C, H, W) as (W, H, C), the axis order of lava-dl.
         flatten: send an image (1, C, H, W) as (C·H·W,).
+
+    It serves networks of one sample at a time; BatchSource serves whole layers.
     """
 
     def __init__(
@@ -32,6 +34,26 @@ class ImageSource(AbstractProcess):
         elif flatten:
             shape = (int(np.prod(shape)),)
         self.s_out = OutPort(shape=shape)
+
+
+class BatchSource(AbstractProcess):
+    """Sends the images of batch s at the steps s·P + 1 … s·P + T; at other steps what it sends is of no consequence.
+
+    Args:
+        images: uint8 (slots, samples, H·W·C), pixels in (H, W, C) order, shared with the parent; batch s is read from
+            slot s mod slots.
+        schedule: of the run.
+    """
+
+    def __init__(self, *, images: NDArray[np.uint8], schedule: Schedule) -> None:
+        super().__init__(images=images, schedule=schedule, name="source")
+        self.s_out = OutPort(shape=images.shape[1:])
+
+
+def message_bytes(source: str, shape: tuple[int, ...]) -> int:
+    """Bytes per sample between layers: one per pixel of the image, one bit per spike."""
+    size = int(np.prod(shape))
+    return size if source == IMAGE else (size + 7) // 8
 
 
 class _LayerProcess(AbstractProcess):
@@ -48,7 +70,7 @@ class _LayerProcess(AbstractProcess):
     ) -> None:
         super().__init__(layer=layer, samples=samples, shapes=shapes, delays=delays, recorder=recorder, name=layer.name)
         for index, source in enumerate(layer.sources):
-            setattr(self, in_port_name(index), InPort(shape=(samples, *shapes[source])))
+            setattr(self, in_port_name(index), InPort(shape=(samples, message_bytes(source, shapes[source]))))
 
     def in_port(self, source: str) -> InPort:
         """The port for what ``source`` sends."""
@@ -61,7 +83,7 @@ def in_port_name(index: int) -> str:
 
 
 class SpikingLayer(_LayerProcess):
-    """Synapses and IF neurons of one layer for a batch of samples.
+    """Synapses and IF neurons of one layer for a batch of samples; spikes travel as bits, in (H, W, C) order.
 
     At step t it integrates what it received at t − 1, sends its spikes and then receives: one step per layer, and no
     layer waits for another within a step. From a source that is further away than the place before, what was received
@@ -85,7 +107,7 @@ class SpikingLayer(_LayerProcess):
         recorder: Recorder,
     ) -> None:
         super().__init__(layer=layer, samples=samples, shapes=shapes, delays=delays, recorder=recorder)
-        self.s_out = OutPort(shape=(samples, *layer.output_shape(shapes)))
+        self.s_out = OutPort(shape=(samples, message_bytes(layer.name, layer.output_shape(shapes))))
 
 
 class ReadoutLayer(_LayerProcess):

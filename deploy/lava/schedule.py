@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from deploy.trace import pack
+
 
 def shared_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     """Zeros in anonymous memory that processes forked later share with this one; no name is left anywhere."""
@@ -81,14 +83,18 @@ class Recorder:
         return local is not None and local[1] == 1
 
     def record(self, t: int, values: NDArray, saturated: NDArray[np.int64] | int) -> None:
-        """Keeps ``values`` (samples, …), spikes or potentials of step t, and the saturations per sample."""
+        """Keeps what ``values`` holds of step t, packed spikes or potentials, and the saturations per sample."""
         self.step[0] = t
         local = self.schedule.local(t, self.place)
         if local is None:
             return
         slot, k = local[0] % self.schedule.slots, local[1]
-        flat = values.reshape(values.shape[0], -1)
-        self.values[slot, k - 1] = flat if self.readout else np.packbits(flat, axis=-1)
+        self.values[slot, k - 1] = values
         if k == 1:
             self.saturations[slot] = 0
         self.saturations[slot] += saturated
+
+    def record_map(self, t: int, values: NDArray, saturated: NDArray[np.int64] | int) -> None:
+        """As ``record`` for spikes (not packed) or potentials (W, H, C) or (N,) of a single sample."""
+        flat = (values.swapaxes(0, 1) if values.ndim == 3 else values).reshape(1, -1)
+        self.record(t, flat if self.readout else pack(flat), saturated)

@@ -1,0 +1,173 @@
+"""Σ w · in on a CPU, exact, by the fastest kernel that is: maps lie in (H, W, C) order, several samples in a row."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deploy.cpu.kernels import window_sums
+from deploy.cpu.machine import int8_limit, prepare_int8, prepare_int8_product
+from deploy.pooling import Convolution, unfold
+from export.network import Connection
+
+EXACT_FLOAT32 = 2**24
+_UINT8_MAX = 255
+_WEIGHT_MAX = 127
+_NARROW = 8
+"""Outputs in a row below which oneDNN's convolution gets slow, so that samples are laid side by side."""
+
+_TYPICAL_SAMPLES = 32  # for which weights are laid out
+
+
+class Synapses:
+    """What reaches a layer from one source by one convolution or matrix.
+
+    Exactness. Let A = max over output channels of Σ|w| · (largest input). Every product is an integer, and every
+    partial sum, in whatever order it is formed, is an integer of magnitude at most A. int8 kernels add in 32 bits and
+    convert to float32 at the end; float32 represents all integers up to 2²⁴, float64 up to 2⁵³, so nothing rounds:
+    float64 is for A ≥ 2²⁴. A factor of 2^e that all weights share is applied as a scale.
+
+    Kernels. ``product`` where a matrix over all positions costs no more multiplications than the convolution, as for
+    dense layers and maps no larger than the kernel; ``wide`` for rows of less than 8 outputs, with the samples side by
+    side in one wide map, zeros between them; else ``convolution``. All of them in int8 where weights and inputs allow
+    and the machine is exact and fast with it (deploy/cpu/machine.py), else a float convolution.
+
+    Args:
+        connections: from the same source, with the same shape of weights and the same geometry: their weights,
+            2^exponent · w, are added up beforehand.
+        input_shape: (C, H, W) or (N,).
+        input_max: largest input: 255 for the image, 1 for spikes.
+        double: whether to compute in float64, because this and what it is added to may reach 2²⁴.
+
+    Attributes:
+        source: name of the source.
+        kernel: what computes it, such as "int8 wide".
+    """
+
+    def __init__(
+        self, connections: Sequence[Connection], input_shape: tuple[int, ...], input_max: int, *, double: bool
+    ) -> None:
+        self.source = connections[0].source
+        convolution, weight = combined(connections, input_shape)
+        channels, height, width = as_map(input_shape)
+        self._map = (height, width, channels)
+        self._window = convolution.window
+        self._summed = (height // self._window[0], width // self._window[1], channels)
+        reach = input_max * int(np.prod(self._window))
+        self._sums_fit = reach <= _UINT8_MAX
+        exponent = _common_exponent(weight)
+        small = weight >> exponent
+        if not double and np.abs(small).max() <= _WEIGHT_MAX and reach <= int8_limit():
+            self.kernel, self._apply = _int8(convolution, small.astype(np.int8), 2.0**exponent, self._summed)
+        else:
+            dtype = torch.float64 if double else torch.float32
+            self.kernel, self._apply = str(dtype).removeprefix("torch."), _floating(convolution, weight, dtype)
+
+    def sums(self, inputs: Tensor) -> Tensor:
+        """Σ w · in of uint8 inputs (n, H, W, C), contiguous: floating point (n, H', W', O).
+
+        Rows of the result, (W', O), are contiguous; rows and samples may be further apart.
+        """
+        if self._window != (1, 1):
+            inputs = self._add_windows(inputs)
+        return self._apply(inputs)
+
+    def _add_windows(self, inputs: Tensor) -> Tensor:
+        height, width, channels = self._map
+        if self._sums_fit:
+            sums = np.empty((len(inputs), *self._summed), np.uint8)
+            window_sums(inputs.numpy().reshape(-1), height, width, channels, self._window, sums.reshape(-1))
+            return torch.from_numpy(sums)
+        maps = inputs.to(torch.float64).permute(0, 3, 1, 2)
+        return F.avg_pool2d(maps, self._window, divisor_override=1).permute(0, 2, 3, 1)
+
+
+def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C, H, W), with (N,) as (N, 1, 1)."""
+    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)
+
+
+def combined(connections: Sequence[Connection], input_shape: tuple[int, ...]) -> tuple[Convolution, NDArray[np.int64]]:
+    """The convolution that connections of one geometry share, and the sum of their weights, 2^exponent · w."""
+    parts = [unfold(connection, input_shape) for connection in connections]
+    weight = np.zeros(parts[0].weight.shape, np.int64)
+    for part, connection in zip(parts, connections, strict=True):
+        weight += part.weight.astype(np.int64) << connection.exponent
+    return parts[0], weight
+
+
+def _common_exponent(weight: NDArray[np.int64]) -> int:
+    """Largest e for which 2^e divides every weight; 0 where all are 0."""
+    bits = int(np.bitwise_or.reduce(weight, axis=None))
+    return (bits & -bits).bit_length() - 1 if bits else 0
+
+
+def _int8(
+    c: Convolution, weight: NDArray[np.int8], scale: float, summed: tuple[int, int, int]
+) -> tuple[str, Callable[[Tensor], Tensor]]:
+    """Name and function of the int8 kernel for inputs (n, H, W, C) of shape ``summed``."""
+    height, width, channels = summed
+    outputs = tuple(
+        (size + 2 * c.padding[axis] - c.dilation[axis] * (weight.shape[2 + axis] - 1) - 1) // c.stride[axis] + 1
+        for axis, size in enumerate((height, width))
+    )
+    if c.groups == 1 and height * width <= weight[0, 0].size:
+        return "int8 product", _product(_matrix(c, weight, summed, outputs), scale, outputs, len(weight))
+    wide = c.groups == 1 and outputs[1] < _NARROW
+    pitch = -(-(width + c.padding[1]) // c.stride[1]) * c.stride[1]
+    typical = (1, channels, height, _TYPICAL_SAMPLES * pitch) if wide else (_TYPICAL_SAMPLES, channels, height, width)
+    convolve = prepare_int8(
+        torch.from_numpy(weight),
+        scale,
+        stride=c.stride,
+        padding=c.padding,
+        dilation=c.dilation,
+        groups=c.groups,
+        input_shape=typical,
+    )
+    if not wide:
+        return "int8 convolution", lambda x: convolve(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def side_by_side(x: Tensor) -> Tensor:
+        samples = len(x)
+        row = torch.zeros((height, samples, pitch, channels), dtype=torch.uint8)
+        row[:, :, :width] = x.permute(1, 0, 2, 3)
+        sums = convolve(row.view(1, height, samples * pitch, channels).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        shape, apart = (samples, *outputs, len(weight)), pitch // c.stride[1] * len(weight)
+        return sums.as_strided(shape, (apart, sums.stride(1), len(weight), 1))
+
+    return "int8 wide", side_by_side
+
+
+def _product(
+    matrix: NDArray[np.int8], scale: float, outputs: tuple[int, ...], channels: int
+) -> Callable[[Tensor], Tensor]:
+    multiply = prepare_int8_product(torch.from_numpy(matrix), scale, _TYPICAL_SAMPLES)
+    return lambda x: multiply(x.flatten(1)).view(-1, *outputs, channels)
+
+
+def _matrix(
+    c: Convolution, weight: NDArray[np.int8], summed: tuple[int, int, int], outputs: tuple[int, ...]
+) -> NDArray[np.int8]:
+    """The convolution as a matrix (H' · W' · O, H · W · C)."""
+    matrix = np.zeros((*outputs, len(weight), *summed), np.int8)
+    for y, x in np.ndindex(outputs):
+        for ky, kx in np.ndindex(weight.shape[2:]):
+            row = y * c.stride[0] - c.padding[0] + ky * c.dilation[0]
+            column = x * c.stride[1] - c.padding[1] + kx * c.dilation[1]
+            if 0 <= row < summed[0] and 0 <= column < summed[1]:
+                matrix[y, x, :, row, column] = weight[:, :, ky, kx]
+    return matrix.reshape(-1, int(np.prod(summed)))
+
+
+def _floating(c: Convolution, weight: NDArray[np.int64], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    kernel = torch.tensor(weight, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+    def convolve(x: Tensor) -> Tensor:
+        sums = F.conv2d(x.to(dtype).permute(0, 3, 1, 2), kernel, None, c.stride, c.padding, c.dilation, c.groups)
+        return sums.permute(0, 2, 3, 1).contiguous()
+
+    return convolve

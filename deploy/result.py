@@ -1,0 +1,43 @@
+"""Where an engine leaves what it computes for a batch of samples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+OnSpikes = Callable[[int, slice, NDArray[np.uint8]], None]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """Filled by one run of n samples over T steps.
+
+    Attributes:
+        readout: int32 (n, T, K), potentials of the read-out.
+        saturations: int64 (layers, n), starts as zeros.
+        potentials: int64 (layers, 2), smallest and largest u, starts as zeros.
+        on_spikes: called for every spiking layer and block of steps with its index, the steps (from 0) and the spikes,
+            uint8 (n, steps of the block, neurons) in (H, W, C) order, valid during the call; None where nobody asks.
+    """
+
+    readout: NDArray[np.int32]
+    saturations: NDArray[np.int64]
+    potentials: NDArray[np.int64]
+    on_spikes: OnSpikes | None
+
+
+def empty_result(
+    layers: int,
+    samples: int,
+    steps: int,
+    classes: int,
+    on_spikes: OnSpikes | None,
+) -> BatchResult:
+    """A result to fill."""
+    return BatchResult(
+        readout=np.empty((samples, steps, classes), np.int32),
+        saturations=np.zeros((layers, samples), np.int64),
+        potentials=np.zeros((layers, 2), np.int64),
+        on_spikes=on_spikes,
+    )

@@ -1,0 +1,55 @@
+"""A layer gives the same however its samples, steps and rows are cut, and adds identity shortcuts while it fires."""
+
+import numpy as np
+import pytest
+
+from deploy.cpu.layer import CpuLayer
+from export.network import Connection, IntegerNetwork
+from tests.strategies import images_for, random_connection, random_layer, random_neurons
+from tests.test_integer import assert_equals_oracle
+
+SHAPE = (6, 4, 12)
+
+
+def residual_network(hard: bool, factors: list[int]) -> IntegerNetwork:
+    """input → first → second, with identity shortcuts from the first to the second, one per factor."""
+    rng = np.random.default_rng(3)
+    first = random_layer(rng, "first", (2, 4, 12), outputs=6, kernel=(3, 3), padding=(1, 1))
+    eye = np.eye(6, dtype=np.int8).reshape(6, 6, 1, 1)
+    connections = (
+        random_connection(rng, "first", SHAPE, outputs=6, kernel=(3, 3), padding=(1, 1)),
+        *(Connection("first", eye * np.int8(factor), exponent) for exponent, factor in enumerate(factors)),
+    )
+    second = random_neurons(rng, "second", connections, SHAPE, reset="hard" if hard else "soft")
+    return IntegerNetwork(
+        (2, 4, 12), (first, second, random_layer(rng, "out", SHAPE, source="second", readout=True, outputs=3))
+    )
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("factors", [[], [100], [100, -77]])
+def test_identity_shortcut(hard: bool, factors: list[int]) -> None:
+    network = residual_network(hard, factors)
+    prepared = CpuLayer(network.layers[1], network.shape_of)
+    assert len(prepared.kernels) == 1  # the shortcut takes no kernel
+    assert_equals_oracle(network, images_for(network, 5), 4)
+
+
+def test_a_shortcut_alone_is_a_kernel() -> None:
+    rng = np.random.default_rng(0)
+    first = random_layer(rng, "first", (2, 4, 4), outputs=3, kernel=(1, 1))
+    eye = Connection("first", np.full((3, 1, 1, 1), 5, np.int8), groups=3)
+    second = random_neurons(rng, "second", (eye,), (3, 4, 4))
+    last = random_layer(rng, "out", (3, 4, 4), source="second", readout=True, outputs=2)
+    network = IntegerNetwork((2, 4, 4), (first, second, last))
+    assert len(CpuLayer(second, network.shape_of).kernels) == 1
+    assert_equals_oracle(network, images_for(network, 3), 3)
+
+
+@pytest.mark.parametrize("segment", [1, 12, 13, 24, 10_000])
+def test_segments_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, segment: int) -> None:
+    monkeypatch.setattr("deploy.cpu.layer.SEGMENT", segment)
+    network = residual_network(False, [90])
+    prepared = CpuLayer(network.layers[1], network.shape_of)
+    assert prepared._segments * prepared._length == 72
+    assert_equals_oracle(network, images_for(network, 2), 3)

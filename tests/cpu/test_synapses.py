@@ -1,0 +1,106 @@
+"""Every kernel gives the exact sums, and is chosen where it should be."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deploy.cpu import synapses
+from deploy.cpu.machine import int8_limit
+from deploy.cpu.synapses import Synapses
+from export.network import Connection
+from tests.oracle import synaptic_sum
+from tests.strategies import random_connection
+
+needs_int8 = pytest.mark.skipif(int8_limit() < 255, reason="no exact int8 kernels for bytes on this machine")
+
+
+def sums(prepared: Synapses, maps: np.ndarray) -> np.ndarray:
+    """Σ w · in of maps (n, C, H, W), as (n, O, H', W')."""
+    in_order = np.ascontiguousarray(maps.transpose(0, 2, 3, 1))
+    return prepared.sums(torch.from_numpy(in_order)).permute(0, 3, 1, 2).numpy()
+
+
+def assert_exact(prepared: Synapses, connections: list[Connection], maps: np.ndarray) -> None:
+    for got, x in zip(sums(prepared, maps), maps.astype(np.int64), strict=True):
+        expected = sum(synaptic_sum(c, x) for c in connections)
+        np.testing.assert_array_equal(got.reshape(expected.shape), expected)
+
+
+CASES = {
+    "int8 convolution": ((5, 16, 17), {"kernel": (3, 3), "padding": (1, 1)}),
+    "int8 convolution of groups": ((6, 5, 5), {"kernel": (3, 2), "groups": 3, "outputs": 9}),
+    "int8 convolution of window sums": ((4, 34, 20), {"kernel": (3, 3), "padding": (1, 1), "window": 2}),
+    "int8 wide": ((5, 6, 7), {"kernel": (3, 3), "padding": (1, 1)}),
+    "int8 wide with stride": ((5, 9, 13), {"kernel": (3, 2), "padding": (0, 1), "stride": (1, 2)}),
+    "int8 wide with dilation": ((3, 9, 7), {"kernel": (2, 3), "padding": (1, 2), "dilation": (3, 2)}),
+    "int8 wide without padding": ((3, 5, 8), {"kernel": (2, 2)}),
+    "int8 product": ((5, 2, 2), {"kernel": (3, 3), "padding": (1, 1)}),
+    "int8 product of all positions": ((5, 3, 3), {"kernel": (3, 3), "padding": (1, 1), "stride": (2, 1)}),
+    "int8 product of window sums": ((7, 4, 4), {"window": 4}),
+}
+
+
+@needs_int8
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("largest", [1, 3])
+def test_int8_kernels(name: str, largest: int) -> None:
+    shape, options = CASES[name]
+    rng = np.random.default_rng(0)
+    connection = random_connection(rng, "source", shape, **{"outputs": 8, **options})
+    prepared = Synapses([connection], shape, largest, double=False)
+    assert name.startswith(prepared.kernel)
+    assert_exact(prepared, [connection], rng.integers(0, largest + 1, (5, *shape)).astype(np.uint8))
+
+
+@needs_int8
+def test_factors_that_all_weights_share_are_a_scale() -> None:
+    """127 · 2⁷ fits no int8, but is 127 with the scale 128; two digits of one weight add up before that."""
+    rng = np.random.default_rng(0)
+    shape = (3, 9, 9)
+    one = random_connection(rng, "source", shape, outputs=4, kernel=(3, 3), exponent=7)
+    prepared = Synapses([one], shape, 1, double=False)
+    maps = rng.integers(0, 2, (3, *shape)).astype(np.uint8)
+    assert prepared.kernel == "int8 wide"
+    assert_exact(prepared, [one], maps)
+    other = random_connection(rng, "source", shape, outputs=4, kernel=(3, 3))
+    both = Synapses([one, other], shape, 1, double=False)
+    assert both.kernel == "float32"
+    assert_exact(both, [one, other], maps)
+
+
+@pytest.mark.parametrize(("largest", "double", "kernel"), [(255, False, "float32"), (1, True, "float64")])
+def test_without_int8(monkeypatch: pytest.MonkeyPatch, largest: int, double: bool, kernel: str) -> None:
+    monkeypatch.setattr(synapses, "int8_limit", lambda: 128)
+    rng = np.random.default_rng(0)
+    connection = random_connection(rng, "source", (3, 8, 6), outputs=4, kernel=(3, 3), window=2)
+    prepared = Synapses([connection], (3, 8, 6), largest, double=double)
+    assert prepared.kernel == kernel
+    assert_exact(prepared, [connection], rng.integers(0, largest + 1, (2, 3, 8, 6)).astype(np.uint8))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_convolution(data: st.DataObject) -> None:
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return data.draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+
+    kernel, dilation, padding, stride = pair(1, 4), pair(1, 2), pair(0, 3), pair(1, 3)
+    groups = data.draw(st.sampled_from((1, 1, 2)))
+    height, width = pair(8, 12)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    connection = random_connection(
+        rng,
+        "source",
+        (4, height, width),
+        outputs=6,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+    prepared = Synapses([connection], (4, height, width), 255, double=False)
+    maps = rng.integers(0, 256, (3, 4, height, width)).astype(np.uint8)
+    assert_exact(prepared, [connection], maps)
