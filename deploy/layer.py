@@ -1,6 +1,7 @@
-"""The arithmetic of one layer, shared by the integer engine and the Lava process models.
+"""The arithmetic of one layer in PyTorch's own operations: on GPUs, while rounding, and behind Lava's own synapses.
 
-docs/semantics.md states what is computed; this module computes it exactly, and says why it is exact.
+docs/semantics.md states what is computed; this module computes it exactly, and says why it is exact. The fast path on
+CPUs is deploy/cpu/layer.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

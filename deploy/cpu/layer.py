@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deploy.cpu.kernels import SEGMENT, Currents, Extent, Neurons, Watch, integrate, integrate_fire
-from deploy.cpu.synapses import EXACT_FLOAT32, Synapses, as_map, combined
+from deploy.cpu.synapses import EXACT_FLOAT32, Merged, Synapses, as_map
 from deploy.pooling import unfold
 from export.network import IMAGE, INPUT_MAX, Connection, Layer
 
-_CACHED_BYTES = 2**20
+_CACHED_BYTES = 2**22
 """Currents computed at once: they stay in the second-level cache until they are integrated. More where the weights take
 more, since these are read again for every part of the samples."""
 
@@ -45,15 +45,11 @@ class CpuLayer:
         self.size = int(np.prod(self.shape))
         self.is_readout = layer.is_readout
         self._shapes = {source: as_map(shapes[source]) for source in layer.sources}
-        groups = _alike(layer, shapes)
-        self._shortcut = None if layer.is_readout else _take_shortcut(groups, shapes)
-        bounds = [_bound(group, shapes[group[0].source]) for group in groups]
-        double = sum(bounds) >= EXACT_FLOAT32
-        self._synapses = [
-            Synapses(group, shapes[group[0].source], _largest(group[0].source), double=double) for group in groups
-        ]
-        weights = sum(c.weight.size for group in groups for c in group)
-        self._values = max(_CACHED_BYTES, weights) // 4
+        merged = _merge(layer, shapes)
+        self._shortcut = None if layer.is_readout else _take_shortcut(merged)
+        double = sum(one.bound for one in merged) >= EXACT_FLOAT32
+        self._synapses = [Synapses(one, double=double) for one in merged]
+        self._values = max(_CACHED_BYTES, sum(one.weight.size for one in merged)) // 4
         self.kernels = tuple(synapses.kernel for synapses in self._synapses)
         channels, height, width = as_map(self.shape)
         columns = max(k for k in range(1, width + 1) if width % k == 0 and (k == 1 or k * channels <= SEGMENT))
@@ -135,52 +131,39 @@ def _currents(sums: Tensor, steps: int) -> Currents:
     return Currents(everything.numpy(), sums.stride(0), sums.stride(1), steps)
 
 
-def _largest(source: str) -> int:
-    return INPUT_MAX if source == IMAGE else 1
-
-
-def _bound(group: list[Connection], input_shape: tuple[int, ...]) -> int:
-    """A of the connections together (deploy/cpu/synapses.py)."""
-    convolution, weight = combined(group, input_shape)
-    per_channel = np.abs(weight).reshape(len(weight), -1).sum(axis=1)
-    return int(per_channel.max()) * _largest(group[0].source) * int(np.prod(convolution.window))
-
-
-def _alike(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> list[list[Connection]]:
-    """Connections that one convolution can compute together."""
-    groups: dict[tuple, list[Connection]] = {}
+def _merge(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> list[Merged]:
+    """The connections, those together that one convolution can compute."""
+    alike: dict[tuple, list[Connection]] = {}
     for c in layer.connections:
-        window = unfold(c, shapes[c.source]).window
-        groups.setdefault((c.source, c.weight.shape, c.geometry, window), []).append(c)
-    return list(groups.values())
+        window = unfold(c, shapes[c.source]).window if len(layer.connections) > 1 else None
+        alike.setdefault((c.source, c.weight.shape, c.geometry, window), []).append(c)
+    return [Merged(same, shapes[source], INPUT_MAX if source == IMAGE else 1) for (source, *_), same in alike.items()]
 
 
-def _take_shortcut(
-    groups: list[list[Connection]], shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[str, NDArray[np.int32]] | None:
+def _take_shortcut(merged: list[Merged]) -> tuple[str, NDArray[np.int32]] | None:
     """Removes the first identity shortcut, unless nothing else is left: its source and its factor per channel."""
-    for index, group in enumerate(groups):
-        factor = _diagonal(group, shapes[group[0].source])
-        if factor is not None and group[0].source != IMAGE and len(groups) > 1:
-            del groups[index]
-            return group[0].source, factor
+    for index, one in enumerate(merged):
+        factor = _diagonal(one)
+        if factor is not None and one.source != IMAGE and len(merged) > 1:
+            del merged[index]
+            return one.source, factor
     return None
 
 
-def _diagonal(group: list[Connection], input_shape: tuple[int, ...]) -> NDArray[np.int32] | None:
+def _diagonal(one: Merged) -> NDArray[np.int32] | None:
     """Factor per channel of what passes every channel on to itself, or None."""
-    convolution, weight = combined(group, input_shape)
+    c, weight = one.convolution, one.weight
     if (
         weight.shape[2:] != (1, 1)
-        or convolution.window != (1, 1)
-        or convolution.stride != (1, 1)
-        or convolution.padding != (0, 0)
-        or len(weight) != as_map(input_shape)[0]
+        or (c.window, c.stride, c.padding) != ((1, 1), (1, 1), (0, 0))
+        or len(weight) != as_map(one.input_shape)[0]
     ):
         return None
     matrix = weight[:, :, 0, 0]
-    if convolution.groups == len(weight):
-        return matrix[:, 0].astype(np.int32)
-    if convolution.groups == 1 and np.array_equal(matrix, np.diag(np.diag(matrix))):
-        return np.diag(matrix).astype(np.int32)
-    return None
+    if c.groups == len(weight):
+        factor = matrix[:, 0]
+    elif c.groups == 1 and np.array_equal(matrix, np.diag(np.diag(matrix))):
+        factor = np.diag(matrix)
+    else:
+        return None
+    return factor.astype(np.int32) << one.exponent

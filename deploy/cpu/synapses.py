@@ -22,13 +22,51 @@ _NARROW = 8
 _TYPICAL_SAMPLES = 32  # for which weights are laid out
 
 
+class Merged:
+    """Connections from the same source, with the same shape of weights and the same geometry, as one convolution.
+
+        2^exponent · Σ weight · in = Σ over the connections of 2^(their exponent) · Σ (their weight) · in
+
+    Args:
+        connections: at least one.
+        input_shape: (C, H, W) or (N,).
+        input_max: largest input: 255 for the image, 1 for spikes.
+
+    Attributes:
+        source: of the connections.
+        input_shape: as given.
+        convolution: geometry, and window whose sums come first.
+        weight: (O, I/groups, kh, kw), int8 where all weights fit, else int64.
+        exponent: of the power of two that all weights share.
+        largest: input after the window sums.
+        bound: A, the largest |sum|.
+    """
+
+    def __init__(self, connections: Sequence[Connection], input_shape: tuple[int, ...], input_max: int) -> None:
+        self.source, self.input_shape = connections[0].source, input_shape
+        parts = [unfold(connection, input_shape) for connection in connections]
+        self.convolution = parts[0]
+        self.weight: NDArray[np.signedinteger] = parts[0].weight
+        self.exponent = connections[0].exponent
+        if len(connections) > 1:
+            total = np.zeros(parts[0].weight.shape, np.int64)
+            for part, connection in zip(parts, connections, strict=True):
+                total += part.weight.astype(np.int64) << connection.exponent
+            self.exponent = _common_exponent(total)
+            total >>= self.exponent
+            self.weight = total.astype(np.int8) if np.abs(total).max() <= _WEIGHT_MAX else total
+        self.largest = input_max * int(np.prod(self.convolution.window))
+        rows = np.abs(self.weight.reshape(len(self.weight), -1)).sum(axis=1, dtype=np.int64)  # −128 does not occur
+        self.bound = (int(rows.max()) << self.exponent) * self.largest
+
+
 class Synapses:
     """What reaches a layer from one source by one convolution or matrix.
 
     Exactness. Let A = max over output channels of Σ|w| · (largest input). Every product is an integer, and every
     partial sum, in whatever order it is formed, is an integer of magnitude at most A. int8 kernels add in 32 bits and
     convert to float32 at the end; float32 represents all integers up to 2²⁴, float64 up to 2⁵³, so nothing rounds:
-    float64 is for A ≥ 2²⁴. A factor of 2^e that all weights share is applied as a scale.
+    float64 is for A ≥ 2²⁴. The power of two that all weights share is applied as a scale.
 
     Kernels. ``product`` where a matrix over all positions costs no more multiplications than the convolution, as for
     dense layers and maps no larger than the kernel; ``wide`` for rows of less than 8 outputs, with the samples side by
@@ -36,10 +74,7 @@ class Synapses:
     and the machine is exact and fast with it (deploy/cpu/machine.py), else a float convolution.
 
     Args:
-        connections: from the same source, with the same shape of weights and the same geometry: their weights,
-            2^exponent · w, are added up beforehand.
-        input_shape: (C, H, W) or (N,).
-        input_max: largest input: 255 for the image, 1 for spikes.
+        merged: what to compute.
         double: whether to compute in float64, because this and what it is added to may reach 2²⁴.
 
     Attributes:
@@ -47,24 +82,18 @@ class Synapses:
         kernel: what computes it, such as "int8 wide".
     """
 
-    def __init__(
-        self, connections: Sequence[Connection], input_shape: tuple[int, ...], input_max: int, *, double: bool
-    ) -> None:
-        self.source = connections[0].source
-        convolution, weight = combined(connections, input_shape)
-        channels, height, width = as_map(input_shape)
+    def __init__(self, merged: Merged, *, double: bool) -> None:
+        self.source = merged.source
+        channels, height, width = as_map(merged.input_shape)
         self._map = (height, width, channels)
-        self._window = convolution.window
+        self._window = merged.convolution.window
         self._summed = (height // self._window[0], width // self._window[1], channels)
-        reach = input_max * int(np.prod(self._window))
-        self._sums_fit = reach <= _UINT8_MAX
-        exponent = _common_exponent(weight)
-        small = weight >> exponent
-        if not double and np.abs(small).max() <= _WEIGHT_MAX and reach <= int8_limit():
-            self.kernel, self._apply = _int8(convolution, small.astype(np.int8), 2.0**exponent, self._summed)
+        self._sums_fit = merged.largest <= _UINT8_MAX
+        if not double and merged.weight.dtype == np.int8 and merged.largest <= int8_limit():
+            self.kernel, self._apply = _int8(merged, self._summed)
         else:
             dtype = torch.float64 if double else torch.float32
-            self.kernel, self._apply = str(dtype).removeprefix("torch."), _floating(convolution, weight, dtype)
+            self.kernel, self._apply = str(dtype).removeprefix("torch."), _floating(merged, dtype)
 
     def sums(self, inputs: Tensor) -> Tensor:
         """Σ w · in of uint8 inputs (n, H, W, C), contiguous: floating point (n, H', W', O).
@@ -90,25 +119,15 @@ def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)
 
 
-def combined(connections: Sequence[Connection], input_shape: tuple[int, ...]) -> tuple[Convolution, NDArray[np.int64]]:
-    """The convolution that connections of one geometry share, and the sum of their weights, 2^exponent · w."""
-    parts = [unfold(connection, input_shape) for connection in connections]
-    weight = np.zeros(parts[0].weight.shape, np.int64)
-    for part, connection in zip(parts, connections, strict=True):
-        weight += part.weight.astype(np.int64) << connection.exponent
-    return parts[0], weight
-
-
 def _common_exponent(weight: NDArray[np.int64]) -> int:
     """Largest e for which 2^e divides every weight; 0 where all are 0."""
     bits = int(np.bitwise_or.reduce(weight, axis=None))
     return (bits & -bits).bit_length() - 1 if bits else 0
 
 
-def _int8(
-    c: Convolution, weight: NDArray[np.int8], scale: float, summed: tuple[int, int, int]
-) -> tuple[str, Callable[[Tensor], Tensor]]:
+def _int8(merged: Merged, summed: tuple[int, int, int]) -> tuple[str, Callable[[Tensor], Tensor]]:
     """Name and function of the int8 kernel for inputs (n, H, W, C) of shape ``summed``."""
+    c, weight, scale = merged.convolution, merged.weight, 2.0**merged.exponent
     height, width, channels = summed
     outputs = tuple(
         (size + 2 * c.padding[axis] - c.dilation[axis] * (weight.shape[2 + axis] - 1) - 1) // c.stride[axis] + 1
@@ -120,7 +139,7 @@ def _int8(
     pitch = -(-(width + c.padding[1]) // c.stride[1]) * c.stride[1]
     typical = (1, channels, height, _TYPICAL_SAMPLES * pitch) if wide else (_TYPICAL_SAMPLES, channels, height, width)
     convolve = prepare_int8(
-        torch.from_numpy(weight),
+        torch.tensor(weight),
         scale,
         stride=c.stride,
         padding=c.padding,
@@ -143,17 +162,17 @@ def _int8(
 
 
 def _product(
-    matrix: NDArray[np.int8], scale: float, outputs: tuple[int, ...], channels: int
+    matrix: NDArray[np.signedinteger], scale: float, outputs: tuple[int, ...], channels: int
 ) -> Callable[[Tensor], Tensor]:
     multiply = prepare_int8_product(torch.from_numpy(matrix), scale, _TYPICAL_SAMPLES)
     return lambda x: multiply(x.flatten(1)).view(-1, *outputs, channels)
 
 
 def _matrix(
-    c: Convolution, weight: NDArray[np.int8], summed: tuple[int, int, int], outputs: tuple[int, ...]
-) -> NDArray[np.int8]:
+    c: Convolution, weight: NDArray[np.signedinteger], summed: tuple[int, int, int], outputs: tuple[int, ...]
+) -> NDArray[np.signedinteger]:
     """The convolution as a matrix (H' · W' · O, H · W · C)."""
-    matrix = np.zeros((*outputs, len(weight), *summed), np.int8)
+    matrix = np.zeros((*outputs, len(weight), *summed), weight.dtype)
     for y, x in np.ndindex(outputs):
         for ky, kx in np.ndindex(weight.shape[2:]):
             row = y * c.stride[0] - c.padding[0] + ky * c.dilation[0]
@@ -163,8 +182,10 @@ def _matrix(
     return matrix.reshape(-1, int(np.prod(summed)))
 
 
-def _floating(c: Convolution, weight: NDArray[np.int64], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    kernel = torch.tensor(weight, dtype=dtype).contiguous(memory_format=torch.channels_last)
+def _floating(merged: Merged, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    c = merged.convolution
+    kernel = torch.tensor(merged.weight, dtype=dtype).mul_(2.0**merged.exponent)
+    kernel = kernel.contiguous(memory_format=torch.channels_last)
 
     def convolve(x: Tensor) -> Tensor:
         sums = F.conv2d(x.to(dtype).permute(0, 3, 1, 2), kernel, None, c.stride, c.padding, c.dilation, c.groups)

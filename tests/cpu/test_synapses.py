@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deploy.cpu import synapses
 from deploy.cpu.machine import int8_limit
-from deploy.cpu.synapses import Synapses
+from deploy.cpu.synapses import Merged, Synapses
 from export.network import Connection
 from tests.oracle import synaptic_sum
 from tests.strategies import random_connection
@@ -49,7 +49,7 @@ def test_int8_kernels(name: str, largest: int) -> None:
     shape, options = CASES[name]
     rng = np.random.default_rng(0)
     connection = random_connection(rng, "source", shape, **{"outputs": 8, **options})
-    prepared = Synapses([connection], shape, largest, double=False)
+    prepared = Synapses(Merged([connection], shape, largest), double=False)
     assert name.startswith(prepared.kernel)
     assert_exact(prepared, [connection], rng.integers(0, largest + 1, (5, *shape)).astype(np.uint8))
 
@@ -60,12 +60,12 @@ def test_factors_that_all_weights_share_are_a_scale() -> None:
     rng = np.random.default_rng(0)
     shape = (3, 9, 9)
     one = random_connection(rng, "source", shape, outputs=4, kernel=(3, 3), exponent=7)
-    prepared = Synapses([one], shape, 1, double=False)
+    prepared = Synapses(Merged([one], shape, 1), double=False)
     maps = rng.integers(0, 2, (3, *shape)).astype(np.uint8)
     assert prepared.kernel == "int8 wide"
     assert_exact(prepared, [one], maps)
     other = random_connection(rng, "source", shape, outputs=4, kernel=(3, 3))
-    both = Synapses([one, other], shape, 1, double=False)
+    both = Synapses(Merged([one, other], shape, 1), double=False)
     assert both.kernel == "float32"
     assert_exact(both, [one, other], maps)
 
@@ -75,7 +75,7 @@ def test_without_int8(monkeypatch: pytest.MonkeyPatch, largest: int, double: boo
     monkeypatch.setattr(synapses, "int8_limit", lambda: 128)
     rng = np.random.default_rng(0)
     connection = random_connection(rng, "source", (3, 8, 6), outputs=4, kernel=(3, 3), window=2)
-    prepared = Synapses([connection], (3, 8, 6), largest, double=double)
+    prepared = Synapses(Merged([connection], (3, 8, 6), largest), double=double)
     assert prepared.kernel == kernel
     assert_exact(prepared, [connection], rng.integers(0, largest + 1, (2, 3, 8, 6)).astype(np.uint8))
 
@@ -101,6 +101,6 @@ def test_any_convolution(data: st.DataObject) -> None:
         dilation=dilation,
         groups=groups,
     )
-    prepared = Synapses([connection], (4, height, width), 255, double=False)
+    prepared = Synapses(Merged([connection], (4, height, width), 255), double=False)
     maps = rng.integers(0, 256, (3, 4, height, width)).astype(np.uint8)
     assert_exact(prepared, [connection], maps)
