@@ -20,7 +20,6 @@ from deploy.orphans import die_with_parent
 from deploy.tally import Tally
 
 _ROOT = Path(__file__).resolve().parent.parent
-_END_SECONDS = 10.0  # for a worker to end its Lava network; then it is killed
 _EXPECTED = (ValueError, OSError, LavaMissingError, LavaRunError, Loihi2UnavailableError)
 
 
@@ -48,7 +47,7 @@ def in_processes(job: Job, parts: Sequence[Part]) -> Generator[Tally, None, None
                     yield tally
     finally:
         for worker in workers:
-            worker.process.terminate()
+            worker.process.kill()  # Python's resource tracker, a process of its own, then frees the shared memory
         for worker in workers:
             worker.close()
 
@@ -101,11 +100,8 @@ class _Worker:
         return LavaRunError(f"the worker process of {self._part} {how}{printed}")
 
     def close(self) -> None:
-        try:
-            self.process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """Waits for the killed process."""
+        self.process.wait()
         self.connection.close()
         self._errors.close()
 
@@ -113,7 +109,6 @@ class _Worker:
 def _serve(parent: int, descriptor: int) -> None:
     """What a worker process does: receives a job and a part, sends the tallies, and then None or an expected error."""
     die_with_parent(parent)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that the Lava network ends in good order
     with Connection(descriptor) as connection:
         job, part = connection.recv()
         try:
