@@ -11,3 +11,11 @@ class LavaMissingError(RuntimeError):
 
 class Loihi2UnavailableError(RuntimeError):
     """What is missing to run on a Loihi 2 chip, in one line."""
+
+
+class CoverageError(RuntimeError):
+    """A sample was compared twice or not at all; the message says which."""
+
+
+class ClusterError(RuntimeError):
+    """The Dask cluster cannot run the evaluation: something is missing there, or its workers died; in one line."""

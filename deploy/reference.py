@@ -9,6 +9,7 @@ from export.network import IntegerNetwork
 from train.calibrate import evaluate
 from train.checkpoint import load_model
 from train.data import ImageSet
+from train.models import Network
 
 
 @dataclass(frozen=True)
@@ -45,29 +46,37 @@ class Reference:
         )
 
 
-def float_accuracy(network: IntegerNetwork, model: Path | None, data: ImageSet, steps: int) -> Reference | None:
-    """Run the float SNN on ``data``, or without ``model`` take the accuracies that the exporter stored for its T.
-
-    None where neither is there: no model, and a file without accuracies or for another T.
+def exported_accuracy(network: IntegerNetwork, steps: int) -> Reference | None:
+    """The accuracies that the exporter stored; None where the file has none, or has them for another T.
 
     Raises:
-        CheckpointError: ``model`` is not a model file.
-        ValueError: ``model`` is not what the network was exported from, or what is stored is incomplete.
+        ValueError: what is stored is incomplete.
     """
-    if model is None:
-        if network.info.get("T") != steps:
-            return None
-        if "calibration_float_snn_accuracy" not in network.info:
-            return None
-        try:
-            keys = ("float_snn", "ann", "integer_snn")
-            snn, ann, integer = (float(network.info[f"calibration_{key}_accuracy"]) for key in keys)
-            exported_steps, count = int(network.info["T"]), int(network.info["calibration_images"])
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"info: {error}: accuracies incomplete; give the exported model with --model") from None
-        return Reference(snn, ann, integer, "the calibration images at export", exported_steps, count)
-    float_network, _ = load_model(model)
-    if hashlib.sha256(model.read_bytes()).hexdigest() != network.info.get("source_sha256"):
-        raise ValueError(f"{model}: not the model that the network was exported from; allowed: that file")
-    result = evaluate(float_network, data, steps)
+    if network.info.get("T") != steps or "calibration_float_snn_accuracy" not in network.info:
+        return None
+    try:
+        keys = ("float_snn", "ann", "integer_snn")
+        snn, ann, integer = (float(network.info[f"calibration_{key}_accuracy"]) for key in keys)
+        exported_steps, count = int(network.info["T"]), int(network.info["calibration_images"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"info: {error}: accuracies incomplete; give the exported model with --model") from None
+    return Reference(snn, ann, integer, "the calibration images at export", exported_steps, count)
+
+
+def exported_model(network: IntegerNetwork, path: Path) -> Network:
+    """The model that the network was exported from.
+
+    Raises:
+        CheckpointError: ``path`` is not a model file.
+        ValueError: it is another model.
+    """
+    model, _ = load_model(path)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != network.info.get("source_sha256"):
+        raise ValueError(f"{path}: not the model that the network was exported from; allowed: that file")
+    return model
+
+
+def measured_accuracy(model: Network, data: ImageSet, steps: int) -> Reference:
+    """Runs the float SNN on ``data``."""
+    result = evaluate(model, data, steps)
     return Reference(result.snn[-1], result.ann, None, "the same images", steps, len(data))

@@ -1,13 +1,23 @@
 """Run a netx file in Lava and check it against the reference: ``python -m deploy.run_lava net.h5 --T 4``."""
 
 import argparse
+import importlib.util
 import json
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
+from deploy.errors import ClusterError, CoverageError, LavaMissingError, LavaRunError, Loihi2UnavailableError
 from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
+from deploy.job import Job, Part
+from deploy.tally import Tally
+
+if TYPE_CHECKING:
+    from export.network import IntegerNetwork
 
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 _BACKENDS = ("cpu", "netx", "stock", "loihi2")
@@ -18,7 +28,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m deploy.run_lava",
         description="Run test images through a netx file in Lava and compare every spike of every layer at every step, "
         "and the read-out, with the exact integer engine.",
-        epilog="exit status: 0 exact; 1 a mismatch, or accuracy lost beyond the tolerance; 2 bad input; 3 Lava failed. "
+        epilog="exit status: 0 exact; 1 a mismatch, or accuracy lost beyond the tolerance; 2 bad input; 3 Lava, a "
+        "worker or the cluster failed. "
         "example: python -m deploy.run_lava net.h5 --T 4 --samples 1000 --data cifar10-archives/",
     )
     parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
@@ -43,25 +54,39 @@ def _parser() -> argparse.ArgumentParser:
         help="cpu: one Lava process per layer, with batches; netx: lava-dl's own reader and stock synapses, one image "
         "at a time; stock: neurons of Lava's own parts too; loihi2: a chip (default: %(default)s)",
     )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes on this machine, each with some of the images and its own Lava network (default: %(default)s)",
+    )
+    where.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask cluster whose workers run the images, such as tcp://10.0.0.1:8786; it must be trusted, since "
+        "Dask exchanges pickles (docs/cluster.md)",
+    )
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name, low, high in (("samples", 1, 10_000_000), ("batch", 1, 4096)):
+    for name, low, high in (("samples", 1, 10_000_000), ("batch", 1, 4096), ("workers", 1, 1024)):
         if not low <= getattr(options, name) <= high:
             raise ValueError(f"--{name} is {getattr(options, name)}; allowed: {low}..{high}")
     check_steps(options.steps)
+    if options.scheduler is not None and importlib.util.find_spec("distributed") is None:
+        raise ValueError("--scheduler needs Dask, which is not installed: pip install -e '.[dask]' -c constraints.txt")
     if options.tolerance is not None and not options.tolerance >= 0:
         raise ValueError(f"--tolerance is {options.tolerance}; allowed: 0 or more")
 
 
 def _run(options: argparse.Namespace) -> int:
     _check(options)
-    from tqdm import tqdm
-
     from deploy.files import write_json
-    from deploy.reference import float_accuracy
-    from deploy.verify import backend_traces, verify
+    from deploy.reference import exported_accuracy, exported_model, measured_accuracy
+    from deploy.run_report import entries, table
+    from deploy.verify import verdict_of
     from export import netx
     from train.checkpoint import check_writable
 
@@ -73,32 +98,24 @@ def _run(options: argparse.Namespace) -> int:
     if len(data.classes) != network.classes:
         raise ValueError(f"data: {len(data.classes)} classes; allowed: {network.classes} as {options.net}")
     data = data.sample(options.samples, options.seed)
-    images = channels_first(data)
     expected = json.loads(str(network.info.get("classes", "null")))
     if expected is not None and expected != list(data.classes):
         raise ValueError(f"data: classes are {', '.join(data.classes)}; allowed: those of {options.net}")
-    floating = float_accuracy(network, options.model, data, steps)
+    model = None if options.model is None else exported_model(network, options.model)
+    floating = exported_accuracy(network, steps) if model is None else None
     print(
         f"{options.net}: {len(network.layers)} layers, network {network.digest()[:16]}; "
         f"{len(data)} test images, T = {steps}, backend {options.backend}",
         flush=True,
     )
-    chunks = backend_traces(options.backend, options.net, network, images, steps, options.batch)
-    with tqdm(total=len(data), unit="image", disable=None, leave=False) as bar:
-
-        def progress(done: int, accuracy: float) -> None:
-            bar.set_postfix(accuracy=f"{accuracy:.2f} %")
-            bar.update(done - bar.n)
-
-        verdict = verify(network, images, data.labels.numpy(), chunks, progress)
-    width = max(map(len, verdict.layers))
-    print(f"{'layer'.ljust(width)}  spikes per neuron and step  mismatches  saturations")
-    rates = [f"{rate:.4f}" for rate in verdict.spike_rates] + ["read-out"]
-    for row in zip(verdict.layers, rates, verdict.mismatches, verdict.saturations, strict=True):
-        print(f"{row[0].ljust(width)}  {row[1]:>26}  {row[2]:>10,}  {row[3]:>11,}")
-    print("accuracy after step     " + "".join(f"{step:>9}" for step in range(1, steps + 1)))
-    for name, values in (("Lava", verdict.deployed), ("integer reference", verdict.reference)):
-        print(f"  {name:<22}" + "".join(f"{value:>8.2f}%" for value in values))
+    whole = Part(0, channels_first(data), data.labels.numpy())
+    began = time.monotonic()
+    tally = _with_progress(_tallies(options, network, whole, steps), len(data))
+    wall_seconds = time.monotonic() - began
+    verdict = verdict_of(network, tally, len(data))
+    print(table(verdict))
+    if model is not None:
+        floating = measured_accuracy(model, data, steps)
     drop, tolerance = 0.0, options.tolerance
     if floating is None:
         print(f"not compared with the float SNN: the file does not hold its accuracy at T={steps}; give --model")
@@ -106,7 +123,10 @@ def _run(options: argparse.Namespace) -> int:
         drop = floating.drop(verdict.deployed[-1])
         tolerance = floating.default_tolerance if tolerance is None else tolerance
         print(f"{floating.describe()}; lost {drop:+.2f} points (tolerance {tolerance:.2f})")
-    print(f"Lava: {verdict.seconds:.1f} s with its start, {len(data) / verdict.seconds:.1f} images/s")
+    print(
+        f"Lava: {verdict.seconds:.1f} s with its start, {len(data) / verdict.seconds:.1f} images/s per network; "
+        f"all with the comparison: {wall_seconds:.1f} s, {len(data) / wall_seconds:.1f} images/s"
+    )
     good = verdict.exact and (floating is None or drop <= tolerance)
     if not verdict.exact:
         print(f"NOT EXACT: {sum(verdict.mismatches):,} mismatches; the first: {verdict.first}")
@@ -115,33 +135,53 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print(f"EXACT: every spike and every read-out of {len(data)} images equals the reference")
     if options.json is not None:
-        write_json(
-            options.json,
-            {
-                "net": str(options.net),
-                "network_sha256": network.digest(),
-                "backend": options.backend,
-                "data": options.data,
-                "seed": options.seed,
-                "samples": verdict.samples,
-                "T": steps,
-                "exact": verdict.exact,
-                "mismatches": dict(zip(verdict.layers, verdict.mismatches, strict=True)),
-                "first_mismatch": None if verdict.first is None else str(verdict.first),
-                "saturations": dict(zip(verdict.layers, verdict.saturations, strict=True)),
-                "spikes_per_neuron_and_step": dict(zip(verdict.layers, verdict.spike_rates, strict=False)),
-                "accuracy_lava": verdict.deployed,
-                "accuracy_integer": verdict.reference,
-                "accuracy_float_snn": floating and floating.snn,
-                "accuracy_ann": floating and floating.ann,
-                "float_accuracy_on": floating and floating.images,
-                "points_lost": floating and drop,
-                "tolerance": tolerance,
-                "seconds": verdict.seconds,
-                "images_per_second": verdict.samples / verdict.seconds,
-            },
-        )
+        settings = {
+            "net": str(options.net),
+            "network_sha256": network.digest(),
+            "backend": options.backend,
+            "data": options.data,
+            "seed": options.seed,
+            "workers": options.workers,
+            "scheduler": options.scheduler,
+            "tolerance": tolerance,
+        }
+        write_json(options.json, settings | entries(verdict, floating, wall_seconds))
     return EXIT_EXACT if good else EXIT_MISMATCH
+
+
+def _tallies(
+    options: argparse.Namespace, network: "IntegerNetwork", whole: Part, steps: int
+) -> Generator[Tally, None, None]:
+    """Tallies of all samples, from this process, from others on this machine, or from a cluster."""
+    if options.workers == 1 and options.scheduler is None:
+        from deploy.verify import backend_traces, tallies
+
+        chunks = backend_traces(options.backend, options.net, network, whole.images, steps, options.batch)
+        return tallies(network, whole.images, whole.labels, chunks)
+    threads = 1 if options.scheduler is not None else max(1, len(os.sched_getaffinity(0)) // options.workers)
+    job = Job(options.net, network.digest(), options.backend, steps, options.batch, threads)
+    if options.scheduler is None:
+        from deploy.workers import in_processes
+
+        return in_processes(job, whole.split(options.workers))
+    from deploy.cluster import on_cluster
+
+    return on_cluster(options.scheduler, job, whole)
+
+
+def _with_progress(tallies: Generator[Tally, None, None], samples: int) -> Tally:
+    """The sum of the tallies; on a terminal, shows images per second, the accuracy so far and the time left."""
+    from tqdm import tqdm
+
+    tally: Tally | None = None
+    with closing(tallies), tqdm(total=samples, unit=" images", smoothing=0.1, disable=None, leave=False) as bar:
+        for part in tallies:
+            tally = part if tally is None else tally + part
+            bar.set_postfix(accuracy=f"{tally.accuracy:.2f} %", refresh=False)
+            bar.update(part.samples)
+    if tally is None:
+        raise CoverageError(f"no sample was compared; expected: 0..{samples - 1}")
+    return tally
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, LavaMissingError, Loihi2UnavailableError) as error:
         print(f"deploy.run_lava: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except LavaRunError as error:
+    except (LavaRunError, CoverageError, ClusterError) as error:
         print(f"deploy.run_lava: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:

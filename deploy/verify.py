@@ -4,8 +4,8 @@ import importlib.util
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deploy.errors import LavaMissingError
 from deploy.integer import IntegerEngine
+from deploy.tally import Tally, merge
 from deploy.trace import Mismatch, Trace, count_differences, first_difference
 from export.network import IntegerNetwork
 
@@ -29,7 +30,7 @@ class Verdict:
         first: the first mismatch, or None.
         spike_rates: per spiking layer, spikes per neuron and step.
         saturations: per layer, clipped membrane potentials.
-        seconds: time in the backend, its start included, comparison excluded.
+        seconds: time in the backend, its start included, comparison excluded; summed over processes.
     """
 
     layers: tuple[str, ...]
@@ -48,69 +49,75 @@ class Verdict:
         return not any(self.mismatches)
 
 
-def verify(
+def verdict_of(network: IntegerNetwork, tally: Tally, samples: int) -> Verdict:
+    """What the tally of all ``samples`` samples says; CoverageError if it is not of exactly these."""
+    tally.require_all(samples)
+    values = [int(np.prod(shape)) * samples * tally.steps for shape in network.shapes[:-1]]
+    return Verdict(
+        layers=tuple(layer.name for layer in network.layers),
+        samples=samples,
+        steps=tally.steps,
+        deployed=tuple(100 * correct / samples for correct in tally.deployed),
+        reference=tuple(100 * correct / samples for correct in tally.reference),
+        mismatches=tally.mismatches,
+        first=tally.first,
+        spike_rates=tuple(spikes / value for spikes, value in zip(tally.spikes, values, strict=True)),
+        saturations=tally.saturations,
+        seconds=tally.seconds,
+    )
+
+
+def tallies(
     network: IntegerNetwork,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     chunks: Iterator[Trace],
-    on_progress: Callable[[int, float], None] | None = None,
-) -> Verdict:
-    """Compare the traces of a backend, as they come, with the integer engine on the same images.
+    start: int = 0,
+) -> Generator[Tally, None, None]:
+    """Compare the traces of a backend, as they come, with the integer engine on the same images: a tally for each.
+
+    Traces are dropped as soon as they are compared, so that the memory does not grow with N.
 
     Args:
         network: what both run.
         images: uint8 (N, C, H, W). labels: (N,).
         chunks: traces of consecutive samples, together N.
-        on_progress: called with the samples compared so far and the accuracy at T so far in percent.
+        start: number of the first of these samples among all.
 
     Raises:
-        whatever the backend raises; RuntimeError where it returns another number of samples.
+        whatever the backend raises.
     """
     engine = IntegerEngine(network)
-    neurons = [int(np.prod(shape)) for shape in network.shapes[:-1]]
-    done, seconds = 0, 0.0
-    steps = 0
-    first: Mismatch | None = None
-    mismatches = np.zeros(len(network.layers), np.int64)
-    saturations = np.zeros(len(network.layers), np.int64)
-    spikes = np.zeros(len(neurons), np.int64)
-    correct: list[NDArray[np.int64]] = []
+    done = 0
     while True:
         began = time.monotonic()
         trace = next(chunks, None)
-        seconds += time.monotonic() - began
+        seconds = time.monotonic() - began
         if trace is None:
-            break
+            return
         part = slice(done, done + trace.samples)
         reference = engine.run(images[part], trace.steps)
-        mismatches += count_differences(reference, trace)
-        saturations += trace.saturations
-        spikes += trace.spike_counts()
-        if first is None and mismatches.any():
-            found = first_difference(network, reference, trace)
-            if found is not None:
-                first = Mismatch(found.sample + done, found.layer, found.step, found.neuron, found.expected, found.got)
-        hits = [(t.classes() == labels[part, None]).sum(axis=0) for t in (trace, reference)]
-        correct.append(np.stack(hits))
-        done += trace.samples
-        steps = trace.steps
-        if on_progress is not None:
-            on_progress(done, 100 * float(sum(c[0, -1] for c in correct)) / done)
-    if done != len(images):
-        raise RuntimeError(f"the backend returned {done} samples of {len(images)}")
-    deployed, reference_accuracy = (np.sum(correct, axis=0) * 100 / done).tolist()
-    return Verdict(
-        layers=tuple(layer.name for layer in network.layers),
-        samples=done,
-        steps=steps,
-        deployed=tuple(deployed),
-        reference=tuple(reference_accuracy),
-        mismatches=tuple(mismatches.tolist()),
-        first=first,
-        spike_rates=tuple(float(s) / (n * done * steps) for s, n in zip(spikes, neurons, strict=True)),
-        saturations=tuple(saturations.tolist()),
-        seconds=seconds,
-    )
+        mismatches = count_differences(reference, trace)
+        first = first_difference(network, reference, trace) if any(mismatches) else None
+        deployed, expected = ((t.classes() == labels[part, None]).sum(axis=0).tolist() for t in (trace, reference))
+        yield Tally(
+            ranges=((start + part.start, start + part.stop),),
+            mismatches=mismatches,
+            first=None if first is None else replace(first, sample=start + part.start + first.sample),
+            spikes=trace.spike_counts(),
+            saturations=trace.saturations,
+            deployed=tuple(deployed),
+            reference=tuple(expected),
+            seconds=seconds,
+        )
+        done = part.stop
+
+
+def verify(
+    network: IntegerNetwork, images: NDArray[np.uint8], labels: NDArray[np.int64], chunks: Iterator[Trace]
+) -> Verdict:
+    """The verdict on all images; arguments and errors as of ``tallies``, and CoverageError if traces are missing."""
+    return verdict_of(network, merge(tallies(network, images, labels, chunks)), len(images))
 
 
 def backend_traces(

@@ -1,5 +1,6 @@
 """The pipelined Lava network of an integer network, one process per layer, and its run configuration."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from deploy.trace import Trace
 from export.network import IMAGE, IntegerNetwork
 
 _CHUNK_BYTES = 2**26
+_CHUNK_SECONDS = 1.0
 BACKENDS = ("cpu", "loihi2")
 
 
@@ -150,7 +152,7 @@ def _run(
 
 
 def plan(network: IntegerNetwork, *, steps: int, gap: int, batch: int, batches: int) -> tuple[Schedule, int]:
-    """The schedule, and the number of batches between two pauses.
+    """The schedule, and the largest number of batches between two pauses.
 
     While a chunk of m batches enters, the results of the ⌊(T + N) / P⌋ + 1 batches before it may still be in flight.
     """
@@ -188,21 +190,30 @@ def stream(
 ) -> Iterator[Trace]:
     """Runs the network behind ``source`` chunk by chunk: fills ``buffer``, advances, and collects what is complete.
 
+    The first chunk is one batch; chunks grow while they take less than _CHUNK_SECONDS, as far as ``buffer`` goes, so
+    that results come soon and often, and the pauses between chunks cost little.
+
     ``images`` (N, ...) hold pixels in the order in which ``source`` reads them from ``buffer``, (slots, samples, ...).
     """
-    chunk, batch = buffer.shape[:2]
-    now = done = 0
+    longest, batch = buffer.shape[:2]
+    pixels = buffer.reshape(longest, batch, *images.shape[1:])
+    first = now = done = 0
+    chunk = 1
     with GuardedRun(
         source, run_cfg, progress=lambda: int(recorders[-1].step[0]), stall_timeout=stall_timeout
     ) as guarded:
-        for first in range(0, schedule.batches, chunk):
-            part = images[first * batch : (first + chunk) * batch]
-            flat = buffer.reshape(-1, *images.shape[1:])
-            flat[: len(part)] = part
-            flat[len(part) :] = 0
-            last = first + chunk >= schedule.batches
-            end = schedule.total(network.depth) if last else (first + chunk) * schedule.period
+        while first < schedule.batches:
+            last = min(first + chunk, schedule.batches)
+            for index in range(first, last):
+                part = images[index * batch : (index + 1) * batch]
+                pixels[index % longest, : len(part)] = part
+                pixels[index % longest, len(part) :] = 0
+            end = schedule.total(network.depth) if last == schedule.batches else last * schedule.period
+            began = time.monotonic()
             guarded.run(end - now)
+            if time.monotonic() - began < _CHUNK_SECONDS:
+                chunk = min(2 * chunk, longest)
+            first = last
             now = end
             finished = schedule.finished(now, network.depth)
             if finished > done:

@@ -5,7 +5,6 @@ its parent dies. Here every child asks the kernel to be killed together with its
 waiting, so that it notices every failure and can clean up.
 """
 
-import ctypes
 import os
 import signal
 import threading
@@ -25,8 +24,8 @@ from lava.magma.runtime.mgmt_token_enums import MGMT_RESPONSE, enum_equal
 from lava.magma.runtime.runtime import Runtime
 
 from deploy.errors import LavaRunError
+from deploy.orphans import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.02
 _TRACEBACK_SECONDS = 5.0  # how long to wait for the traceback behind a reported error
 
@@ -203,7 +202,5 @@ def _prepare_child() -> None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != _guarded_parent:  # it died before the request
-        os._exit(1)
+    die_with_parent(_guarded_parent)
     _guarded_parent = None

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,36 +17,8 @@ from deploy.errors import LavaRunError
 from deploy.lava import build
 from deploy.lava.models import PyReadoutLayer, PySpikingLayer
 from export.network import IntegerNetwork
+from tests.processes import SECONDS, alive, children, shared_memory, wait_until
 from tests.strategies import images_for, random_layer
-
-SECONDS = 20
-
-
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("psm_*")}
-
-
-def children(pid: int) -> set[int]:
-    """All descendants of a process."""
-    found: set[int] = set()
-    for task in Path("/proc").glob(f"{pid}/task/*/children"):
-        for child in map(int, task.read_text().split()):
-            found |= {child} | children(child)
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,90 @@
+"""A comparison on a Dask cluster, part by part. The scheduler must be trusted: Dask sends pickles."""
+
+import hashlib
+import tempfile
+from collections.abc import Generator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import dask
+from distributed import Client, KilledWorker, as_completed, get_worker
+from distributed.comm import resolve_address
+
+from deploy.errors import ClusterError
+from deploy.job import Job, Part
+from deploy.tally import Tally, merge
+from deploy.workers import in_processes
+
+_PARTS_PER_THREAD = 3  # so that the fast workers can take over from the slow ones
+_FEWEST_SAMPLES = 250  # in a part: the start of a Lava network takes as long as some tens of images
+_CONNECT_SECONDS = 10
+_PACKAGES = ("deploy", "export")
+_CONFIGURATION = {"distributed.admin.large-graph-warning-threshold": "1GiB"}  # the images go with the tasks
+
+
+def on_cluster(address: str, job: Job, whole: Part) -> Generator[Tally, None, None]:
+    """Runs ``whole`` in parts on the workers of a Dask scheduler; yields their tallies as they come.
+
+    The part of a worker that dies is run again by another one. Network and images go with the tasks, through the
+    scheduler, and not as scattered data, which would be lost with the workers that hold it.
+
+    Args:
+        address: of the scheduler, such as tcp://10.0.0.1:8786.
+        job: what to run; ``threads`` per part.
+        whole: all samples.
+
+    Raises:
+        ValueError: no scheduler is there, or it has no workers.
+        ClusterError: another version of this project on a worker, or too many workers died.
+        what deploy.workers.in_processes raises on a worker.
+    """
+    with dask.config.set(_CONFIGURATION), _connected(address) as client:
+        threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+        if not threads:
+            raise ValueError(f"--scheduler {address} has no workers; start some with: dask worker {address}")
+        parts = whole.split(max(1, min(_PARTS_PER_THREAD * threads, len(whole.images) // _FEWEST_SAMPLES)))
+        net = client.submit(_same, job.net.read_bytes(), pure=False)
+        futures = [client.submit(_evaluate, fingerprint(), net, job, part, pure=False) for part in parts]
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except KilledWorker as error:
+                raise ClusterError(f"--scheduler {address}: {' '.join(str(error).split())}") from None
+            except ModuleNotFoundError as error:
+                raise ClusterError(f"--scheduler {address}: a worker has {error}; install nq-lava there") from None
+
+
+def _connected(address: str) -> Client:
+    try:
+        resolve_address(address)
+        return Client(address, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"--scheduler is {address!r}: {error}; allowed: the address of a Dask scheduler") from None
+
+
+def _same(net: bytes) -> bytes:
+    """The file as the result of a task: sent once to the scheduler, found again when the worker that has it dies."""
+    return net
+
+
+def _evaluate(expected: str, net: bytes, job: Job, part: Part) -> Tally:
+    """Runs on a worker."""
+    worker = get_worker()
+    if fingerprint() != expected:
+        raise ClusterError(f"worker {worker.address} has other source files of nq-lava; install the same there")
+    with tempfile.NamedTemporaryFile(dir=worker.local_directory, suffix=".h5") as file:
+        file.write(net)
+        file.flush()
+        return merge(in_processes(replace(job, net=Path(file.name)), [part]))
+
+
+@cache
+def fingerprint() -> str:
+    """SHA-256 of the source files that a comparison runs."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for file in sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py")):
+        digest.update(f"{file.relative_to(root)}\n".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,77 @@
+"""A comparison as something that can be sent to another process: what to run, and on which samples."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.tally import Tally
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        net: the netx file.
+        digest: of the network in it.
+        backend: "cpu", "netx", "stock" or "loihi2".
+        steps: T.
+        batch: images in one message, for "cpu".
+        threads: of PyTorch, for the integer engine.
+    """
+
+    net: Path
+    digest: str
+    backend: str
+    steps: int
+    batch: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive samples.
+
+    Attributes:
+        start: number of the first among all samples.
+        images: uint8 (n, C, H, W).
+        labels: int64 (n,).
+    """
+
+    start: int
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __str__(self) -> str:
+        return f"samples {self.start}..{self.start + len(self.images) - 1}"
+
+    def split(self, parts: int) -> list["Part"]:
+        """Consecutive parts whose sizes differ by at most one; as many as asked for, but none of them empty."""
+        count = len(self.images)
+        parts = min(parts, count)
+        bounds = [count * i // parts for i in range(parts + 1)]
+        pieces = (slice(*pair) for pair in pairwise(bounds))
+        return [Part(self.start + piece.start, self.images[piece], self.labels[piece]) for piece in pieces]
+
+
+def run(job: Job, part: Part) -> Generator[Tally, None, None]:
+    """Runs the part in this process; a tally for each chunk of samples.
+
+    Raises:
+        ValueError: another network is in the file now; and what netx.read and deploy.verify.backend_traces raise.
+    """
+    import torch
+
+    from deploy.verify import backend_traces, tallies
+    from export import netx
+
+    torch.set_num_threads(job.threads)
+    network = netx.read(job.net)
+    if network.digest() != job.digest:
+        raise ValueError(f"{job.net}: network {network.digest()[:16]}; allowed: {job.digest[:16]}, as at the start")
+    chunks = backend_traces(job.backend, job.net, network, part.images, job.steps, job.batch)
+    return tallies(network, part.images, part.labels, chunks, part.start)
