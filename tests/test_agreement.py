@@ -64,12 +64,14 @@ def test_every_way_to_run_a_random_network_gives_the_same() -> None:
     @settings(
         max_examples=EXAMPLES, deadline=None, database=None, phases=SHRINKING, suppress_health_check=list(HealthCheck)
     )
-    @given(networks(), st.integers(1, 9), st.integers(0, 2), st.integers(1, 3))
-    def agree(network: IntegerNetwork, steps: int, gap: int, batch: int) -> None:
+    @given(networks(), st.integers(1, 9), st.integers(0, 2), st.integers(1, 3), st.integers(1, 5))
+    def agree(network: IntegerNetwork, steps: int, gap: int, batch: int, processes: int) -> None:
         images = images_for(network, 3)
         expected = simulate(network, images, steps)
         assert_same(expected, IntegerEngine(network).run(images, steps))
-        assert_same(expected, concatenate(list(build.run(network, images, steps, batch=batch, gap=gap))))
+        assert_same(
+            expected, concatenate(list(build.run(network, images, steps, batch=batch, gap=gap, processes=processes)))
+        )
         if netx.version_of(network) == 1:
             with tempfile.TemporaryDirectory() as folder:
                 netx.write(network, Path(folder) / "net.h5")

@@ -1,6 +1,6 @@
 """One layer of an integer network on a CPU: synapses and neurons, for several samples and steps at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -74,6 +74,7 @@ class CpuLayer:
         first: bool,
         saturations: NDArray[np.int64],
         potentials: NDArray[np.int64],
+        constants: dict[int, Tensor] | None = None,
     ) -> None:
         """Computes T consecutive steps of n samples.
 
@@ -84,13 +85,20 @@ class CpuLayer:
             first: whether the samples start, with v(0).
             saturations: int64 (n,), grows by the number of clips that changed a potential.
             potentials: int64 (2,), smallest and largest u so far; updated.
+            constants: memory of the caller for what arrives from the image, where the steps of the same samples are in
+                several calls: it is computed in the first of them, and kept.
         """
         samples, steps = outputs.shape[:2]
         images = max(1, self._values // (steps * self.size))
         for start in range(0, samples, images):
             part = slice(start, start + images)
             arriving = {source: values[part] for source, values in inputs.items()}
-            current = self._current(arriving, steps)
+            constant = None if constants is None or first else constants.get(start)
+            if constant is None:
+                constant = self._sums(arriving, [synapses for synapses in self._synapses if synapses.source == IMAGE])
+            if constants is not None and constant is not None:
+                constants[start] = constant
+            current = self._current(arriving, constant, steps)
             count, watch = len(outputs[part]), Watch(saturations[part], potentials)
             if self.is_readout:
                 kept = v[part] if v.size else np.empty((count, self.size), np.int32)
@@ -101,18 +109,9 @@ class CpuLayer:
             extent = Extent(count, steps, self._rows, self._segments, self._length)
             integrate_fire(extent, self._neurons, current, shortcut, first, kept, watch, outputs[part].reshape(-1))
 
-    def _current(self, inputs: Mapping[str, NDArray[np.uint8]], steps: int) -> Currents:
+    def _current(self, inputs: Mapping[str, NDArray[np.uint8]], constant: Tensor | None, steps: int) -> Currents:
         """Σ over the synapses; one step where only the image arrives, since it is the same at every step."""
-        constant: Tensor | None = None
-        changing: Tensor | None = None
-        for synapses in self._synapses:
-            channels, height, width = self._shapes[synapses.source]
-            values = torch.from_numpy(inputs[synapses.source]).view(-1, height, width, channels)
-            sums = synapses.sums(values)
-            if synapses.source == IMAGE:
-                constant = sums if constant is None else constant.add_(sums)
-            else:
-                changing = sums if changing is None else changing.add_(sums)
+        changing = self._sums(inputs, [synapses for synapses in self._synapses if synapses.source != IMAGE])
         if changing is None:
             assert constant is not None
             return _currents(constant, 1)
@@ -123,6 +122,16 @@ class CpuLayer:
             )
             by_step.add_(constant[:, None])
         return _currents(changing, steps)
+
+    def _sums(self, inputs: Mapping[str, NDArray[np.uint8]], chosen: Sequence[Synapses]) -> Tensor | None:
+        """What arrives over some of the synapses, (n · steps, H, W, O) in new memory; None over none."""
+        total: Tensor | None = None
+        for synapses in chosen:
+            channels, height, width = self._shapes[synapses.source]
+            values = torch.from_numpy(inputs[synapses.source]).view(-1, height, width, channels)
+            sums = synapses.sums(values)
+            total = sums if total is None else total.add_(sums)
+        return total
 
 
 def _currents(sums: Tensor, steps: int) -> Currents:

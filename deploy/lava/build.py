@@ -1,10 +1,11 @@
-"""The pipelined Lava network of an integer network, one process per layer, and its run configuration."""
+"""The pipelined Lava network of an integer network, processes of whole layers, and its run configuration."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from lava.magma.core.model.model import AbstractProcessModel
+from lava.magma.core.process.ports.ports import OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg, RunConfig
 from lava.utils import loihi
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from deploy.cpu.kernels import load
 from deploy.errors import Loihi2UnavailableError
 from deploy.lava.guard import GuardedRun
-from deploy.lava.models import layer_model  # also imports PyTorch before anything is forked
-from deploy.lava.processes import BatchSource, IFNeuron, ImageSource, Integrator, ReadoutLayer, SpikingLayer
+from deploy.lava.models import group_model  # also imports PyTorch before anything is forked
+from deploy.lava.placement import default_processes, place
+from deploy.lava.processes import BatchSource, IFNeuron, ImageSource, Integrator, LayerGroup
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
 from export.network import IMAGE, IntegerNetwork
@@ -69,6 +71,7 @@ def run(
     *,
     batch: int = 16,
     gap: int = 0,
+    processes: int | None = None,
     backend: str = "cpu",
     stall_timeout: float = 600.0,
     on_progress: Callable[[int], None] | None = None,
@@ -84,6 +87,7 @@ def run(
         steps: T.
         batch: samples in one message.
         gap: idle steps between batches.
+        processes: over how many the layers are spread, at most; None for two per core.
         backend: "cpu"; "loihi2" is refused, since layers that hold whole batches exist only on a CPU
             (deploy/lava/netx_network.py builds the network from neurons and synapses).
         stall_timeout: seconds without a time step after which the run is given up.
@@ -101,7 +105,10 @@ def run(
         )
     run_cfg = run_configuration(backend)
     check_arguments(network, images, steps, batch, gap)
-    return _run(network, images, steps, batch, gap, run_cfg, stall_timeout, on_progress)
+    processes = default_processes() if processes is None else processes
+    if processes < 1:
+        raise ValueError(f"processes is {processes}; allowed: at least 1")
+    return _run(network, images, steps, batch, gap, processes, run_cfg, stall_timeout, on_progress)
 
 
 def check_arguments(network: IntegerNetwork, images: NDArray[np.uint8], steps: int, batch: int, gap: int) -> None:
@@ -120,6 +127,7 @@ def _run(
     steps: int,
     batch: int,
     gap: int,
+    processes: int,
     run_cfg: RunConfig,
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
@@ -133,22 +141,31 @@ def _run(
     recorders = make_recorders(network, schedule, batch)
     load()
     source = BatchSource(images=buffer, schedule=schedule)
-    outputs = {IMAGE: source.s_out}
-    for layer, recorder in zip(network.layers, recorders, strict=True):
-        process = (ReadoutLayer if layer.is_readout else SpikingLayer)(
-            layer=layer,
-            samples=batch,
-            shapes={name: network.shape_of[name] for name in layer.sources},
-            delays={name: network.depth_of[layer.name] - network.depth_of[name] - 1 for name in layer.sources},
-            recorder=recorder,
-        )
-        run_cfg.exception_proc_model_map[process] = layer_model(layer)
-        for name in layer.sources:
-            outputs[name].connect(process.in_port(name))
-        if not layer.is_readout:
-            outputs[layer.name] = process.s_out
+    ports: dict[str, OutPort] = {IMAGE: source.s_out}
+    for group in _groups(network, processes, batch, recorders):
+        run_cfg.exception_proc_model_map[group] = group_model(group)
+        for name in group.incoming:
+            ports[name].connect(group.port_of(name))
+        ports |= {name: group.port_of(name) for name in group.outgoing}
     in_order = images.transpose(0, 2, 3, 1)  # a view: copied chunk by chunk
     yield from stream(source, run_cfg, network, in_order, schedule, buffer, recorders, stall_timeout, on_progress)
+
+
+def _groups(
+    network: IntegerNetwork, processes: int, samples: int, recorders: Sequence[Recorder]
+) -> Iterator[LayerGroup]:
+    """The processes of all layers, in order, not connected yet."""
+    for part in place(network, processes):
+        layers = network.layers[part]
+        outside = [layer for layer in network.layers if layer not in layers]
+        yield LayerGroup(
+            layers=layers,
+            samples=samples,
+            shapes=network.shape_of,
+            depths=network.depth_of,
+            recorders=recorders[part],
+            outgoing=[layer.name for layer in layers if any(layer.name in other.sources for other in outside)],
+        )
 
 
 def plan(network: IntegerNetwork, *, steps: int, gap: int, batch: int, batches: int) -> tuple[Schedule, int]:

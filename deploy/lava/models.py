@@ -1,6 +1,7 @@
 """CPU models of the processes, and an exact model of Lava's stock Conv process."""
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deploy.cpu.layer import CpuLayer
 from deploy.lava.processes import (
@@ -19,12 +21,13 @@ from deploy.lava.processes import (
     IFNeuron,
     ImageSource,
     Integrator,
+    LayerGroup,
     Probe,
-    ReadoutLayer,
-    SpikingLayer,
-    in_port_name,
+    in_port,
     message_bytes,
+    out_port,
 )
+from deploy.lava.schedule import Recorder
 from deploy.layer import Synapses, exact_arithmetic, fire, integrate
 from deploy.trace import pack
 from export.network import IMAGE, INPUT_MAX, Connection, Layer
@@ -71,98 +74,114 @@ class PyBatchSource(PyLoihiProcessModel):
 
 
 class _Input:
-    """What one source sends, after it has waited.
+    """What one layer receives from one source, after it has waited.
 
     Args:
         nothing: a message as before the first one arrives.
         delay: steps to wait.
-        size: neurons of the source, whose spikes are bits; 0 for the image, whose pixels are bytes.
+        bits: neurons of the source, if messages hold their spikes as bits; 0 where they hold bytes.
     """
 
-    def __init__(self, nothing: NDArray[np.uint8], delay: int, size: int) -> None:
+    def __init__(self, nothing: NDArray[np.uint8], delay: int, bits: int) -> None:
         self._waiting = deque([nothing] * (delay + 1))
-        self._size = size
+        self._bits = bits
 
     def push(self, received: NDArray[np.uint8]) -> None:
-        """Takes what arrives at a step."""
-        self._waiting.append(received)
+        """Takes what arrives at a step; the sender may change its memory as soon as all layers have computed once."""
+        self._waiting.append(received if len(self._waiting) == 1 else received.copy())
         self._waiting.popleft()
 
     def values(self) -> NDArray[np.uint8]:
         """What arrived ``delay`` steps before the last message: uint8 (samples, 1, size)."""
         now = self._waiting[0]
-        return (np.unpackbits(now, axis=-1, count=self._size) if self._size else now)[:, None]
+        return (np.unpackbits(now, axis=-1, count=self._bits) if self._bits else now)[:, None]
 
 
-class _LayerModel(_TorchModel):
+class _Member:
+    """One layer of a group, with its state.
+
+    Args:
+        layer: what to compute.
+        samples: in one batch.
+        shapes, depths: of all layers, by name.
+        outside: sources that send from other processes.
+        recorder: receives the results.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        samples: int,
+        shapes: Mapping[str, tuple[int, ...]],
+        depths: Mapping[str, int],
+        outside: Sequence[str],
+        recorder: Recorder,
+    ) -> None:
+        self._layer = CpuLayer(layer, shapes)
+        self._recorder = recorder
+        self._potentials = np.zeros((samples, self._layer.size), np.int32)
+        self._range = np.zeros(2, np.int64)
+        self._constants: dict[int, Tensor] = {}
+        self.outputs: NDArray = np.zeros((samples, self._layer.size), np.int32 if layer.is_readout else np.uint8)
+        self.inputs: dict[str, _Input] = {}
+        for source in layer.sources:
+            size = int(np.prod(shapes[source]))
+            bits = size if source in outside and source != IMAGE else 0
+            length = message_bytes(source, shapes[source]) if source in outside else size
+            nothing = np.zeros((samples, length), np.uint8)
+            self.inputs[source] = _Input(nothing, depths[layer.name] - depths[source] - 1, bits)
+
+    def advance(self, t: int) -> NDArray:
+        """Computes ``outputs`` from what was received before; records and returns them, spikes as bits."""
+        saturations = np.zeros(len(self.outputs), np.int64)
+        self._layer.advance(
+            {source: waiting.values() for source, waiting in self.inputs.items()},
+            self.outputs[:, None],
+            self._potentials,
+            first=self._recorder.starts(t),
+            saturations=saturations,
+            potentials=self._range,
+            constants=self._constants,
+        )
+        message = self.outputs if self._layer.is_readout else pack(self.outputs)
+        self._recorder.record(t, message, saturations)
+        return message
+
+
+@implements(proc=LayerGroup, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class PyLayerGroup(_TorchModel):
     def __init__(self, proc_params) -> None:
         super().__init__(proc_params)
-        layer, shapes, samples = proc_params["layer"], proc_params["shapes"], proc_params["samples"]
-        self.layer = CpuLayer(layer, shapes)
-        self.recorder = proc_params["recorder"]
-        self.potentials = np.zeros((samples, self.layer.size), np.int32)
-        self.outputs: NDArray = np.zeros((samples, 1, self.layer.size), np.int32 if layer.is_readout else np.uint8)
-        self.range = np.zeros(2, np.int64)
-        self.inputs = {
-            source: _Input(
-                np.zeros((samples, message_bytes(source, shapes[source])), np.uint8),
-                proc_params["delays"][source],
-                0 if source == IMAGE else int(np.prod(shapes[source])),
-            )
-            for source in layer.sources
+        shapes, depths, outside = (proc_params[key] for key in ("shapes", "depths", "incoming"))
+        self.members = {
+            layer.name: _Member(layer, proc_params["samples"], shapes, depths, outside, recorder)
+            for layer, recorder in zip(proc_params["layers"], proc_params["recorders"], strict=True)
         }
 
-    def advance(self) -> NDArray[np.int64]:
-        """Computes ``outputs`` from what was received before; saturations per sample."""
-        saturations = np.zeros(len(self.outputs), np.int64)
-        self.layer.advance(
-            {source: waiting.values() for source, waiting in self.inputs.items()},
-            self.outputs,
-            self.potentials,
-            first=self.recorder.starts(self.time_step),
-            saturations=saturations,
-            potentials=self.range,
-        )
-        return saturations
-
-    def receive(self) -> None:
-        for index, waiting in enumerate(self.inputs.values()):
-            waiting.push(getattr(self, in_port_name(index)).recv())
-
-
-@implements(proc=SpikingLayer, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PySpikingLayer(_LayerModel):
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
-
     def run_spk(self) -> None:
-        saturations = self.advance()
-        spikes = pack(self.outputs[:, 0])
-        self.s_out.send(spikes)
-        self.recorder.record(self.time_step, spikes, saturations)
-        self.receive()
+        # Backwards: a layer reads what its source computed at the step before, and only then the source computes again.
+        messages = {name: member.advance(self.time_step) for name, member in reversed(self.members.items())}
+        for index, name in enumerate(self.proc_params["outgoing"]):
+            getattr(self, out_port(index)).send(messages[name])
+        arrived = {name: member.outputs for name, member in self.members.items()}
+        for index, name in enumerate(self.proc_params["incoming"]):
+            arrived[name] = getattr(self, in_port(index)).recv()
+        for member in self.members.values():
+            for source, waiting in member.inputs.items():
+                waiting.push(arrived[source])
 
 
-@implements(proc=ReadoutLayer, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PyReadoutLayer(_LayerModel):
-    def run_spk(self) -> None:
-        saturations = self.advance()
-        self.recorder.record(self.time_step, self.outputs[:, 0], saturations)
-        self.receive()
-
-
-def layer_model(layer: Layer) -> type[_LayerModel]:
-    """The model of a layer's process: PySpikingLayer or PyReadoutLayer, with an in-port per source.
+def group_model(group: LayerGroup) -> type[PyLayerGroup]:
+    """PyLayerGroup with the ports of a process.
 
     Lava reads the ports of a model from its class, where none may be missing or too many. So there is a class for each
-    number of ports; its search finds only the classes written above, and the process names its model itself.
+    process; Lava's search finds only the classes written above, and the process names its model itself.
     """
-    base = PyReadoutLayer if layer.is_readout else PySpikingLayer
-    ports = {in_port_name(i): LavaPyType(PyInPort.VEC_DENSE, np.uint8) for i in range(len(layer.sources))}
-    return type(f"{base.__name__}With{len(ports)}Ports", (base,), ports)
+    ports = {in_port(i): LavaPyType(PyInPort.VEC_DENSE, np.uint8) for i in range(len(group.incoming))}
+    ports |= {out_port(i): LavaPyType(PyOutPort.VEC_DENSE, np.uint8) for i in range(len(group.outgoing))}
+    return type(f"PyLayerGroupWith{len(group.incoming)}And{len(group.outgoing)}Ports", (PyLayerGroup,), ports)
 
 
 class _NeuronModel(_TorchModel):

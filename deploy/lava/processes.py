@@ -1,6 +1,6 @@
-"""Lava processes: an image source, whole layers for fast simulation, and the IF neuron for use behind synapses."""
+"""Lava processes: image sources, groups of layers for fast simulation, and the IF neuron for use behind synapses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from lava.magma.core.process.ports.ports import InPort, OutPort
@@ -56,62 +56,67 @@ def message_bytes(source: str, shape: tuple[int, ...]) -> int:
     return size if source == IMAGE else (size + 7) // 8
 
 
-class _LayerProcess(AbstractProcess):
-    """What SpikingLayer and ReadoutLayer share: the layer and an in-port per source, s_in0, s_in1, …"""
+class LayerGroup(AbstractProcess):
+    """Consecutive layers, synapses and IF neurons, for a batch of samples; spikes travel as bits, in (H, W, C) order.
 
-    def __init__(
-        self,
-        *,
-        layer: Layer,
-        samples: int,
-        shapes: Mapping[str, tuple[int, ...]],
-        delays: Mapping[str, int],
-        recorder: Recorder,
-    ) -> None:
-        super().__init__(layer=layer, samples=samples, shapes=shapes, delays=delays, recorder=recorder, name=layer.name)
-        for index, source in enumerate(layer.sources):
-            setattr(self, in_port_name(index), InPort(shape=(samples, message_bytes(source, shapes[source]))))
-
-    def in_port(self, source: str) -> InPort:
-        """The port for what ``source`` sends."""
-        return getattr(self, in_port_name(self.proc_params["layer"].sources.index(source)))
-
-
-def in_port_name(index: int) -> str:
-    """Attribute of a layer's process, and of its model, that is the port of the source with this index."""
-    return f"s_in{index}"
-
-
-class SpikingLayer(_LayerProcess):
-    """Synapses and IF neurons of one layer for a batch of samples; spikes travel as bits, in (H, W, C) order.
-
-    At step t it integrates what it received at t − 1, sends its spikes and then receives: one step per layer, and no
-    layer waits for another within a step. From a source that is further away than the place before, what was received
-    waits for some more steps.
+    At step t a layer integrates what its sources sent at t − 1, or earlier where they are further away than the place
+    before, and sends its spikes: one step per layer, also inside a group, so that grouping changes nothing that can be
+    observed. No process waits for another within a step.
 
     Args:
-        layer: what to compute.
+        layers: in the order of the network.
         samples: in one batch.
-        shapes: (C, H, W) or (N,) of the sources, by name.
-        delays: steps that the input waits, by name of the source: l − m − 1 from place m to this layer's place l.
-        recorder: receives the spikes.
+        shapes: (C, H, W) or (N,) of all layers and the image, by name.
+        depths: places in the pipeline, by name.
+        recorders: receive the spikes, or of the read-out the potentials; one per layer.
+        outgoing: names of the layers whose spikes other processes need.
+
+    Attributes:
+        incoming: names of the sources outside.
     """
 
     def __init__(
         self,
         *,
-        layer: Layer,
+        layers: Sequence[Layer],
         samples: int,
         shapes: Mapping[str, tuple[int, ...]],
-        delays: Mapping[str, int],
-        recorder: Recorder,
+        depths: Mapping[str, int],
+        recorders: Sequence[Recorder],
+        outgoing: Sequence[str],
     ) -> None:
-        super().__init__(layer=layer, samples=samples, shapes=shapes, delays=delays, recorder=recorder)
-        self.s_out = OutPort(shape=(samples, message_bytes(layer.name, layer.output_shape(shapes))))
+        inside = {layer.name for layer in layers}
+        self.incoming = tuple(dict.fromkeys(s for layer in layers for s in layer.sources if s not in inside))
+        self.outgoing = tuple(outgoing)
+        super().__init__(
+            layers=tuple(layers),
+            samples=samples,
+            shapes=shapes,
+            depths=depths,
+            recorders=tuple(recorders),
+            incoming=self.incoming,
+            outgoing=self.outgoing,
+            name=layers[0].name if len(layers) == 1 else f"{layers[0].name} to {layers[-1].name}",
+        )
+        for names, port, kind in ((self.incoming, in_port, InPort), (self.outgoing, out_port, OutPort)):
+            for index, name in enumerate(names):
+                setattr(self, port(index), kind(shape=(samples, message_bytes(name, shapes[name]))))
+
+    def port_of(self, name: str) -> InPort | OutPort:
+        """The port through which the spikes of the named layer, or the image, arrive or leave."""
+        if name in self.outgoing:
+            return getattr(self, out_port(self.outgoing.index(name)))
+        return getattr(self, in_port(self.incoming.index(name)))
 
 
-class ReadoutLayer(_LayerProcess):
-    """Synapses and integrators of the read-out; arguments as in SpikingLayer, the recorder receives potentials."""
+def in_port(index: int) -> str:
+    """Attribute of a LayerGroup, and of its model, that is the port of the incoming source with this index."""
+    return f"s_in{index}"
+
+
+def out_port(index: int) -> str:
+    """Attribute of a LayerGroup, and of its model, that is the port of the outgoing layer with this index."""
+    return f"s_out{index}"
 
 
 class IFNeuron(AbstractProcess):

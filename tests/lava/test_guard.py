@@ -15,7 +15,7 @@ import pytest
 
 from deploy.errors import LavaRunError
 from deploy.lava import build
-from deploy.lava.models import PyReadoutLayer, PySpikingLayer
+from deploy.lava.models import PyLayerGroup
 from export.network import IntegerNetwork
 from tests.processes import SECONDS, alive, children, shared_memory, wait_until
 from tests.strategies import images_for, random_layer
@@ -50,50 +50,51 @@ def test_an_abandoned_run_leaves_nothing(network: IntegerNetwork, monkeypatch: p
     traces.close()
 
 
-@pytest.mark.parametrize("model", [PySpikingLayer, PyReadoutLayer])
+@pytest.mark.parametrize("name", ["hidden", "out"])
 @pytest.mark.parametrize("late", [False, True])
-def test_exception_in_a_model(
-    network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch, model: type, late: bool
-) -> None:
+def test_exception_in_a_model(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch, name: str, late: bool) -> None:
     """Before its message is sent, and after."""
-    original = model.run_spk
+    original = PyLayerGroup.run_spk
 
-    def fail(self: object) -> None:
-        if self.time_step == 3:
+    def fail(self: PyLayerGroup) -> None:
+        if self.time_step == 3 and name in self.members:
             if late:
                 original(self)
             raise ZeroDivisionError("on purpose")
         original(self)
 
-    monkeypatch.setattr(model, "run_spk", fail)
-    name = "hidden" if model is PySpikingLayer else "out"
+    monkeypatch.setattr(PyLayerGroup, "run_spk", fail)
     with pytest.raises(LavaRunError, match=rf"(?s)process {name} failed\nTraceback.*in fail.*on purpose"):
-        list(build.run(network, images_for(network, 8), 3, batch=2))
+        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2))
 
 
 def test_exception_at_start(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_self: object, _parameters: object) -> None:
         raise ZeroDivisionError("on purpose")
 
-    monkeypatch.setattr(PySpikingLayer, "__init__", fail)
+    monkeypatch.setattr(PyLayerGroup, "__init__", fail)
     with pytest.raises(LavaRunError, match=r"(?s)failed to start\nTraceback.*on purpose"):
-        list(build.run(network, images_for(network, 8), 3, batch=2))
+        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2))
 
 
 @pytest.mark.parametrize("where", ["__init__", "run_spk"])
 def test_killed_process(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    def die(self: object, *_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    original = getattr(PyLayerGroup, where)
 
-    monkeypatch.setattr(PySpikingLayer, where, die)
+    def die(self: PyLayerGroup, *arguments: dict) -> None:
+        if "hidden" in (self.members if not arguments else [layer.name for layer in arguments[0]["layers"]]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(self, *arguments)
+
+    monkeypatch.setattr(PyLayerGroup, where, die)
     with pytest.raises(LavaRunError, match="process hidden was killed by SIGKILL"):
-        list(build.run(network, images_for(network, 8), 3, batch=2))
+        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2))
 
 
 def test_stalled_process(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PySpikingLayer, "run_spk", lambda self: time.sleep(3600))
+    monkeypatch.setattr(PyLayerGroup, "run_spk", lambda self: time.sleep(3600))
     with pytest.raises(LavaRunError, match=r"no progress for 1 s after time step \d"):
-        list(build.run(network, images_for(network, 8), 3, batch=2, stall_timeout=1.0))
+        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2, stall_timeout=1.0))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
