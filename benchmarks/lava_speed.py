@@ -18,6 +18,8 @@ from deploy.trace import Trace, concatenate, count_differences
 from export import netx
 from export.network import IntegerNetwork
 
+_LEAST_MORE = 4  # batches by which the longer of two runs exceeds the shorter one, at least
+_TIMES_LONGER = 5  # than other runs: Lava's start varies by tenths of a second, and must not hide the difference
 _UPSTREAM_STEPS = 4  # time steps by which the longer of lava-dl's runs exceeds the shorter one
 
 
@@ -49,10 +51,11 @@ def without_start(short: Sequence[float], long: Sequence[float], work: float) ->
 def against_engine(network: IntegerNetwork, steps: int, batch: int, effort: Effort) -> dict[str, Any]:
     """Images per second of Lava with and without its start, and of the engine's traces of the same images."""
     engine = IntegerEngine(network)
-    trial = sample_images(2 * batch)
+    trial = sample_images((1 + _LEAST_MORE) * batch)
     require_exact("Lava", engine.run(trial, steps), run_lava(network, trial, steps, batch))
-    starting, trying = (seconds(partial(run_lava, network, trial[:n], steps, batch)) for n in (batch, 2 * batch))
-    more = max(2, round(effort.seconds / max(trying - starting, 0.01)))
+    short, long = (seconds(partial(run_lava, network, part, steps, batch)) for part in (trial[:batch], trial))
+    per_batch = max(0.02, (long - short) / _LEAST_MORE)
+    more = max(_LEAST_MORE, round(_TIMES_LONGER * effort.seconds / per_batch))
     images = sample_images(batch * (1 + more))
     contestants = {
         "short": Contestant(partial(run_lava, network, images[:batch], steps, batch)),

@@ -105,12 +105,12 @@ def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
         "depth": {n: Point(uniform(32, n), images, steps) for n in sizes.depths},
     }
     lava_sweeps = {
-        "T": {n: Point(network, 3 * sizes.batches[1], n, sizes.batches[1]) for n in sizes.steps},
+        "T": {n: Point(network, 9 * sizes.batches[1], n, sizes.batches[1]) for n in sizes.steps},
         # a run of n + batch images exceeds one of a batch by n
         "images": {n: Point(network, n + sizes.batches[0], steps, sizes.batches[0]) for n in sizes.images},
-        # two batches more than one
+        # two batches more than one; above, as many more as make it long enough for Lava's start to vary
         "batch": {n: Point(network, 3 * n, steps, n) for n in sizes.batches},
-        "depth": {n: Point(uniform(32, n), 3 * sizes.batches[1], steps, sizes.batches[1]) for n in sizes.depths},
+        "depth": {n: Point(uniform(32, n), 17 * sizes.batches[1], steps, sizes.batches[1]) for n in sizes.depths},
     }
     lava_sweeps = {name: points for name, points in lava_sweeps.items() if name in sizes.lava}
     time = []
