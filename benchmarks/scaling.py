@@ -20,7 +20,7 @@ from export.network import IntegerNetwork
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is varied, one at a time; the first entries of the others, and the smallest network, stay.
+    """What is varied, one at a time, while the rest stays small.
 
     Attributes:
         model: name of the network where neither width nor depth is varied.
@@ -104,13 +104,13 @@ def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
         "width": {n: Point(uniform(n, 4), images, steps) for n in sizes.widths},
         "depth": {n: Point(uniform(32, n), images, steps) for n in sizes.depths},
     }
+    # A run of one batch is subtracted: what remains are images, 2 batches, and as many as it takes to exceed noise.
+    first, batch = sizes.batches[:2]
     lava_sweeps = {
-        "T": {n: Point(network, 9 * sizes.batches[1], n, sizes.batches[1]) for n in sizes.steps},
-        # a run of n + batch images exceeds one of a batch by n
-        "images": {n: Point(network, n + sizes.batches[0], steps, sizes.batches[0]) for n in sizes.images},
-        # two batches more than one; above, as many more as make it long enough for Lava's start to vary
+        "T": {n: Point(network, 9 * batch, n, batch) for n in sizes.steps},
+        "images": {n: Point(network, n + first, steps, first) for n in sizes.images},
         "batch": {n: Point(network, 3 * n, steps, n) for n in sizes.batches},
-        "depth": {n: Point(uniform(32, n), 17 * sizes.batches[1], steps, sizes.batches[1]) for n in sizes.depths},
+        "depth": {n: Point(uniform(32, n), 17 * batch, steps, batch) for n in sizes.depths},
     }
     lava_sweeps = {name: points for name, points in lava_sweeps.items() if name in sizes.lava}
     time = []
