@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks import markdown
 from deploy.integer import IntegerEngine
 from export.calibration import output_errors
 from export.lower import lower
@@ -120,12 +121,8 @@ def _percent(accuracy: float | None) -> str:
 
 def table(result: dict[str, Any]) -> str:
     """The rows in Markdown, the float SNN first."""
-    rows = [
-        ("bits", "first layer", "rounding", "fine-tuning", "held-out", "test", "error of the read-out"),
-        ("---",) * 7,
-    ]
     exact = result["float"]
-    rows.append(("float", "float", "–", "–", f"{exact['held_out']:.2f}", _percent(exact["test"]), "0 %"))
+    rows = [("float", "float", "–", "–", f"{exact['held_out']:.2f}", _percent(exact["test"]), "0 %")]
     for row in sorted(result["rows"], key=lambda r: (-r["bits"], r["first"], r["epochs"])):
         rows.append(
             (
@@ -134,7 +131,8 @@ def table(result: dict[str, Any]) -> str:
                 _percent(row["test"]), f"{100 * row['errors'][-1]:.0f} %",
             )
         )  # fmt: skip
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    header = ("bits", "first layer", "rounding", "fine-tuning", "held-out", "test", "error of the read-out")
+    return markdown.table(header, rows)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,1 @@
+"""Tests of the benchmarks: what they compare is right, and they run."""
