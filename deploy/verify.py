@@ -4,7 +4,8 @@ import importlib.util
 import multiprocessing
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def tallies(
     network: IntegerNetwork,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    chunks: Iterator[Trace],
+    chunks: Generator[Trace, None, None],
     start: int = 0,
 ) -> Generator[Tally, None, None]:
     """Compare the traces of a backend, as they come, with the integer engine on the same images: a tally for each.
@@ -89,32 +90,33 @@ def tallies(
     """
     engine = IntegerEngine(network)
     done = 0
-    while True:
-        began = time.monotonic()
-        trace = next(chunks, None)
-        seconds = time.monotonic() - began
-        if trace is None:
-            return
-        part = slice(done, done + trace.samples)
-        reference = engine.run(images[part], trace.steps)
-        mismatches = count_differences(reference, trace)
-        first = first_difference(network, reference, trace) if any(mismatches) else None
-        deployed, expected = ((t.classes() == labels[part, None]).sum(axis=0).tolist() for t in (trace, reference))
-        yield Tally(
-            ranges=((start + part.start, start + part.stop),),
-            mismatches=mismatches,
-            first=None if first is None else replace(first, sample=start + part.start + first.sample),
-            spikes=trace.spike_counts(),
-            saturations=trace.saturations,
-            deployed=tuple(deployed),
-            reference=tuple(expected),
-            seconds=seconds,
-        )
-        done = part.stop
+    with closing(chunks):  # ends the backend also where the comparison fails
+        while True:
+            began = time.monotonic()
+            trace = next(chunks, None)
+            seconds = time.monotonic() - began
+            if trace is None:
+                return
+            part = slice(done, done + trace.samples)
+            reference = engine.run(images[part], trace.steps)
+            mismatches = count_differences(reference, trace)
+            first = first_difference(network, reference, trace) if any(mismatches) else None
+            deployed, expected = ((t.classes() == labels[part, None]).sum(axis=0).tolist() for t in (trace, reference))
+            yield Tally(
+                ranges=((start + part.start, start + part.stop),),
+                mismatches=mismatches,
+                first=None if first is None else replace(first, sample=start + part.start + first.sample),
+                spikes=trace.spike_counts(),
+                saturations=trace.saturations,
+                deployed=tuple(deployed),
+                reference=tuple(expected),
+                seconds=seconds,
+            )
+            done = part.stop
 
 
 def verify(
-    network: IntegerNetwork, images: NDArray[np.uint8], labels: NDArray[np.int64], chunks: Iterator[Trace]
+    network: IntegerNetwork, images: NDArray[np.uint8], labels: NDArray[np.int64], chunks: Generator[Trace, None, None]
 ) -> Verdict:
     """The verdict on all images; arguments and errors as of ``tallies``, and CoverageError if traces are missing."""
     return verdict_of(network, merge(tallies(network, images, labels, chunks)), len(images))
@@ -122,7 +124,7 @@ def verify(
 
 def backend_traces(
     backend: str, path: Path, network: IntegerNetwork, images: NDArray[np.uint8], steps: int, batch: int
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     """Traces of ``images`` from the backend "cpu", "netx", "stock" or "loihi2"; Lava is imported only here."""
     if importlib.util.find_spec("lava") is None:
         raise LavaMissingError(

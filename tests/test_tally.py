@@ -1,7 +1,7 @@
 """Tallies add up: however the samples are divided, and in whatever order the parts come, the verdict is the same."""
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -39,13 +39,13 @@ def test_any_division_gives_the_same_verdict(network, data: st.DataObject) -> No
         readout[sample, data.draw(st.integers(0, steps - 1)), 0] += 1
     trace = replace(trace, readout=readout)
 
-    def run(start: int, stop: int) -> Iterator[Tally]:
+    def run(start: int, stop: int) -> Generator[Tally, None, None]:
         """The samples from ``start`` to ``stop``, in chunks of any size."""
         bounds = [start, *sorted(data.draw(st.sets(st.integers(start, stop)))), stop]
         chunks = (part(trace, *pair) for pair in pairwise(bounds) if pair[0] < pair[1])
         return tallies(network, images[start:stop], labels[start:stop], chunks, start)
 
-    whole = verify(network, images, labels, iter([part(trace, 0, count)]))
+    whole = verify(network, images, labels, (piece for piece in [part(trace, 0, count)]))
     bounds = [0, *sorted(data.draw(st.sets(st.integers(1, count)))), count]
     parts = [merge(run(*pair)) for pair in pairwise(bounds) if pair[0] < pair[1]]
     tally = merge(data.draw(st.permutations(parts)))

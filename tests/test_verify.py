@@ -1,7 +1,7 @@
 """Traces are compared as they come, and dropped."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def network() -> IntegerNetwork:
     return IntegerNetwork((1, 4, 4), (hidden, random_layer(rng, "out", (5,), source="hidden", outputs=2, readout=True)))
 
 
-def engine_traces(network: IntegerNetwork, images: np.ndarray, size: int) -> Iterator[Trace]:
+def engine_traces(network: IntegerNetwork, images: np.ndarray, size: int) -> Generator[Trace, None, None]:
     engine = IntegerEngine(network)
     return (engine.run(images[first : first + size], 3) for first in range(0, len(images), size))
 
@@ -48,7 +48,7 @@ def test_no_trace_is_kept(network: IntegerNetwork) -> None:
     images = images_for(network, 12)
     made: list[weakref.ref[Trace]] = []
 
-    def chunks() -> Iterator[Trace]:
+    def chunks() -> Generator[Trace, None, None]:
         for trace in engine_traces(network, images, 1):
             made.append(weakref.ref(trace))
             assert sum(reference() is not None for reference in made) <= 2

@@ -1,7 +1,7 @@
 """The pipelined Lava network of an integer network, processes of whole layers, and its run configuration."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import numpy as np
 from lava.magma.core.model.model import AbstractProcessModel
@@ -75,7 +75,7 @@ def run(
     backend: str = "cpu",
     stall_timeout: float = 600.0,
     on_progress: Callable[[int], None] | None = None,
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     """Runs ``network`` in Lava, and yields a Trace for every few batches of samples, in order.
 
     One runtime serves all samples: batches follow each other without draining the pipeline, and the run pauses only to
@@ -131,7 +131,7 @@ def _run(
     run_cfg: RunConfig,
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     if not len(images):
         return
     batch = min(batch, len(images))
@@ -204,7 +204,7 @@ def stream(
     recorders: list[Recorder],
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     """Runs the network behind ``source`` chunk by chunk: fills ``buffer``, advances, and collects what is complete.
 
     The first chunk is one batch; chunks grow while they take less than _CHUNK_SECONDS, as far as ``buffer`` goes, so

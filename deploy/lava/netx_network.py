@@ -7,7 +7,7 @@ deploy/lava/build.py, and both must give the same Trace.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -43,7 +43,7 @@ def run(
     stock_convolution: bool = False,
     stall_timeout: float = 600.0,
     on_progress: Callable[[int], None] | None = None,
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     """Runs the network in a netx file, read by lava-dl, and yields a Trace for every few samples, in order.
 
     Args:
@@ -106,7 +106,7 @@ def _run(
     run_cfg: RunConfig,
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     if not len(images):
         return
     schedule, chunk = plan(network, steps=steps, gap=gap, batch=1, batches=len(images))

@@ -29,7 +29,7 @@ Only the image source and the probes that record are ours (processes.py). All el
 lava-nc 0.10.0. This is for CPUs: the Resets write a variable of the synapse models (docs/loihi.md).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ def run(
     gap: int = 0,
     stall_timeout: float = 600.0,
     on_progress: Callable[[int], None] | None = None,
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     """Runs ``network`` from stock parts, and yields a Trace for every few samples, in order.
 
     Args:
@@ -109,7 +109,7 @@ def _run(
     gap: int,
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     if not len(images):
         return
     schedule, chunk = plan(network, steps=steps, gap=gap, batch=1, batches=len(images))
