@@ -31,7 +31,7 @@ def on_cluster(address: str, job: Job, whole: Part) -> Generator[Tally, None, No
 
     Args:
         address: of the scheduler, such as tcp://10.0.0.1:8786.
-        job: what to run; ``threads`` per part.
+        job: what to run; ``cores`` per part.
         whole: all samples.
 
     Raises:

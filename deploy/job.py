@@ -21,7 +21,7 @@ class Job:
         backend: "cpu", "netx", "stock" or "loihi2".
         steps: T.
         batch: images in one message, for "cpu".
-        threads: of PyTorch, for the integer engine.
+        cores: to use, for the processes of Lava and the threads of the integer engine.
     """
 
     net: Path
@@ -29,7 +29,7 @@ class Job:
     backend: str
     steps: int
     batch: int
-    threads: int
+    cores: int
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def run(job: Job, part: Part) -> Generator[Tally, None, None]:
     from deploy.verify import backend_traces, tallies
     from export import netx
 
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(job.cores)
     network = netx.read(job.net)
     if network.digest() != job.digest:
         raise ValueError(f"{job.net}: network {network.digest()[:16]}; allowed: {job.digest[:16]}, as at the start")
-    chunks = backend_traces(job.backend, job.net, network, part.images, job.steps, job.batch)
+    chunks = backend_traces(job.backend, job.net, network, part.images, job.steps, job.batch, job.cores)
     return tallies(network, part.images, part.labels, chunks, part.start)

@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
     add_arguments(parser)
-    parser.add_argument("--batch", type=int, default=16, help="images in one message (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="images in one message (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
     parser.add_argument(
         "--model",
@@ -51,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         "--backend",
         choices=_BACKENDS,
         default="cpu",
-        help="cpu: one Lava process per layer, with batches; netx: lava-dl's own reader and stock synapses, one image "
-        "at a time; stock: neurons of Lava's own parts too; loihi2: a chip (default: %(default)s)",
+        help="cpu: Lava processes of whole layers, with batches; netx: lava-dl's own reader and stock synapses, one "
+        "image at a time; stock: neurons of Lava's own parts too; loihi2: a chip (default: %(default)s)",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -83,6 +83,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     _check(options)
+    from deploy.cpu.machine import describe
     from deploy.files import write_json
     from deploy.reference import exported_accuracy, exported_model, measured_accuracy
     from deploy.run_report import entries, table
@@ -105,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     floating = exported_accuracy(network, steps) if model is None else None
     print(
         f"{options.net}: {len(network.layers)} layers, network {network.digest()[:16]}; "
-        f"{len(data)} test images, T = {steps}, backend {options.backend}",
+        f"{len(data)} test images, T = {steps}, backend {options.backend}; kernels: {describe()}",
         flush=True,
     )
     whole = Part(0, channels_first(data), data.labels.numpy())
@@ -153,13 +154,13 @@ def _tallies(
     options: argparse.Namespace, network: "IntegerNetwork", whole: Part, steps: int
 ) -> Generator[Tally, None, None]:
     """Tallies of all samples, from this process, from others on this machine, or from a cluster."""
+    cores = 1 if options.scheduler is not None else max(1, len(os.sched_getaffinity(0)) // options.workers)
     if options.workers == 1 and options.scheduler is None:
         from deploy.verify import backend_traces, tallies
 
-        chunks = backend_traces(options.backend, options.net, network, whole.images, steps, options.batch)
+        chunks = backend_traces(options.backend, options.net, network, whole.images, steps, options.batch, cores)
         return tallies(network, whole.images, whole.labels, chunks)
-    threads = 1 if options.scheduler is not None else max(1, len(os.sched_getaffinity(0)) // options.workers)
-    job = Job(options.net, network.digest(), options.backend, steps, options.batch, threads)
+    job = Job(options.net, network.digest(), options.backend, steps, options.batch, cores)
     if options.scheduler is None:
         from deploy.workers import in_processes
 

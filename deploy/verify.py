@@ -123,9 +123,18 @@ def verify(
 
 
 def backend_traces(
-    backend: str, path: Path, network: IntegerNetwork, images: NDArray[np.uint8], steps: int, batch: int
+    backend: str,
+    path: Path,
+    network: IntegerNetwork,
+    images: NDArray[np.uint8],
+    steps: int,
+    batch: int,
+    cores: int,
 ) -> Generator[Trace, None, None]:
-    """Traces of ``images`` from the backend "cpu", "netx", "stock" or "loihi2"; Lava is imported only here."""
+    """Traces of ``images`` from the backend "cpu", "netx", "stock" or "loihi2"; Lava is imported only here.
+
+    ``batch`` and ``cores``, over which the layers are spread, matter to "cpu".
+    """
     if importlib.util.find_spec("lava") is None:
         raise LavaMissingError(
             "Lava is not installed; it needs Python 3.10: pip install -e '.[lava]' -c constraints.txt"
@@ -133,8 +142,9 @@ def backend_traces(
     _let_lava_choose_the_start_method()
     if backend == "cpu":
         from deploy.lava import build
+        from deploy.lava.placement import processes_for
 
-        return build.run(network, images, steps, batch=batch)
+        return build.run(network, images, steps, batch=batch, processes=processes_for(cores))
     if backend == "stock":
         from deploy.lava import stock
 

@@ -1,7 +1,7 @@
 """The pipelined Lava network of an integer network, processes of whole layers, and its run configuration."""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 from lava.magma.core.model.model import AbstractProcessModel
@@ -15,7 +15,7 @@ from deploy.cpu.kernels import load
 from deploy.errors import Loihi2UnavailableError
 from deploy.lava.guard import GuardedRun
 from deploy.lava.models import group_model  # also imports PyTorch before anything is forked
-from deploy.lava.placement import default_processes, place
+from deploy.lava.placement import place, processes_for
 from deploy.lava.processes import BatchSource, IFNeuron, ImageSource, Integrator, LayerGroup
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
@@ -105,7 +105,7 @@ def run(
         )
     run_cfg = run_configuration(backend)
     check_arguments(network, images, steps, batch, gap)
-    processes = default_processes() if processes is None else processes
+    processes = processes_for() if processes is None else processes
     if processes < 1:
         raise ValueError(f"processes is {processes}; allowed: at least 1")
     return _run(network, images, steps, batch, gap, processes, run_cfg, stall_timeout, on_progress)

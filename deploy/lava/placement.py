@@ -14,9 +14,9 @@ _NEURON = 1200
 _PROCESSES_PER_CORE = 2
 
 
-def default_processes() -> int:
-    """Some per core that this process may use, so that no core waits for a single one."""
-    return _PROCESSES_PER_CORE * len(os.sched_getaffinity(0))
+def processes_for(cores: int | None = None) -> int:
+    """How many processes keep so many cores busy; without an argument, all that this process may use."""
+    return _PROCESSES_PER_CORE * (cores or len(os.sched_getaffinity(0)))
 
 
 def place(network: IntegerNetwork, processes: int) -> list[slice]:
