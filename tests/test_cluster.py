@@ -131,6 +131,13 @@ def test_other_source_files_are_refused(port: str, job: Job, monkeypatch: pytest
         list(cluster.on_cluster(f"tcp://127.0.0.1:{port}", job, samples(2)))
 
 
+def test_a_worker_without_the_project_is_named(port: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_workers(port)
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    with pytest.raises(ClusterError, match=r"worker tcp://127\.0\.0\.1:\d+ cannot import nq-lava"):
+        list(cluster.on_cluster(f"tcp://127.0.0.1:{port}", job, samples(2)))
+
+
 def test_an_error_on_a_worker_comes_as_it_is(port: str, job: Job) -> None:
     wait_for_workers(port)
     with pytest.raises(ValueError, match=r"allowed: 0{16}, as at the start$"):
