@@ -3,8 +3,10 @@
 import hashlib
 import tempfile
 from collections.abc import Generator
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import dask
@@ -19,6 +21,7 @@ from deploy.workers import in_processes
 _PARTS_PER_THREAD = 3  # so that the fast workers can take over from the slow ones
 _FEWEST_SAMPLES = 250  # in a part: the start of a Lava network takes as long as some tens of images
 _CONNECT_SECONDS = 10
+_INSTALL = "the scheduler and all workers need the same nq-lava as this machine"
 _PACKAGES = ("deploy", "export")
 _CONFIGURATION = {"distributed.admin.large-graph-warning-threshold": "1GiB"}  # the images go with the tasks
 
@@ -36,23 +39,29 @@ def on_cluster(address: str, job: Job, whole: Part) -> Generator[Tally, None, No
 
     Raises:
         ValueError: no scheduler is there, or it has no workers.
-        ClusterError: another version of this project on a worker, or too many workers died.
+        ClusterError: no or another nq-lava on the scheduler or a worker, too many workers died, or the scheduler did.
         what deploy.workers.in_processes raises on a worker.
     """
     with dask.config.set(_CONFIGURATION), _connected(address) as client:
         threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
         if not threads:
             raise ValueError(f"--scheduler {address} has no workers; start some with: dask worker {address}")
+        # A worker that cannot read its task drops it without a word, and Dask waits for ever.
+        lacking = [worker for worker, found in client.run(find_spec, __package__).items() if found is None]
+        if lacking:
+            raise ClusterError(f"--scheduler {address}: worker {lacking[0]} cannot import nq-lava; {_INSTALL}")
         parts = whole.split(max(1, min(_PARTS_PER_THREAD * threads, len(whole.images) // _FEWEST_SAMPLES)))
         net = client.submit(_same, job.net.read_bytes(), pure=False)
         futures = [client.submit(_evaluate, fingerprint(), net, job, part, pure=False) for part in parts]
         for future in as_completed(futures):
             try:
                 yield future.result()
-            except KilledWorker as error:
+            except (KilledWorker, CancelledError) as error:
                 raise ClusterError(f"--scheduler {address}: {' '.join(str(error).split())}") from None
-            except ModuleNotFoundError as error:
-                raise ClusterError(f"--scheduler {address}: a worker has {error}; install nq-lava there") from None
+            except RuntimeError as error:
+                if "deserialization of the task graph" not in str(error):
+                    raise
+                raise ClusterError(f"--scheduler {address}: the scheduler cannot import nq-lava; {_INSTALL}") from None
 
 
 def _connected(address: str) -> Client:
