@@ -42,7 +42,8 @@ class Synapses:
     Exactness. Let A = max over output channels of Σ|w| · (largest input). Every product is an integer, and every
     partial sum, in whatever order and with whatever fused multiply-adds it is formed, is an integer of magnitude at
     most A. float32 represents all integers up to 2²⁴, float64 up to 2⁵³, so no addition rounds: float32 is used for
-    A < 2²⁴ and float64 else (A ≥ 2⁵³ would take 2²⁶ inputs). Window sums (deploy/pooling.py) are bounded by A too.
+    A < 2²⁴ and float64 else (A ≥ 2⁵³ would take 2²⁶ inputs), and for uncommon geometries (``Convolution.is_common``).
+    Window sums (deploy/pooling.py) are bounded by A too.
 
     Args:
         connections: from the same source, with the same shape of weights and the same geometry: their weights,
@@ -67,8 +68,10 @@ class Synapses:
         self._convolution = parts[0]
         repeats = int(np.prod(parts[0].window))
         self.bound = int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max()) * input_max * repeats
-        self._float = torch.float32 if self.bound < _EXACT_FLOAT32 else torch.float64
         self._input_shape = input_shape if len(input_shape) == 3 else (weight.shape[1], 1, 1)
+        height, width = (size // by for size, by in zip(self._input_shape[1:], parts[0].window, strict=True))
+        common = parts[0].is_common(height, width)
+        self._float = torch.float32 if common and self.bound < _EXACT_FLOAT32 else torch.float64
         self._weight = torch.tensor(weight, dtype=self._float, device=device)
         if not connections[0].is_convolution:
             self._weight = self._weight.flatten(1)

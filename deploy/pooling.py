@@ -30,6 +30,19 @@ class Convolution:
     dilation: Pair
     groups: int
 
+    def is_common(self, height: int, width: int) -> bool:
+        """Whether the padding is at most half the kernel, and the kernel, if dilated, within the (height, width) map.
+
+        For other geometries oneDNN's convolutions, which PyTorch uses on CPUs for float32 and int8, may read outside
+        their memory or give wrong sums, for instance where all of a kernel lies in the padding (seen with PyTorch 2.3).
+        PyTorch computes float64 by itself.
+        """
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
+        return all(
+            padding <= size // 2 and (dilation == 1 or size <= of)
+            for padding, size, dilation, of in zip(self.padding, reach, self.dilation, (height, width), strict=True)
+        )
+
 
 def unfold(connection: Connection, input_shape: tuple[int, ...]) -> Convolution:
     """The connection with the largest windows that its weights allow, found by exact comparison.

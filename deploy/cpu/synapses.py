@@ -66,12 +66,15 @@ class Synapses:
     Exactness. Let A = max over output channels of Σ|w| · (largest input). Every product is an integer, and every
     partial sum, in whatever order it is formed, is an integer of magnitude at most A. int8 kernels add in 32 bits and
     convert to float32 at the end; float32 represents all integers up to 2²⁴, float64 up to 2⁵³, so nothing rounds:
-    float64 is for A ≥ 2²⁴. The power of two that all weights share is applied as a scale.
+    float64 is for A ≥ 2²⁴, and for uncommon geometries (``Convolution.is_common``). The power of two that all weights
+    share is applied as a scale.
 
     Kernels. ``product`` where a matrix over all positions costs no more multiplications than the convolution, as for
     dense layers and maps no larger than the kernel; ``wide`` for rows of less than 8 outputs, with the samples side by
-    side in one wide map, zeros between them; else ``convolution``. All of them in int8 where weights and inputs allow
-    and the machine is exact and fast with it (deploy/cpu/machine.py), else a float convolution.
+    side in one wide map, zeros between them; else ``convolution``. All of them in int8 where weights and inputs allow,
+    the machine is exact and fast with it (deploy/cpu/machine.py), and a trial with random inputs gives what the float
+    convolution does; else that. oneDNN's int8 convolutions are not used where some are known to be wrong or to crash
+    (with AMX in PyTorch 2.3): dilated, with different strides in y and x, and in rows of few outputs.
 
     Args:
         merged: what to compute.
@@ -89,11 +92,13 @@ class Synapses:
         self._window = merged.convolution.window
         self._summed = (height // self._window[0], width // self._window[1], channels)
         self._sums_fit = merged.largest <= _UINT8_MAX
+        common = merged.convolution.is_common(*self._summed[:2])
+        dtype = torch.float32 if common and not double else torch.float64
+        self.kernel, self._apply = str(dtype).removeprefix("torch."), _floating(merged, dtype)
         if not double and merged.weight.dtype == np.int8 and merged.largest <= int8_limit():
-            self.kernel, self._apply = _int8(merged, self._summed)
-        else:
-            dtype = torch.float64 if double else torch.float32
-            self.kernel, self._apply = str(dtype).removeprefix("torch."), _floating(merged, dtype)
+            found = _int8(merged, self._summed, common)
+            if found is not None and _agree(found[1], self._apply, self._summed, merged.largest):
+                self.kernel, self._apply = found
 
     def sums(self, inputs: Tensor) -> Tensor:
         """Σ w · in of uint8 inputs (n, H, W, C), contiguous: floating point (n, H', W', O).
@@ -125,8 +130,17 @@ def _common_exponent(weight: NDArray[np.int64]) -> int:
     return (bits & -bits).bit_length() - 1 if bits else 0
 
 
-def _int8(merged: Merged, summed: tuple[int, int, int]) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Name and function of the int8 kernel for inputs (n, H, W, C) of shape ``summed``."""
+def _agree(
+    one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], shape: tuple[int, int, int], largest: int
+) -> bool:
+    """Whether two kernels compute the same of random inputs: two samples of ``shape``."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, largest + 1, (2, *shape), generator=generator, dtype=torch.uint8)
+    return torch.equal(one(x).double(), other(x).double())
+
+
+def _int8(merged: Merged, summed: tuple[int, int, int], common: bool) -> tuple[str, Callable[[Tensor], Tensor]] | None:
+    """Name and function of the int8 kernel for inputs (n, H, W, C) of shape ``summed``; None where none is safe."""
     c, weight, scale = merged.convolution, merged.weight, 2.0**merged.exponent
     height, width, channels = summed
     outputs = tuple(
@@ -135,7 +149,9 @@ def _int8(merged: Merged, summed: tuple[int, int, int]) -> tuple[str, Callable[[
     )
     if c.groups == 1 and height * width <= weight[0, 0].size:
         return "int8 product", _product(_matrix(c, weight, summed, outputs), scale, outputs, len(weight))
-    wide = c.groups == 1 and outputs[1] < _NARROW
+    wide = outputs[1] < _NARROW
+    if not common or c.dilation != (1, 1) or c.stride[0] != c.stride[1] or (wide and c.groups > 1):
+        return None
     pitch = -(-(width + c.padding[1]) // c.stride[1]) * c.stride[1]
     typical = (1, channels, height, _TYPICAL_SAMPLES * pitch) if wide else (_TYPICAL_SAMPLES, channels, height, width)
     convolve = prepare_int8(
@@ -152,9 +168,10 @@ def _int8(merged: Merged, summed: tuple[int, int, int]) -> tuple[str, Callable[[
 
     def side_by_side(x: Tensor) -> Tensor:
         samples = len(x)
-        row = torch.zeros((height, samples, pitch, channels), dtype=torch.uint8)
-        row[:, :, :width] = x.permute(1, 0, 2, 3)
-        sums = convolve(row.view(1, height, samples * pitch, channels).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        places = max(samples, _NARROW)
+        row = torch.zeros((height, places, pitch, channels), dtype=torch.uint8)
+        row[:, :samples, :width] = x.permute(1, 0, 2, 3)
+        sums = convolve(row.view(1, height, places * pitch, channels).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         shape, apart = (samples, *outputs, len(weight)), pitch // c.stride[1] * len(weight)
         return sums.as_strided(shape, (apart, sums.stride(1), len(weight), 1))
 
@@ -188,7 +205,10 @@ def _floating(merged: Merged, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     kernel = kernel.contiguous(memory_format=torch.channels_last)
 
     def convolve(x: Tensor) -> Tensor:
-        sums = F.conv2d(x.to(dtype).permute(0, 3, 1, 2), kernel, None, c.stride, c.padding, c.dilation, c.groups)
+        height, width, channels = x.shape[1:]
+        # The same memory as permuted; with the strides that those give, oneDNN computes maps of one column wrongly.
+        maps = x.to(dtype).view(-1, 1, height, width) if channels == 1 else x.to(dtype).permute(0, 3, 1, 2)
+        sums = F.conv2d(maps, kernel, None, c.stride, c.padding, c.dilation, c.groups)
         return sums.permute(0, 2, 3, 1).contiguous()
 
     return convolve
