@@ -87,7 +87,7 @@ def run(
         steps: T.
         batch: samples in one message.
         gap: idle steps between batches.
-        processes: over how many the layers are spread, at most; None for two per core.
+        processes: over how many the layers are spread, at most; None for one per core.
         backend: "cpu"; "loihi2" is refused, since layers that hold whole batches exist only on a CPU
             (deploy/lava/netx_network.py builds the network from neurons and synapses).
         stall_timeout: seconds without a time step after which the run is given up.
@@ -155,7 +155,7 @@ def _groups(
     network: IntegerNetwork, processes: int, samples: int, recorders: Sequence[Recorder]
 ) -> Iterator[LayerGroup]:
     """The processes of all layers, in order, not connected yet."""
-    for part in place(network, processes):
+    for part in place(network, processes, samples):
         layers = network.layers[part]
         outside = [layer for layer in network.layers if layer not in layers]
         yield LayerGroup(

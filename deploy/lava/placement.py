@@ -8,10 +8,11 @@ import numpy as np
 from deploy.pooling import unfold
 from export.network import IntegerNetwork, Layer
 
-_NEURON = 1200
-"""Multiply-accumulates that take as long as one neuron: measured with int8 kernels (docs/performance.md)."""
+_NEURON, _WEIGHT = 1750, 120
+"""Multiply-accumulates that take as long as one neuron, and as fetching one weight: measured with int8 kernels on AMX
+(docs/performance.md)."""
 
-_PROCESSES_PER_CORE = 2
+_PROCESSES_PER_CORE = 1
 
 
 def processes_for(cores: int | None = None) -> int:
@@ -19,9 +20,15 @@ def processes_for(cores: int | None = None) -> int:
     return _PROCESSES_PER_CORE * (cores or len(os.sched_getaffinity(0)))
 
 
-def place(network: IntegerNetwork, processes: int) -> list[slice]:
-    """Consecutive layers in at most so many groups, so that the group with the most work has as little as possible."""
-    costs = [_cost(layer, network) for layer in network.layers]
+def place(network: IntegerNetwork, processes: int, batch: int) -> list[slice]:
+    """Consecutive layers in at most so many groups, so that the group with the most work has as little as possible.
+
+    Args:
+        network: whose layers are placed.
+        processes: number of groups, at most.
+        batch: samples in one message, for which weights are fetched once.
+    """
+    costs = [_cost(layer, network, batch) for layer in network.layers]
     low, high = max(costs), sum(costs)
     while low < high:  # the least limit under which the groups are few enough
         limit = (low + high) // 2
@@ -45,9 +52,9 @@ def _fill(costs: list[int], limit: int) -> list[int]:
     return sizes
 
 
-def _cost(layer: Layer, network: IntegerNetwork) -> int:
-    """Work of one step of one sample, in multiply-accumulates."""
+def _cost(layer: Layer, network: IntegerNetwork, batch: int) -> int:
+    """Work of one step of a batch, in multiply-accumulates."""
     shape = network.shape_of[layer.name]
     positions = int(np.prod(shape[1:]))
     weights = sum(unfold(c, network.shape_of[c.source]).weight.size for c in layer.connections)
-    return weights * positions + _NEURON * int(np.prod(shape))
+    return weights * (positions * batch + _WEIGHT) + _NEURON * int(np.prod(shape)) * batch

@@ -15,10 +15,12 @@ from export.network import IntegerNetwork
 from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
-@given(networks(), st.integers(1, 8))
-def test_no_other_grouping_has_less_work_in_its_largest_group(network: IntegerNetwork, processes: int) -> None:
-    parts = place(network, processes)
-    costs = [_cost(layer, network) for layer in network.layers]
+@given(networks(), st.integers(1, 8), st.integers(1, 64))
+def test_no_other_grouping_has_less_work_in_its_largest_group(
+    network: IntegerNetwork, processes: int, batch: int
+) -> None:
+    parts = place(network, processes, batch)
+    costs = [_cost(layer, network, batch) for layer in network.layers]
     assert [layer for part in parts for layer in range(*part.indices(len(costs)))] == list(range(len(costs)))
     assert len(parts) <= processes
     cuts = itertools.combinations(range(1, len(costs)), min(processes, len(costs)) - 1)
@@ -32,7 +34,7 @@ def test_work_is_counted_before_pooling_was_folded() -> None:
     network = IntegerNetwork(
         (3, 8, 8), (folded, random_layer(rng, "out", (4, 2, 2), source="a", outputs=2, readout=True))
     )
-    assert _cost(folded, network) == 4 * 3 * 9 * 4 + 1200 * 16
+    assert _cost(folded, network, 5) == 5 * (4 * 3 * 9 * 4 + 1750 * 16) + 120 * 4 * 3 * 9
 
 
 def long_network() -> IntegerNetwork:
