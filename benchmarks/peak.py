@@ -18,15 +18,17 @@ from deploy.pooling import unfold
 from export.network import IMAGE, IntegerNetwork
 
 
-def multiplications(network: IntegerNetwork, steps: int) -> int:
+def multiplications_by_layer(network: IntegerNetwork, steps: int) -> dict[str, int]:
     """Multiply-accumulates of one image in T steps: poolings add only, and the image's layers count once."""
-    total = 0
+    found = {}
     for layer in network.layers:
-        for connection in layer.connections:
-            part = unfold(connection, network.shape_of[connection.source])
-            positions = int(np.prod(network.shape_of[layer.name][1:]))
-            total += part.weight.size * positions * (1 if connection.source == IMAGE else steps)
-    return total
+        positions = int(np.prod(network.shape_of[layer.name][1:]))
+        weights = [
+            unfold(c, network.shape_of[c.source]).weight.size * (1 if c.source == IMAGE else steps)
+            for c in layer.connections
+        ]
+        found[layer.name] = sum(weights) * positions
+    return found
 
 
 def float32_product(size: int) -> Callable[[], object]:
@@ -97,7 +99,7 @@ def measure(
     images = sample_images(64)
     time = seconds(lambda: engine.scores(images, steps)) / len(images)
     images = sample_images(max(len(images), round(effort.seconds / time)))
-    operations = 2 * multiplications(network, steps)
+    operations = 2 * sum(multiplications_by_layer(network, steps).values())
     contestants = {"engine": Contestant(lambda: engine.scores(images, steps), operations * len(images))}
     for name, product in (("int8", int8_product), ("float32", float32_product)):
         for size in sizes:

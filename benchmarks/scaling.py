@@ -32,8 +32,8 @@ class Sizes:
 
     model: str = "vgg_small"
     steps: tuple[int, ...] = (1, 2, 4, 8, 16)
-    images: tuple[int, ...] = (16, 32, 64, 128, 256)
-    batches: tuple[int, ...] = (4, 8, 16, 32, 64)
+    images: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    batches: tuple[int, ...] = (8, 16, 32, 64, 128)
     widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     depths: tuple[int, ...] = (2, 4, 8, 16, 32)
     memory_images: tuple[int, ...] = (64, 128, 256, 512)
@@ -58,12 +58,16 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> tuple[float, flo
 
 
 def growth(sizes: Sequence[float], costs: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Median costs by size, and the exponent fitted in every repeat; ``costs`` holds the repeats by size.
+    """Median costs by size, the exponent fitted in every repeat, and a straight line through the medians.
 
-    Exponent and R² are None where a difference between two runs was lost in noise, so that a cost is not positive.
+    ``costs`` holds the repeats by size. Exponent and R² are None where a difference between two runs was lost in noise,
+    so that a cost is not positive.
     """
     medians = [spread(values)["median"] for values in costs.values()]
-    found: dict[str, Any] = {"sizes": list(sizes), "medians": medians, "exponent": None, "r_squared": None}
+    line = stats.linregress(sizes, medians)
+    straight = {"at_zero": float(line.intercept), "each": float(line.slope), "r_squared": float(line.rvalue**2)}
+    found: dict[str, Any] = {"sizes": list(sizes), "medians": medians, "line": straight}
+    found |= {"exponent": None, "r_squared": None}
     repeats = list(zip(*costs.values(), strict=True))
     if min(map(min, repeats)) > 0:
         found["exponent"] = spread([exponent(sizes, column)[0] for column in repeats])
@@ -107,7 +111,7 @@ def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
     # A run of one batch is subtracted: what remains are images, 2 batches, and as many as it takes to exceed noise.
     first, batch = sizes.batches[:2]
     lava_sweeps = {
-        "T": {n: Point(network, 9 * batch, n, batch) for n in sizes.steps},
+        "T": {n: Point(network, 17 * batch, n, batch) for n in sizes.steps},
         "images": {n: Point(network, n + first, steps, first) for n in sizes.images},
         "batch": {n: Point(network, 3 * n, steps, n) for n in sizes.batches},
         "depth": {n: Point(uniform(32, n), 17 * batch, steps, batch) for n in sizes.depths},
@@ -146,10 +150,11 @@ def table(result: dict[str, Any]) -> str:
             row["runs on"], row["varied"], ", ".join(map(str, row["sizes"])),
             ", ".join(significant(value) for value in row["medians"]),
             *((with_spread(row["exponent"]), f"{row['r_squared']:.3f}") if row["exponent"] else ("–", "–")),
+            f"{row['line']['at_zero']:.3f} + {row['line']['each']:.2e} · size", f"{row['line']['r_squared']:.4f}",
         )
         for row in result["time"]
     ]  # fmt: skip
-    text = markdown_table(("runs on", "varied", "sizes", "seconds", "exponent", "R²"), rows)
+    text = markdown_table(("runs on", "varied", "sizes", "seconds", "exponent", "R²", "line", "R²"), rows)
     rows = [
         (
             row["runs on"], row["process"], row["varied"], ", ".join(map(str, row["sizes"])),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import engine_speed, lava_speed, machine, peak, scaling, startup
+from benchmarks import engine_speed, lava_speed, layers, machine, peak, scaling, startup
 from benchmarks.timing import Effort
 from deploy.files import write_json
 from train.models import MODELS
@@ -23,6 +23,7 @@ _TITLES = {
     "lava": "Lava",
     "scaling": "Growth of time and memory",
     "peak": "Share of the machine's int8 rate",
+    "layers": "Where the engine's time goes",
     "startup": "Start",
 }
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -30,6 +31,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "lava": lava_speed.table,
     "scaling": scaling.table,
     "peak": peak.table,
+    "layers": layers.table,
     "startup": startup.table,
 }
 _QUICK_SIZES = scaling.Sizes(
@@ -106,7 +108,7 @@ def measure(options: argparse.Namespace, part: str) -> dict[str, Any]:
     if part == "engine":
         return engine_speed.measure(options.models, options.steps, options.batches, checkpoints, effort)
     if part == "lava":
-        batch = 2 if quick else 16
+        batch = 2 if quick else 32
         fast = lava_speed.measure(options.lava_models, 4, batch, checkpoints, effort)
         slow = lava_speed.measure_upstream(options.upstream, 4, batch, checkpoints, options.upstream_repeats)
         return {"engine": fast, "upstream": slow}
@@ -115,6 +117,9 @@ def measure(options: argparse.Namespace, part: str) -> dict[str, Any]:
     if part == "peak":
         model, sizes = ("vgg_small", [128]) if quick else ("vgg16", [512, 1024, 2048])
         return peak.measure(model, 4, sizes, checkpoints, effort)
+    if part == "layers":
+        model, images = ("vgg_small", 2) if quick else ("vgg16", 128)
+        return layers.measure(model, 4, images, checkpoints, effort)
     return startup.measure("vgg_small", 2 if quick else 16, checkpoints, effort)
 
 

@@ -15,7 +15,7 @@ from export import netx
 def test_quick_run_writes_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--quick", "--out", str(tmp_path / "speed")]) == 0
     result = json.loads((tmp_path / "speed" / "speed.json").read_text())
-    assert list(result) == ["machine", "repeats", "seconds", "engine", "lava", "scaling", "peak", "startup"]
+    assert list(result) == ["machine", "repeats", "seconds", "engine", "lava", "scaling", "peak", "layers", "startup"]
     assert result["machine"]["versions"]["torch"] and result["machine"]["threads"] >= 1
     (row,) = result["engine"]["rows"]
     assert (row["model"], row["T"], row["trained"]) == ("resnet20", 2, False)
@@ -38,10 +38,12 @@ def test_quick_run_writes_every_part(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     assert all(peak > 50 for row in result["scaling"]["memory"] for peak in row["mebibytes"])
     assert result["peak"]["engine_over_int8_peak"]["median"] > 0
+    parts = result["layers"]["layers"]["layers.1"]["milliseconds"]
+    assert list(parts) == ["synapses", "neurons", "rest"] and all(part["median"] > 0 for part in parts.values())
     assert list(result["startup"]["seconds"]) == ["--help", "vgg_small, 2 images, T = 4"]
     text = (tmp_path / "speed" / "speed.md").read_text(encoding="utf-8")
     assert text in capsys.readouterr().out
-    assert text.count("\n## ") == 5 and "| resnet20 | 2 | engine | " in text
+    assert text.count("\n## ") == 6 and "| resnet20 | 2 | engine | " in text
 
 
 def test_parts_can_be_chosen(tmp_path: Path) -> None:
