@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.cpu.kernels import count_ones
 from export.network import IntegerNetwork
 
 
@@ -66,6 +65,8 @@ def _unpack(packed: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.boo
 
 def _ones(packed: NDArray[np.uint8]) -> int:
     """Number of bits that are set."""
+    from deploy.cpu.kernels import count_ones  # here, since importing numba takes longer than printing --help
+
     flat = np.ascontiguousarray(packed).reshape(-1)
     whole = flat.size // 8 * 8
     return int(count_ones(flat[:whole].view(np.uint64))) + int(np.unpackbits(flat[whole:]).sum())

@@ -261,4 +261,4 @@ def test_help_is_fast() -> None:
     imported = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     names = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in imported.splitlines()}
     assert "numpy" in names
-    assert not names & {"torch", "lava", "dask", "distributed", "h5py", "PIL"}
+    assert not names & {"torch", "numba", "lava", "dask", "distributed", "h5py", "PIL"}
