@@ -108,7 +108,7 @@ def measure(options: argparse.Namespace, part: str) -> dict[str, Any]:
     if part == "engine":
         return engine_speed.measure(options.models, options.steps, options.batches, checkpoints, effort)
     if part == "lava":
-        batch = 2 if quick else 32
+        batch = 2 if quick else 64
         fast = lava_speed.measure(options.lava_models, 4, batch, checkpoints, effort)
         slow = lava_speed.measure_upstream(options.upstream, 4, batch, checkpoints, options.upstream_repeats)
         return {"engine": fast, "upstream": slow}

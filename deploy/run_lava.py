@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
     add_arguments(parser)
-    parser.add_argument("--batch", type=int, default=32, help="images in one message (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="images in one message (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
     parser.add_argument(
         "--model",
