@@ -8,11 +8,12 @@ from typing import Any
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes ``content`` to ``path`` all at once: a failure leaves what was there before.
+    """Writes ``content`` to ``path`` all at once, in a new folder where it names one: a failure leaves what was there.
 
     Raises:
         OSError: the file cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

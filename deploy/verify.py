@@ -142,9 +142,8 @@ def backend_traces(
     _let_lava_choose_the_start_method()
     if backend == "cpu":
         from deploy.lava import build
-        from deploy.lava.placement import processes_for
 
-        return build.run(network, images, steps, batch=batch, processes=processes_for(cores))
+        return build.run(network, images, steps, batch=batch, processes=cores)
     if backend == "stock":
         from deploy.lava import stock
 

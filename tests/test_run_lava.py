@@ -60,7 +60,7 @@ def net(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("backend", ["cpu", "netx", "stock"])
 def test_exact_run_reports_and_returns_0(net: Path, backend: str, capsys: pytest.CaptureFixture[str]) -> None:
-    result = net.with_name("result.json")
+    result = net.with_name("new folder") / "result.json"
     options = ["--T", "2", "--samples", "5", "--batch", "2", "--backend", backend, "--json", str(result)]
     assert run_lava.main([str(net), *options]) == 0
     assert "EXACT: every spike and every read-out of 5 images equals the reference" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Compiled loops over neurons: integrate-and-fire, and sums of spikes over windows.
+"""Compiled loops: integrate-and-fire, sums of spikes over windows, and numbers of spikes.
 
 All arrays are flat. Neurons lie in (H, W, C) order, and are handled in segments: runs of neighbouring neurons within
 one row (y) of the map, so short that the parameters and potentials of a segment stay in the first-level cache while
@@ -98,7 +98,7 @@ def _add32(v, current, bias):
 
 @_compiled
 def _add64(v, current, bias):
-    """As _add32 for sums beyond 32 bits, clipped to ±2³⁰, which ``_clip`` then clips to the same value."""
+    """As _add32 for sums beyond 32 bits, clipped to ±2³⁰: with a shortcut below 2²⁴ they saturate in ``_observe``."""
     for i in range(len(v)):
         u = np.int64(v[i]) + np.int64(current[i]) + np.int64(bias[i])
         v[i] = np.int32(min(max(u, -_WIDE), _WIDE))

@@ -150,10 +150,13 @@ def _merge(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> list[Merged]:
 
 
 def _take_shortcut(merged: list[Merged]) -> tuple[str, NDArray[np.int32]] | None:
-    """Removes the first identity shortcut, unless nothing else is left: its source and its factor per channel."""
+    """Removes the first identity shortcut, unless nothing else is left: its source and its factor per channel.
+
+    Its factors are below 2²⁴: the sums of all others are clipped to ±2³⁰ before, and still saturate after.
+    """
     for index, one in enumerate(merged):
         factor = _diagonal(one)
-        if factor is not None and one.source != IMAGE and len(merged) > 1:
+        if factor is not None and one.source != IMAGE and len(merged) > 1 and one.bound < EXACT_FLOAT32:
             del merged[index]
             return one.source, factor
     return None

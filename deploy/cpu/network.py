@@ -52,7 +52,7 @@ class CpuNetwork:
 
     def _run(self, images: NDArray[np.uint8], result: BatchResult, memory: dict[int, NDArray[np.uint8]]) -> None:
         samples, steps = result.readout.shape[:2]
-        image = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(samples, 1, -1)
+        image = np.require(images.transpose(0, 2, 3, 1), requirements=["C", "W"]).reshape(samples, 1, -1)
         blocks = range(0, steps, _STEPS)
         potentials = [np.empty((samples, layer.size) if len(blocks) > 1 else 0, np.int32) for layer in self._layers]
         with torch.inference_mode():

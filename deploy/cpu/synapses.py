@@ -70,11 +70,11 @@ class Synapses:
     share is applied as a scale.
 
     Kernels. ``product`` where a matrix over all positions costs no more multiplications than the convolution, as for
-    dense layers and maps no larger than the kernel; ``wide`` for rows of less than 8 outputs, with the samples side by
-    side in one wide map, zeros between them; else ``convolution``. All of them in int8 where weights and inputs allow,
-    the machine is exact and fast with it (deploy/cpu/machine.py), and a trial with random inputs gives what the float
-    convolution does; else that. oneDNN's int8 convolutions are not used where some are known to be wrong or to crash
-    (with AMX in PyTorch 2.3): dilated, with different strides in y and x, and in rows of few outputs.
+    dense layers and maps that are no larger than the kernel; ``wide`` for rows of less than 8 outputs, with the samples
+    side by side in one wide map, zeros between them; else ``convolution``. All of them in int8 where weights and inputs
+    allow, the machine is exact and fast with it (deploy/cpu/machine.py), and a trial with random inputs gives what the
+    float convolution does; else that. oneDNN's int8 convolutions are not used where some are known to be wrong or to
+    crash (with AMX in PyTorch 2.3): dilated, with different strides in y and x, and in rows of few outputs.
 
     Args:
         merged: what to compute.
@@ -147,7 +147,7 @@ def _int8(merged: Merged, summed: tuple[int, int, int], common: bool) -> tuple[s
         (size + 2 * c.padding[axis] - c.dilation[axis] * (weight.shape[2 + axis] - 1) - 1) // c.stride[axis] + 1
         for axis, size in enumerate((height, width))
     )
-    if c.groups == 1 and height * width <= weight[0, 0].size:
+    if c.groups == 1 and max(height * width, int(np.prod(outputs))) <= weight[0, 0].size:
         return "int8 product", _product(_matrix(c, weight, summed, outputs), scale, outputs, len(weight))
     wide = outputs[1] < _NARROW
     if not common or c.dilation != (1, 1) or c.stride[0] != c.stride[1] or (wide and c.groups > 1):

@@ -1,5 +1,6 @@
 """The pipelined Lava network of an integer network, processes of whole layers, and its run configuration."""
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
@@ -15,7 +16,7 @@ from deploy.cpu.kernels import load
 from deploy.errors import Loihi2UnavailableError
 from deploy.lava.guard import GuardedRun
 from deploy.lava.models import group_model  # also imports PyTorch before anything is forked
-from deploy.lava.placement import place, processes_for
+from deploy.lava.placement import place
 from deploy.lava.processes import BatchSource, IFNeuron, ImageSource, Integrator, LayerGroup
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
@@ -69,7 +70,7 @@ def run(
     images: NDArray[np.uint8],
     steps: int,
     *,
-    batch: int = 16,
+    batch: int = 64,
     gap: int = 0,
     processes: int | None = None,
     backend: str = "cpu",
@@ -105,7 +106,7 @@ def run(
         )
     run_cfg = run_configuration(backend)
     check_arguments(network, images, steps, batch, gap)
-    processes = processes_for() if processes is None else processes
+    processes = len(os.sched_getaffinity(0)) if processes is None else processes
     if processes < 1:
         raise ValueError(f"processes is {processes}; allowed: at least 1")
     return _run(network, images, steps, batch, gap, processes, run_cfg, stall_timeout, on_progress)

@@ -1,6 +1,5 @@
 """Which layers share an operating-system process."""
 
-import os
 from itertools import accumulate
 
 import numpy as np
@@ -11,13 +10,6 @@ from export.network import IntegerNetwork, Layer
 _NEURON, _WEIGHT = 1750, 120
 """Multiply-accumulates that take as long as one neuron, and as fetching one weight: measured with int8 kernels on AMX
 (docs/performance.md)."""
-
-_PROCESSES_PER_CORE = 1
-
-
-def processes_for(cores: int | None = None) -> int:
-    """How many processes keep so many cores busy; without an argument, all that this process may use."""
-    return _PROCESSES_PER_CORE * (cores or len(os.sched_getaffinity(0)))
 
 
 def place(network: IntegerNetwork, processes: int, batch: int) -> list[slice]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from deploy.cpu.layer import CpuLayer
-from export.network import Connection, IntegerNetwork
+from deploy.integer import IntegerEngine
+from export.network import Connection, IntegerNetwork, Layer
 from tests.strategies import images_for, random_connection, random_layer, random_neurons
 from tests.test_integer import assert_equals_oracle
 
@@ -33,6 +34,27 @@ def test_identity_shortcut(hard: bool, factors: list[int]) -> None:
     prepared = CpuLayer(network.layers[1], network.shape_of)
     assert len(prepared.kernels) == 1  # the shortcut takes no kernel
     assert_equals_oracle(network, images_for(network, 5), 4)
+
+
+@pytest.mark.parametrize("count", [1, 257, 300])
+def test_shortcuts_larger_than_a_clip_leaves_room_for(count: int) -> None:
+    """1.59 · 10⁹ arrive from a bright image, and every shortcut takes 127 · 2¹⁵ away: the potential still saturates."""
+    zero, one = np.zeros(1, np.int32), np.ones(1, np.int32)
+
+    def connection(source: str, weight: int, exponent: int = 0) -> Connection:
+        return Connection(source, np.full((1, 1, 1, 1), weight, np.int8), exponent)
+
+    image = (connection("input", 127, 15), connection("input", 127, 14))
+    layers = (
+        Layer("first", (connection("input", 127),), zero, one, zero),
+        Layer("second", (*image, *[connection("first", -127, 15)] * count), zero, one, zero),
+        Layer("out", (Connection("second", np.ones((1, 1), np.int8)),), zero, None, zero),
+    )
+    network = IntegerNetwork((1, 1, 1), layers)
+    images = np.full((2, 1, 1, 1), 255, np.uint8)
+    images.flags.writeable = False
+    assert_equals_oracle(network, images, 3)
+    assert IntegerEngine(network).run(images, 3).saturations[1] > 0
 
 
 def test_a_shortcut_alone_is_a_kernel() -> None:
