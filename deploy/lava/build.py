@@ -248,8 +248,8 @@ def _collect(network: IntegerNetwork, recorders: list[Recorder], slots: NDArray[
     """Copies the first ``samples`` samples of the batches in ``slots``."""
 
     def values(recorder: Recorder) -> NDArray:
-        kept = recorder.values[slots]  # (batches, T, samples, …)
-        return np.ascontiguousarray(kept.swapaxes(1, 2).reshape(-1, kept.shape[1], kept.shape[3])[:samples])
+        kept = recorder.values[slots]  # (batches, samples of a batch, T, …)
+        return kept.reshape(-1, *kept.shape[2:])[:samples]
 
     return Trace(
         shapes=network.shapes[:-1],

@@ -65,7 +65,7 @@ class Recorder:
         readout: whether membrane potentials are recorded instead of spikes.
 
     Attributes:
-        values: uint8 (slots, T, samples, ⌈size/8⌉) packed spikes, or int32 (slots, T, samples, size) potentials.
+        values: uint8 (slots, samples, T, ⌈size/8⌉) packed spikes, or int32 (slots, samples, T, size) potentials.
         saturations: int64 (slots, samples).
         step: int64 (1,), the last time step that was computed.
     """
@@ -73,7 +73,7 @@ class Recorder:
     def __init__(self, schedule: Schedule, place: int, *, samples: int, size: int, readout: bool) -> None:
         self.schedule, self.place, self.readout = schedule, place, readout
         last = (size, np.int32) if readout else ((size + 7) // 8, np.uint8)
-        self.values = shared_array((schedule.slots, schedule.steps, samples, last[0]), last[1])
+        self.values = shared_array((schedule.slots, samples, schedule.steps, last[0]), last[1])
         self.saturations = shared_array((schedule.slots, samples), np.int64)
         self.step = shared_array((1,), np.int64)
 
@@ -89,7 +89,7 @@ class Recorder:
         if local is None:
             return
         slot, k = local[0] % self.schedule.slots, local[1]
-        self.values[slot, k - 1] = values
+        self.values[slot, :, k - 1] = values
         if k == 1:
             self.saturations[slot] = 0
         self.saturations[slot] += saturated
