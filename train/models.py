@@ -117,12 +117,25 @@ def vgg_small(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> 
 
     1.13 million parameters; 133 million multiply-accumulates per 32x32 image.
     """
+    return _small_vgg((32, 64, 128, 128, 256, 256), classes, levels=levels, threshold=threshold)
+
+
+def vgg_tiny(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+    """:func:`vgg_small` with half the channels, for comparisons over many trainings.
+
+    0.284 million parameters; 34 million multiply-accumulates per 32x32 image.
+    """
+    return _small_vgg((16, 32, 64, 64, 128, 128), classes, levels=levels, threshold=threshold)
+
+
+def _small_vgg(widths: Sequence[int], classes: int, *, levels: int, threshold: float) -> Network:
+    plan = [*widths[:2], "pool", *widths[2:4], "pool", *widths[4:]]
     layers = [
         Normalize(CIFAR10_MEAN, CIFAR10_STD),
-        *_features([32, 64, "pool", 128, 128, "pool", 256, 256], 3, lambda: NQ(levels, threshold)),
+        *_features(plan, 3, lambda: NQ(levels, threshold)),
         nn.AvgPool2d(8),
         nn.Flatten(),
-        nn.Linear(256, classes),
+        nn.Linear(widths[-1], classes),
     ]
     return Network(layers, input_shape=(3, 32, 32), levels=levels)
 
@@ -201,6 +214,7 @@ def resnet34(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> N
 
 MODELS: dict[str, Callable[..., Network]] = {
     "vgg_small": vgg_small,
+    "vgg_tiny": vgg_tiny,
     "vgg16": vgg16,
     "resnet18": resnet18,
     "resnet20": resnet20,

@@ -8,13 +8,14 @@ from torch import nn
 
 from tests.float_oracle import layer_output
 from tests.tiny import random_tiny
-from train.models import MODELS, Network, Normalize, resnet18, resnet20, resnet34, vgg16, vgg_small
+from train.models import MODELS, Network, Normalize, resnet18, resnet20, resnet34, vgg16, vgg_small, vgg_tiny
 
 
 @pytest.mark.parametrize(
     ("build", "millions"),
     [
         (vgg_small, "1.13 million parameters"),
+        (vgg_tiny, "0.284 million"),
         (vgg16, "33.6 million"),
         (resnet18, "11.2 million"),
         (resnet20, "0.272 million"),
@@ -31,8 +32,9 @@ def test_shapes_and_parameter_counts_as_documented(build: Callable[..., Network]
     assert MODELS[build.__name__] is build
 
 
-def test_multiply_accumulates_of_vgg_small() -> None:
-    network, total = vgg_small().eval(), 0
+@pytest.mark.parametrize(("build", "millions"), [(vgg_small, 133), (vgg_tiny, 34)])
+def test_multiply_accumulates_of_the_small_networks(build: Callable[..., Network], millions: int) -> None:
+    network, total = build().eval(), 0
 
     def count(module: nn.Module, _inputs: tuple, out: torch.Tensor) -> None:
         nonlocal total
@@ -42,7 +44,7 @@ def test_multiply_accumulates_of_vgg_small() -> None:
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
     network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
-    assert round(total / 1e6) == 133 and "133 million multiply-accumulates" in vgg_small.__doc__
+    assert round(total / 1e6) == millions and f"{millions} million multiply-accumulates" in build.__doc__
 
 
 @pytest.mark.parametrize("training", [False, True])
