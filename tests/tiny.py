@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -9,49 +10,47 @@ from torch import nn
 
 from train.activation import NQ
 from train.data import ImageSet
-from train.models import BasicBlock, Network, Normalize
+from train.models import BasicBlock, Form, Network, Normalize
 
 SHAPE = (3, 8, 6)
 
 
-def tiny(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+def tiny(classes: int = 10, **form: Any) -> Network:
     """Two convolutions, a hidden and an output linear layer over 8x6 images; arguments as in train.models.MODELS."""
+    made = Form(**form)
     layers = [
         Normalize((0.5, 0.4, 0.6), (0.25, 0.2, 0.3)),
         nn.Conv2d(3, 4, 3, padding=1, bias=False),
         nn.BatchNorm2d(4),
-        NQ(levels, threshold),
+        made.neuron(),
         nn.AvgPool2d(2),
         nn.Conv2d(4, 6, (3, 2), padding=(1, 0)),
         nn.BatchNorm2d(6),
-        NQ(levels, threshold),
+        made.neuron(),
         nn.Flatten(),
         nn.Dropout(),
         nn.Linear(48, 7),
-        NQ(levels, threshold),
+        made.neuron(),
         nn.Linear(7, classes),
     ]
-    return Network(layers, input_shape=SHAPE, levels=levels)
+    return Network(layers, input_shape=SHAPE, levels=made.levels)
 
 
-def tiny_residual(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+def tiny_residual(classes: int = 10, **form: Any) -> Network:
     """A convolution, a residual block with an identity and one with a projection, global pooling, linear layer."""
-
-    def activation() -> NQ:
-        return NQ(levels, threshold)
-
+    made = Form(**form)
     layers = [
         Normalize((0.5, 0.4, 0.6), (0.25, 0.2, 0.3)),
         nn.Conv2d(3, 4, 3, padding=1, bias=False),
         nn.BatchNorm2d(4),
-        activation(),
-        BasicBlock(4, 4, 1, activation),
-        BasicBlock(4, 6, 2, activation),
+        made.neuron(),
+        BasicBlock(4, 4, 1, made),
+        BasicBlock(4, 6, 2, made),
         nn.AvgPool2d((4, 3)),
         nn.Flatten(),
         nn.Linear(6, classes),
     ]
-    return Network(layers, input_shape=SHAPE, levels=levels)
+    return Network(layers, input_shape=SHAPE, levels=made.levels)
 
 
 def random_residual(seed: int, *, classes: int = 5, levels: int = 4) -> Network:

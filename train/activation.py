@@ -1,68 +1,12 @@
 """Activations that become IF neurons: NQ (noisy quantized), which anticipates their output, and plain ReLU."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from train.kernels import Kernels, Quantize, Spike, quantize_forward
 from train.neuron import Reset, integrate_and_fire
-
-
-def quantize_forward(z: Tensor, threshold: Tensor, sigma: Tensor, noise: Tensor | None, levels: int) -> Tensor:
-    """a = λ · clip(⌊z·L/λ + 1/2⌋ / L, 0, 1) + σ·noise, computed in float32 and returned in the dtype of z."""
-    a = torch.clamp(torch.floor(z.float() * (levels / threshold) + 0.5), 0, levels) * (threshold / levels)
-    if noise is not None:
-        a = a + noise.float() * sigma
-    return a.to(z.dtype)
-
-
-def quantize_backward(z: Tensor, threshold: Tensor, grad: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Straight-through gradients with respect to z and to λ.
-
-    With r = z/λ and q = clip(⌊r·L + 1/2⌋ / L, 0, 1): ∂a/∂z = 1 where 0 < r < 1, else 0, and ∂a/∂λ = q − r·∂a/∂z.
-    The mask is computed by arithmetic, since a boolean keeps the compiler from vectorising the loop.
-    """
-    ratio = z.float() / threshold
-    quantized = torch.clamp(torch.floor(ratio * levels + 0.5), 0, levels) / levels
-    inside = torch.clamp(ratio * (1 - ratio) * _STEEP, 0, 1)
-    grad = grad.float()
-    return (grad * inside).to(z.dtype), (grad * (quantized - ratio * inside)).sum()
-
-
-_STEEP = 1e30  # times a positive number of ordinary size is above 1
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """The two elementwise passes of NQ, plain or compiled.
-
-    They are compiled apart from the autograd graph: compiled inside it, incoming gradients would be copied to the
-    contiguous layout, which costs more than the passes themselves.
-    """
-
-    forward: Callable[..., Tensor] = quantize_forward
-    backward: Callable[..., tuple[Tensor, Tensor]] = quantize_backward
-
-
-def compiled_kernels() -> Kernels:
-    """The passes fused by torch.compile, one variant per layer shape; needs a C++ compiler on a CPU."""
-    torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
-    return Kernels(torch.compile(quantize_forward, dynamic=False), torch.compile(quantize_backward, dynamic=False))
-
-
-class _Quantize(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, z: Tensor, threshold: Tensor, sigma: Tensor, noise: Tensor | None, levels: int, kernels: Kernels):
-        ctx.save_for_backward(z, threshold)
-        ctx.levels, ctx.kernels = levels, kernels
-        return kernels.forward(z, threshold, sigma, noise, levels)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        z, threshold = ctx.saved_tensors
-        grad_z, grad_threshold = ctx.kernels.backward(z, threshold, grad, ctx.levels)
-        return grad_z, grad_threshold, None, None, None, None
 
 
 class Neuron(nn.Module):
@@ -70,12 +14,14 @@ class Neuron(nn.Module):
 
     While ``steps`` is set (train.snn.spiking), the module is those neurons: its input (T·B, ...) holds T steps of B
     samples, step by step, and its output θ·spikes has the same shape. Otherwise it is the activation, ``activate``.
+    In training the spikes of neurons with soft reset and v(0) = θ/2 have a gradient (train.kernels.spike_backward).
 
     Attributes:
         threshold: θ, a scalar (float32), in the unit of the pre-activation z. A spike stands for θ.
         initial: v(0) / θ.
         reset: "soft" (v ← v − θ) or "hard" (v ← 0).
         steps: T while the module acts as neurons, else None.
+        kernels: the elementwise passes of training.
     """
 
     threshold: Tensor
@@ -85,6 +31,7 @@ class Neuron(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.steps: int | None = None
+        self.kernels = Kernels()
 
     def activate(self, z: Tensor) -> Tensor:
         """The activation of the trained network, elementwise."""
@@ -93,6 +40,8 @@ class Neuron(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         if self.steps is None:
             return self.activate(z)
+        if self.training and self.initial == 0.5 and self.reset == "soft":
+            return Spike.apply(z, self.threshold, self.steps, self.kernels)
         dtype = torch.promote_types(z.dtype, torch.float32)
         current = z.to(dtype).unflatten(0, (self.steps, -1))
         return integrate_and_fire(current, self.threshold.to(dtype), self.initial, self.reset).flatten(0, 1)
@@ -126,14 +75,13 @@ class NQ(Neuron):
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
         self.register_buffer("sigma", torch.tensor(0.0))
         self.noise: Callable[[torch.Size], Tensor] | None = None
-        self.kernels = Kernels()
 
     def activate(self, z: Tensor) -> Tensor:
         """Activation of z, of any shape."""
         if not self.training:
             return quantize_forward(z, self.threshold, self.sigma, None, self.levels)
         noise = None if self.noise is None else self.noise(z.shape)
-        return _Quantize.apply(z, self.threshold, self.sigma, noise, self.levels, self.kernels)
+        return Quantize.apply(z, self.threshold, self.sigma, noise, self.levels, self.kernels)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, threshold={self.threshold.item():.4f}, sigma={self.sigma.item():.4f}"

@@ -91,6 +91,21 @@ def set_noise(network: Network, sigma: tuple[float, ...], factor: float = 1.0) -
 
 
 @torch.no_grad()
+def accuracy(network: nn.Module, data: ImageSet, *, precision: torch.dtype = torch.float32) -> float:
+    """Percent of images that the network, in evaluation mode but not as an SNN, classifies correctly."""
+    training = network.training
+    network.eval()
+    correct = 0
+    try:
+        for images, labels in data.batches(128):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+                correct += int((network(images).argmax(1) == labels).sum())
+    finally:
+        network.train(training)
+    return 100 * correct / len(data)
+
+
+@torch.no_grad()
 def balance_thresholds(network: nn.Module, images: Tensor, steps: int, factor: float = 1.0) -> None:
     """θ of every RateReLU, layer by layer: factor · the largest current seen while the layers before already spike.
 
@@ -117,7 +132,8 @@ def balance_thresholds(network: nn.Module, images: Tensor, steps: int, factor: f
         largest = 0.0
         hook = neuron.register_forward_pre_hook(observe)
         try:
-            simulate(network, images, steps)
+            for part in images.split(max(1, 2048 // steps)):
+                simulate(network, part, steps)
         finally:
             hook.remove()
         if not largest > 0:

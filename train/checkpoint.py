@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from train.models import MAX_LEVELS, MODELS, Network
+from train.models import ACTIVATIONS, MAX_LEVELS, MODELS, Activation, Network
+from train.neuron import RESETS, Reset
 
 FORMAT = "nq-lava model"
 VERSION = 1
@@ -75,13 +76,22 @@ def _short(value: object) -> str:
 
 
 def model_content(
-    network: Network, architecture: str, classes: tuple[str, ...], info: dict[str, Any]
+    network: Network,
+    architecture: str,
+    classes: tuple[str, ...],
+    info: dict[str, Any],
+    *,
+    activation: Activation = "nq",
+    reset: Reset = "soft",
 ) -> dict[str, Any]:
     """What a model file holds; ``info`` takes plain numbers, strings, lists and dictionaries."""
     return {
         "format": FORMAT,
         "version": VERSION,
         "architecture": architecture,
+        "activation": activation,
+        "reset": reset,
+        "size": network.input_shape[1],
         "levels": network.levels,
         "classes": list(classes),
         "state": {key: value.detach().cpu().clone() for key, value in network.state_dict().items()},
@@ -99,7 +109,19 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
         raise CheckpointError(f"{path}: levels is {_short(levels)}; allowed: 1..{MAX_LEVELS}")
     if not isinstance(classes, list) or not 1 <= len(classes) <= 100_000 or not all(type(c) is str for c in classes):
         raise CheckpointError(f"{path}: classes is not a list of 1 to 100000 names")
-    network = MODELS[architecture](len(classes), levels=levels)
+    form: dict[str, Any] = {"levels": levels}
+    for key, allowed in (("activation", ACTIVATIONS), ("reset", RESETS)):
+        if key in content:  # files of the first version without them hold NQ networks
+            if content[key] not in allowed:
+                raise CheckpointError(f"{path}: {key} is {_short(content[key])}; allowed: {', '.join(allowed)}")
+            form[key] = content[key]
+    size = content.get("size")
+    if size is not None and type(size) is not int:
+        raise CheckpointError(f"{path}: size is {_short(size)}; allowed: an integer")
+    try:
+        network = MODELS[architecture](len(classes), size=size, **form)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     state = content.get("state")
     expected = network.state_dict()
     if not isinstance(state, dict) or set(state) != set(expected):

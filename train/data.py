@@ -6,7 +6,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -49,6 +49,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image, as a network takes it."""
+        height, width, channels = self.images.shape[1:]
+        return channels, height, width
+
     def subset(self, indices: Tensor) -> "ImageSet":
         return ImageSet(self.images[indices], self.labels[indices], self.classes)
 
@@ -66,6 +72,21 @@ class ImageSet:
         """Images as uint8 (N, C, H, W), channels-last in memory, and labels, in order."""
         for start in range(0, len(self), size):
             yield self.images[start : start + size].permute(0, 3, 1, 2), self.labels[start : start + size]
+
+    def training_batches(
+        self,
+        order: Tensor,
+        batch: int,
+        generator: torch.Generator,
+        augment: Callable[[Tensor, torch.Generator], Tensor],
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented images as uint8 (N, C, H, W) and labels, in the given order of indices; complete batches only.
+
+        The generator is used when a batch is asked for, and not before.
+        """
+        for start in range(0, len(order) - batch + 1, batch):
+            chosen = order[start : start + batch].to(self.images.device)
+            yield augment(self.images[chosen], generator), self.labels[chosen]
 
     def split(self, held_out: int, seed: int) -> tuple["ImageSet", "ImageSet"]:
         """(rest, held-out part), a random split decided by the seed."""
@@ -205,35 +226,3 @@ def _torchvision_cifar10(split: Split) -> ImageSet:
             f"data: CIFAR-10 could not be downloaded ({error}); give a folder or archives instead"
         ) from None
     return ImageSet(torch.from_numpy(data.data), torch.tensor(data.targets), tuple(data.classes))
-
-
-def augment(images: Tensor, generator: torch.Generator, *, pad: int = 4, cutout: int = 0) -> Tensor:
-    """Random crop after zero padding, horizontal flip, and cutout, drawn per image; one gather for the whole batch.
-
-    Args:
-        images: uint8 (N, H, W, C).
-        generator: a CPU generator.
-        pad: pixels of padding on each side.
-        cutout: side of a square set to zero at a random place (it may reach over the edge); 0 for none.
-
-    Returns:
-        uint8 (N, C, H, W), channels-last in memory.
-    """
-    count, height, width, _ = images.shape
-    device = images.device
-
-    def draw(high: int, *shape: int) -> Tensor:
-        return torch.randint(high, (count, *shape), generator=generator).to(device)
-
-    padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
-    rows = draw(2 * pad + 1, 1) + torch.arange(height, device=device)
-    columns = draw(2 * pad + 1, 1) + torch.arange(width, device=device)
-    columns = torch.where(draw(2, 1).bool(), columns.flip(1), columns)
-    sample = torch.arange(count, device=device)[:, None, None]
-    out = padded[sample, rows[:, :, None], columns[:, None, :]]
-    if cutout:
-        top, left = draw(height, 1) - cutout // 2, draw(width, 1) - cutout // 2
-        y, x = torch.arange(height, device=device), torch.arange(width, device=device)
-        hidden = ((y >= top) & (y < top + cutout))[:, :, None] & ((x >= left) & (x < left + cutout))[:, None, :]
-        out[hidden] = 0
-    return out.permute(0, 3, 1, 2)

@@ -1,15 +1,71 @@
-"""Networks that convert: VGG and residual networks of convolution, batch norm, NQ, average pooling, linear layers."""
+"""Networks that convert: VGG and residual networks of convolutions, batch norm, activations, average pooling."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from train.activation import NQ
+from train.activation import NQ, Neuron, RateReLU
+from train.neuron import Reset
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_LEVELS = 1024  # L of NQ that model files may hold
+MAX_SIZE = 1024  # of images, in pixels
+
+Activation = Literal["nq", "relu"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a network is made of, besides its layers' sizes.
+
+    Attributes:
+        activation: "nq", with batch norm; or "relu" as RMP-SNN asks for (Han et al., CVPR 2020), which the rate of IF
+            neurons replaces: neither biases nor batch norm, and dropout after every activation.
+        levels: L of NQ. threshold: λ or θ at the start.
+        reset: of the neurons that replace ReLU.
+        dropout: probability, for "relu".
+        size: height and width of the images in pixels; None for those the network is known for, 32 or 224.
+    """
+
+    activation: Activation = "nq"
+    levels: int = 4
+    threshold: float = 4.0
+    reset: Reset = "soft"
+    dropout: float = 0.0
+    size: int | None = None
+
+    def neuron(self) -> Neuron:
+        """A new activation."""
+        if self.activation == "nq":
+            return NQ(self.levels, self.threshold)
+        return RateReLU(self.threshold, self.reset)
+
+    def normalization(self, channels: int) -> nn.Module:
+        return nn.BatchNorm2d(channels) if self.activation == "nq" else nn.Identity()
+
+    def block(self, inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1) -> list[nn.Module]:
+        """Convolution, then batch norm and NQ, or ReLU and dropout."""
+        convolution = _convolution(inputs, outputs, kernel, stride=stride)
+        if self.activation == "nq":
+            return [convolution, nn.BatchNorm2d(outputs), self.neuron()]
+        return [convolution, self.neuron(), nn.Dropout(self.dropout)]
+
+    def linear(self, inputs: int, outputs: int) -> nn.Linear:
+        return nn.Linear(inputs, outputs, bias=self.activation == "nq")
+
+    def image_size(self, usual: int, multiple: int) -> int:
+        """Height and width in pixels. ValueError where the layers of a network cannot divide them."""
+        size = usual if self.size is None else self.size
+        if not (0 < size <= MAX_SIZE and size % multiple == 0):
+            raise ValueError(f"images are {size} pixels high; allowed: multiples of {multiple} up to {MAX_SIZE}")
+        return size
 
 
 class Normalize(nn.Module):
@@ -28,7 +84,8 @@ class Network(nn.Module):
     """A classifier from uint8 images (N, C, H, W) to class scores (N, K).
 
     Attributes:
-        layers: Normalize first, then convolutions, batch norm, NQ, average pooling, residual blocks and linear layers.
+        layers: Normalize first, then convolutions, batch norm, activations, average pooling, residual blocks and
+            linear layers.
         input_shape: (C, H, W) of one image.
         levels: L of every NQ layer.
     """
@@ -56,7 +113,7 @@ class Network(nn.Module):
         try:
             self.eval()
             with torch.no_grad():
-                device = self.activations[0].threshold.device
+                device = next(self.parameters()).device
                 self(torch.zeros(1, *self.input_shape, dtype=torch.uint8, device=device))
         finally:
             self.train(training)
@@ -73,22 +130,24 @@ class BasicBlock(nn.Module):
     Args:
         inputs, outputs: channels.
         stride: of the first convolution and of the shortcut.
-        activation: makes an NQ layer.
+        form: see :class:`Form`.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[], NQ]) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, form: Form) -> None:
         super().__init__()
-        self.conv1, self.bn1, self.act1 = _block(inputs, outputs, activation, stride=stride)
-        self.conv2, self.bn2, act2 = _block(outputs, outputs, activation)
+        self.conv1, self.bn1 = _convolution(inputs, outputs, 3, stride=stride), form.normalization(outputs)
+        self.act1 = form.neuron()
+        self.conv2, self.bn2 = _convolution(outputs, outputs, 3), form.normalization(outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
             self.shortcut.append(_convolution(inputs, outputs, 1, stride=stride))
-            self.shortcut.append(nn.BatchNorm2d(outputs))
-        self.act2 = act2
+            self.shortcut.append(form.normalization(outputs))
+        self.act2 = form.neuron()
+        self.dropout = nn.Dropout(form.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.act1(self.bn1(self.conv1(x)))
-        return self.act2(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = self.dropout(self.act1(self.bn1(self.conv1(x))))
+        return self.dropout(self.act2(self.bn2(self.conv2(y)) + self.shortcut(x)))
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Conv2d:
@@ -97,119 +156,141 @@ def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> 
     return convolution
 
 
-def _block(inputs: int, outputs: int, activation: Callable[[], NQ], *, stride: int = 1) -> list[nn.Module]:
-    return [_convolution(inputs, outputs, 3, stride=stride), nn.BatchNorm2d(outputs), activation()]
-
-
-def _features(plan: Sequence[int | str], channels: int, activation: Callable[[], NQ]) -> list[nn.Module]:
+def _features(plan: Sequence[int | str], channels: int, form: Form) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for item in plan:
         if item == "pool":
             layers.append(nn.AvgPool2d(2))
         else:
-            layers += _block(channels, int(item), activation)
+            layers += form.block(channels, int(item))
             channels = int(item)
     return layers
 
 
-def vgg_small(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+def vgg_small(classes: int = 10, **form: Any) -> Network:
     """Six 3x3 convolutions (32-64-pool-128-128-pool-256-256), global average pooling, one linear layer.
 
-    1.13 million parameters; 133 million multiply-accumulates per 32x32 image.
+    1.13 million parameters; 133 million multiply-accumulates per 32x32 image. ``form``: see :class:`Form`.
     """
-    return _small_vgg((32, 64, 128, 128, 256, 256), classes, levels=levels, threshold=threshold)
+    return _small_vgg((32, 64, 128, 128, 256, 256), classes, Form(**form))
 
 
-def vgg_tiny(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+def vgg_tiny(classes: int = 10, **form: Any) -> Network:
     """:func:`vgg_small` with half the channels, for comparisons over many trainings.
 
     0.284 million parameters; 33 million multiply-accumulates per 32x32 image.
     """
-    return _small_vgg((16, 32, 64, 64, 128, 128), classes, levels=levels, threshold=threshold)
+    return _small_vgg((16, 32, 64, 64, 128, 128), classes, Form(**form))
 
 
-def _small_vgg(widths: Sequence[int], classes: int, *, levels: int, threshold: float) -> Network:
+def _small_vgg(widths: Sequence[int], classes: int, form: Form) -> Network:
+    size = form.image_size(32, multiple=4)
     plan = [*widths[:2], "pool", *widths[2:4], "pool", *widths[4:]]
     layers = [
         Normalize(CIFAR10_MEAN, CIFAR10_STD),
-        *_features(plan, 3, lambda: NQ(levels, threshold)),
-        nn.AvgPool2d(8),
+        *_features(plan, 3, form),
+        nn.AvgPool2d(size // 4),
         nn.Flatten(),
-        nn.Linear(widths[-1], classes),
+        form.linear(widths[-1], classes),
     ]
-    return Network(layers, input_shape=(3, 32, 32), levels=levels)
+    return Network(layers, input_shape=(3, size, size), levels=form.levels)
 
 
-def vgg16(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+_VGG16: list[int | str] = [64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 3, "pool"]
+
+
+def vgg16(classes: int = 10, **form: Any) -> Network:
     """VGG-16 for 32x32 images with batch norm and average pooling, as in the QCFS and NQ papers' code.
 
     Thirteen 3x3 convolutions, five 2x2 average poolings, two hidden linear layers of 4096; 33.6 million parameters.
     """
-    plan: list[int | str] = [
-        64,
-        64,
-        "pool",
-        128,
-        128,
-        "pool",
-        256,
-        256,
-        256,
-        "pool",
-        512,
-        512,
-        512,
-        "pool",
-        512,
-        512,
-        512,
-        "pool",
-    ]
+    return _vgg16(Normalize(CIFAR10_MEAN, CIFAR10_STD), 32, classes, Form(**form))
+
+
+def vgg16_imagenet(classes: int = 1000, **form: Any) -> Network:
+    """VGG-16 for 224x224 images with batch norm and average pooling (Simonyan and Zisserman, ICLR 2015).
+
+    138 million parameters.
+    """
+    return _vgg16(Normalize(IMAGENET_MEAN, IMAGENET_STD), 224, classes, Form(**form))
+
+
+def _vgg16(normalize: Normalize, usual_size: int, classes: int, form: Form) -> Network:
+    size = form.image_size(usual_size, multiple=32)
+    dropout = form.dropout if form.activation == "relu" else 0.5
     layers = [
-        Normalize(CIFAR10_MEAN, CIFAR10_STD),
-        *_features(plan, 3, lambda: NQ(levels, threshold)),
+        normalize,
+        *_features(_VGG16, 3, form),
         nn.Flatten(),
-        nn.Linear(512, 4096),
-        NQ(levels, threshold),
-        nn.Dropout(),
-        nn.Linear(4096, 4096),
-        NQ(levels, threshold),
-        nn.Dropout(),
-        nn.Linear(4096, classes),
+        form.linear(512 * (size // 32) ** 2, 4096),
+        form.neuron(),
+        nn.Dropout(dropout),
+        form.linear(4096, 4096),
+        form.neuron(),
+        nn.Dropout(dropout),
+        form.linear(4096, classes),
     ]
-    return Network(layers, input_shape=(3, 32, 32), levels=levels)
+    return Network(layers, input_shape=(3, size, size), levels=form.levels)
 
 
-def _resnet(widths: Sequence[int], blocks: Sequence[int], classes: int, *, levels: int, threshold: float) -> Network:
-    """3x3 convolution, stages of basic blocks that halve the size from the second on, global pooling, linear layer."""
-
-    def activation() -> NQ:
-        return NQ(levels, threshold)
-
-    layers = [Normalize(CIFAR10_MEAN, CIFAR10_STD), *_block(3, widths[0], activation)]
+def _stages(widths: Sequence[int], blocks: Sequence[int], form: Form) -> list[nn.Module]:
+    """Stages of basic blocks that halve the size from the second on."""
+    layers: list[nn.Module] = []
     channels = widths[0]
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         for index in range(count):
-            layers.append(BasicBlock(channels, width, 2 if stage and not index else 1, activation))
+            layers.append(BasicBlock(channels, width, 2 if stage and not index else 1, form))
             channels = width
-    size = 32 // 2 ** (len(widths) - 1)
-    layers += [nn.AvgPool2d(size), nn.Flatten(), nn.Linear(channels, classes)]
-    return Network(layers, input_shape=(3, 32, 32), levels=levels)
+    return layers
 
 
-def resnet18(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+def _resnet(widths: Sequence[int], blocks: Sequence[int], classes: int, form: Form) -> Network:
+    """3x3 convolution, stages of basic blocks, global average pooling, linear layer."""
+    reduction = 2 ** (len(widths) - 1)
+    size = form.image_size(32, multiple=reduction)
+    layers = [
+        Normalize(CIFAR10_MEAN, CIFAR10_STD),
+        *form.block(3, widths[0]),
+        *_stages(widths, blocks, form),
+        nn.AvgPool2d(size // reduction),
+        nn.Flatten(),
+        form.linear(widths[-1], classes),
+    ]
+    return Network(layers, input_shape=(3, size, size), levels=form.levels)
+
+
+def resnet18(classes: int = 10, **form: Any) -> Network:
     """ResNet-18 for 32x32 images: widths 64 to 512, two blocks each; 11.2 million parameters."""
-    return _resnet((64, 128, 256, 512), (2, 2, 2, 2), classes, levels=levels, threshold=threshold)
+    return _resnet((64, 128, 256, 512), (2, 2, 2, 2), classes, Form(**form))
 
 
-def resnet20(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+def resnet20(classes: int = 10, **form: Any) -> Network:
     """ResNet-20 for 32x32 images: widths 16, 32, 64, three blocks each; 0.272 million parameters."""
-    return _resnet((16, 32, 64), (3, 3, 3), classes, levels=levels, threshold=threshold)
+    return _resnet((16, 32, 64), (3, 3, 3), classes, Form(**form))
 
 
-def resnet34(classes: int = 10, *, levels: int = 4, threshold: float = 4.0) -> Network:
+def resnet34(classes: int = 10, **form: Any) -> Network:
     """ResNet-34 for 32x32 images: widths 64 to 512; 3, 4, 6 and 3 blocks; 21.3 million parameters."""
-    return _resnet((64, 128, 256, 512), (3, 4, 6, 3), classes, levels=levels, threshold=threshold)
+    return _resnet((64, 128, 256, 512), (3, 4, 6, 3), classes, Form(**form))
+
+
+def resnet34_imagenet(classes: int = 1000, **form: Any) -> Network:
+    """ResNet-34 for 224x224 images (He et al., CVPR 2016): 7x7 convolution, average pooling, the stages of ResNet-34.
+
+    Both halve the size; the average replaces the maximum, which IF neurons cannot give. 21.8 million parameters.
+    """
+    made = Form(**form)
+    size = made.image_size(224, multiple=32)
+    layers = [
+        Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        *made.block(3, 64, 7, stride=2),
+        nn.AvgPool2d(2),
+        *_stages((64, 128, 256, 512), (3, 4, 6, 3), made),
+        nn.AvgPool2d(size // 32),
+        nn.Flatten(),
+        made.linear(512, classes),
+    ]
+    return Network(layers, input_shape=(3, size, size), levels=made.levels)
 
 
 MODELS: dict[str, Callable[..., Network]] = {
@@ -219,4 +300,6 @@ MODELS: dict[str, Callable[..., Network]] = {
     "resnet18": resnet18,
     "resnet20": resnet20,
     "resnet34": resnet34,
+    "vgg16_imagenet": vgg16_imagenet,
+    "resnet34_imagenet": resnet34_imagenet,
 }

@@ -1,11 +1,12 @@
 """The integrate-and-fire neuron in floating point."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 Reset = Literal["soft", "hard"]
+RESETS: tuple[Reset, ...] = get_args(Reset)
 
 
 def integrate_and_fire(current: Tensor, threshold: Tensor, initial: float, reset: Reset) -> Tensor:

@@ -27,6 +27,14 @@ def spiking(module: nn.Module, steps: int) -> Iterator[None]:
             neuron.steps = None
 
 
+def read_outs(network: nn.Module, images: Tensor, steps: int) -> Tensor:
+    """Mean of the classifier's output over steps 1 .. t, (T, B, K) for t = 1 .. T; arguments as for simulate."""
+    with spiking(network, steps):
+        scores = network(images.repeat(steps, *[1] * (images.dim() - 1)))
+    counts = torch.arange(1, steps + 1, device=scores.device).view(-1, 1, 1)
+    return scores.float().unflatten(0, (steps, -1)).cumsum(0) / counts
+
+
 @torch.no_grad()
 def simulate(
     network: nn.Module, images: Tensor, steps: int, observe: Callable[[int, Tensor], None] | None = None
@@ -54,10 +62,7 @@ def simulate(
 
             hooks.append(neuron.register_forward_hook(report))
     try:
-        with spiking(network, steps):
-            scores = network(images.repeat(steps, *[1] * (images.dim() - 1)))
+        return read_outs(network, images, steps)
     finally:
         for hook in hooks:
             hook.remove()
-    counts = torch.arange(1, steps + 1, device=scores.device).view(-1, 1, 1)
-    return scores.float().unflatten(0, (steps, -1)).cumsum(0) / counts

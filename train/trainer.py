@@ -1,93 +1,34 @@
 """The training loop: SGD with a one-cycle schedule, NQ noise calibrated after every epoch, exact resume."""
 
-import math
 import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # type: ignore[attr-defined]
 from tqdm import tqdm
 
 from train import checkpoint
-from train.activation import Kernels, NoisePool, compiled_kernels
-from train.calibrate import Evaluation, evaluate, set_noise
-from train.data import MAX_SEED, DataError, ImageSet, augment
+from train.activation import NoisePool
+from train.augment import augment
+from train.calibrate import Evaluation, accuracy, balance_thresholds, evaluate, set_noise
+from train.checkpoint import CheckpointError
+from train.data import DataError, ImageSet
 from train.fake_quantize import attach, bake
-from train.models import MAX_LEVELS, MODELS, Network
+from train.kernels import Kernels, compiled_kernels
+from train.models import MODELS, Network
+from train.processes import Processes
+from train.recipe import Recipe
+from train.snn import read_outs
 
-MAX_STEPS = 4096
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the trained weights, besides the data and the machine.
-
-    Attributes:
-        model: a name in train.models.MODELS.
-        epochs, batch: passes over the training set; images per step (a smaller last batch is left out).
-        learning_rate: peak of the one-cycle schedule (linear warm-up over the first 15 %, then a half cosine to 0).
-        momentum, weight_decay: Nesterov momentum; decay acts on convolution and linear weights only.
-        label_smoothing, cutout: 0 for none; cutout in pixels.
-        levels: L of NQ. threshold: λ at the start. induction_steps: T of the noise induction. noise_factor: times σ.
-        validation: training images held out for noise induction and model choice.
-        seed: of the split, the initial weights, the order, the augmentation and the noise.
-        bfloat16: convolutions and linear layers under autocast; thresholds and statistics stay float32.
-        weight_bits: of the weights in the forward pass, 2 … 8 (train.fake_quantize); 0 leaves them as they are.
-        layer_bits: other bits for some convolutions and linear layers, by path; for weight_bits above 0.
-    """
-
-    model: str = "vgg_small"
-    epochs: int = 40
-    batch: int = 256
-    learning_rate: float = 0.2
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    cutout: int = 8
-    levels: int = 4
-    threshold: float = 4.0
-    induction_steps: int = 4
-    noise_factor: float = 1.0
-    validation: int = 2000
-    seed: int = 0
-    bfloat16: bool = False
-    weight_bits: int = 0
-    layer_bits: Mapping[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for key, low, high in (
-            ("levels", 1, MAX_LEVELS),
-            ("induction_steps", 1, MAX_STEPS),
-            ("momentum", 0, 1),
-            ("label_smoothing", 0, 1),
-            ("seed", 0, MAX_SEED),
-        ):
-            if not low <= getattr(self, key) <= high:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: {low}..{high}")
-        for key in ("learning_rate", "weight_decay", "cutout", "noise_factor"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: numbers of at least 0")
-        if not 0 < self.threshold < math.inf:
-            raise ValueError(f"threshold is {self.threshold}; allowed: positive numbers")
-        if self.weight_bits != 0 and not 2 <= self.weight_bits <= 8:
-            raise ValueError(f"weight_bits is {self.weight_bits}; allowed: 2..8, or 0 for weights as they are")
-        for name, bits in self.layer_bits.items():
-            if not self.weight_bits or not 2 <= bits <= 8:
-                found = bits if self.weight_bits else f"{bits} while weight_bits is 0"
-                raise ValueError(f"layer_bits of {name} is {found}; allowed: 2..8, with weight_bits")
-
-    def rate(self, progress: float) -> float:
-        """Learning rate at ``progress`` in 0 .. 1 of the training."""
-        warmup = 0.15
-        if progress < warmup:
-            return self.learning_rate * progress / warmup
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+THRESHOLD_IMAGES = 512  # held-out images on which the thresholds of ReLU networks are calibrated
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -105,68 +46,11 @@ def choose_kernels(steps: int, device: torch.device) -> Kernels:
     one = torch.ones((), device=device)
     z = torch.zeros(1, 8, 2, 2, device=device)
     try:
-        kernels.backward(kernels.forward(z, one, one, z, 4), one, z, 4)
+        kernels.quantize_backward(kernels.quantize_forward(z, one, one, z, 4), one, z, 4)
     except Exception as error:
         warnings.warn(f"torch.compile is not usable here ({type(error).__name__}); training runs slower", stacklevel=2)
         return Kernels()
     return kernels
-
-
-def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:
-    matrices = [p for p in network.parameters() if p.dim() > 1]
-    others = [p for p in network.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True)
-
-
-def _epoch(
-    network: Network,
-    optimizer: torch.optim.SGD,
-    recipe: Recipe,
-    data: ImageSet,
-    epoch: int,
-    progress: Callable[[float, float], None],
-) -> tuple[float, float]:
-    """One pass; (mean loss, accuracy in percent on the augmented images). All randomness comes from (seed, epoch)."""
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    torch.manual_seed(recipe.seed * 1_000_003 + epoch)
-    device = data.images.device
-    dtype = torch.bfloat16 if recipe.bfloat16 else torch.float32
-    shapes = network.activation_shapes(recipe.batch)
-    noisy = any(float(layer.sigma) > 0 for layer in network.activations)
-    pool = (
-        NoisePool(2 * max(s.numel() for s in shapes), dtype=dtype, device=device, generator=generator)
-        if noisy
-        else None
-    )
-    loss_function = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    order = torch.randperm(len(data), generator=generator)
-    steps = len(data) // recipe.batch
-    losses = torch.zeros((), device=device)
-    correct = torch.zeros((), dtype=torch.long, device=device)
-    for layer in network.activations:
-        layer.noise = pool.like if pool else None
-    network.train()
-    for step in range(steps):
-        chosen = order[step * recipe.batch : (step + 1) * recipe.batch].to(device)
-        images = augment(data.images[chosen], generator, cutout=recipe.cutout)
-        labels = data.labels[chosen]
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate((epoch + step / steps) / recipe.epochs)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
-            scores = network(images)
-        loss = loss_function(scores.float(), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            losses += loss.detach()
-            correct += (scores.argmax(1) == labels).sum()
-            for layer in network.activations:
-                layer.threshold.clamp_(min=1e-3)
-        if step % 10 == 9 or step == steps - 1:
-            progress(float(losses) / (step + 1), 100 * int(correct) / ((step + 1) * recipe.batch))
-    return float(losses) / steps, 100 * int(correct) / (steps * recipe.batch)
 
 
 def train(
@@ -177,11 +61,14 @@ def train(
     device: torch.device,
     resume: bool = False,
     start: dict[str, Tensor] | None = None,
+    processes: Processes | None = None,
 ) -> Network:
-    """Train and return the network of the epoch with the best SNN accuracy (T = induction_steps) on held-out images.
+    """Train and return the network of the best epoch, judged on held-out images.
 
-    After every epoch the state is written to ``<out>.checkpoint``; with ``resume`` training continues from there, and
-    on a CPU ends with the same weights as without the interruption. ``out`` itself is written at the end.
+    An NQ network is judged by the SNN's accuracy at T = induction_steps (with snn_steps by the mean over its steps), a
+    ReLU network by its own. After every epoch the state is written to ``<out>.checkpoint``; with ``resume`` training
+    continues from there, and on a CPU ends with the same weights as without the interruption. ``out`` itself is
+    written at the end.
 
     Args:
         recipe: see :class:`Recipe`.
@@ -190,109 +77,247 @@ def train(
         device: where to train.
         resume: continue from the checkpoint.
         start: state to start from (fine-tuning) instead of random weights.
+        processes: those that train together; alone without it.
 
     Raises:
         CheckpointError: with ``resume``, where the checkpoint is missing or made with another recipe.
         DataError: where the images are of another size than the model's, or not more than those held out.
         ValueError: where less than one batch is left to train on.
     """
-    rest, held_out = (part.to(device) for part in data.split(recipe.validation, recipe.seed))
-    if len(rest) < recipe.batch:
-        raise ValueError(f"batch is {recipe.batch}; allowed: up to the {len(rest)} training images")
-    torch.manual_seed(recipe.seed)
-    network = MODELS[recipe.model](len(data.classes), levels=recipe.levels, threshold=recipe.threshold)
-    shape = (data.images.shape[3], *data.images.shape[1:3])
-    if shape != network.input_shape:
-        raise DataError(f"data: images are {shape}; allowed: {network.input_shape} for {recipe.model}")
-    if start is not None:
-        network.load_state_dict(start)
-    if recipe.weight_bits:
-        attach(network, recipe.weight_bits, recipe.layer_bits)
-    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    kernels = choose_kernels(recipe.epochs * (len(rest) // recipe.batch), device)
-    for layer in network.activations:
-        layer.kernels = kernels
-    optimizer = _optimizer(network, recipe)
-    precision = torch.bfloat16 if recipe.bfloat16 else torch.float32
+    training = Training(recipe, data, device=device, start=start, processes=processes)
     path = out.with_name(out.name + ".checkpoint")
     history: list[dict[str, float]] = []
-    best: dict[str, Any] = {"snn": -1.0, "epoch": -1, "state": {}}
+    best: dict[str, Any] = {"score": -1.0, "epoch": -1, "state": {}}
     if resume:
-        content = checkpoint.load(path)
-        if not {"recipe", "state", "optimizer", "history", "best"} <= content.keys():
-            raise checkpoint.CheckpointError(
-                f"{path}: not a checkpoint; allowed: a file written while train.cifar runs"
-            )
-        made = asdict(Recipe()) | content["recipe"]  # a file older than an entry was made with its default
-        if made != asdict(recipe):
-            changed = [key for key, value in asdict(recipe).items() if made[key] != value]
-            raise checkpoint.CheckpointError(
-                f"{path}: made with another {', '.join(changed)}; allowed: the same recipe"
-            )
-        try:
-            network.load_state_dict(content["state"])
-        except RuntimeError:
-            raise checkpoint.CheckpointError(
-                f"{path}: state does not fit {recipe.model} with {len(data.classes)} classes; "
-                "allowed: the same data and model"
-            ) from None
-        optimizer.load_state_dict(content["optimizer"])
-        if content.get("data") != data.digest():
-            raise checkpoint.CheckpointError(f"{path}: made with other images or classes; allowed: the same data")
-        history, best = content["history"], content["best"]
+        history, best = training.restore(path)
     elif start is not None:
-        _induce(network, held_out, recipe, precision)
+        training.measure()
     began, done = time.monotonic(), len(history)
     for epoch in range(done, recipe.epochs):
-        with tqdm(total=len(rest) // recipe.batch, disable=None, leave=False, desc=f"epoch {epoch + 1}") as bar:
-
-            def progress(loss: float, accuracy: float, bar: tqdm = bar) -> None:
-                bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1f} %")
-                bar.update(min(10, bar.total - bar.n))
-
-            loss, accuracy = _epoch(network, optimizer, recipe, rest, epoch, progress)
-        result = _induce(network, held_out, recipe, precision)
-        snn = result.snn[-1]
-        history.append({"epoch": epoch + 1, "loss": loss, "train": accuracy, "ann": result.ann, "snn": snn})
-        if snn > best["snn"]:
-            state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
-            best = {"snn": snn, "epoch": epoch + 1, "state": state}
-        left = (time.monotonic() - began) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
-        print(
-            f"epoch {epoch + 1:3}/{recipe.epochs}  loss {loss:.3f}  train {accuracy:5.2f} %  "
-            f"held-out: ANN {result.ann:5.2f} %, SNN T={recipe.induction_steps} {snn:5.2f} %  "
-            f"remaining {int(left) // 60}:{int(left) % 60:02}",
-            flush=True,
-        )
-        checkpoint.save(
-            path,
-            {
-                "format": checkpoint.FORMAT,
-                "version": checkpoint.VERSION,
-                "recipe": asdict(recipe),
-                "data": data.digest(),
-                "state": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "history": history,
-                "best": best,
-            },
-        )
+        loss, train_accuracy = training.epoch(epoch)
+        result = training.measure()
+        entry = {"epoch": epoch + 1, "loss": loss, "train": train_accuracy, "ann": result.ann}
+        score, found = result.ann, f"ANN {result.ann:5.2f} %"
+        if result.snn:
+            entry["snn"] = result.snn[-1]
+            found += f", SNN T={len(result.snn)} {result.snn[-1]:5.2f} %"
+            score = sum(result.snn) / len(result.snn) if recipe.snn_steps else result.snn[-1]
+        history.append(entry)
+        if score > best["score"]:
+            state = {key: value.detach().cpu().clone() for key, value in training.result.state_dict().items()}
+            best = {"score": score, "epoch": epoch + 1, "state": state}
+        if training.processes.rank == 0:
+            left = (time.monotonic() - began) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
+            print(
+                f"epoch {epoch + 1:3}/{recipe.epochs}  loss {loss:.3f}  train {train_accuracy:5.2f} %  "
+                f"held-out: {found}  remaining {int(left) // 60}:{int(left) % 60:02}",
+                flush=True,
+            )
+            checkpoint.save(path, {**training.state(), "history": history, "best": best})
+    network = training.result
     network.load_state_dict(best["state"])
     bake(network)
+    if recipe.activation == "relu":
+        balance_thresholds(network.eval(), training.threshold_images(), recipe.induction_steps, recipe.threshold_scale)
     info = {
         "recipe": asdict(recipe),
         "history": history,
         "epoch": best["epoch"],
         "torch": str(torch.__version__),
         "python": sys.version.split()[0],
-        "validation_snn": best["snn"],
+        "validation_ann" if recipe.activation == "relu" else "validation_snn": best["score"],
     }
-    checkpoint.save(out, checkpoint.model_content(network, recipe.model, data.classes, info))
+    if training.processes.rank == 0:
+        content = checkpoint.model_content(
+            network, recipe.model, data.classes, info, activation=recipe.activation, reset=recipe.reset
+        )
+        checkpoint.save(out, content)
     return network.eval()
 
 
-def _induce(network: Network, held_out: ImageSet, recipe: Recipe, precision: torch.dtype) -> Evaluation:
-    """Measure σ_l on the held-out images and store it in the network."""
-    result = evaluate(network, held_out, recipe.induction_steps, precision=precision)
-    set_noise(network, result.sigma, recipe.noise_factor)
-    return result
+class Training:
+    """A network in training, with its optimizer and its data.
+
+    Args: see :func:`train`.
+
+    Attributes:
+        network: what the optimizer changes.
+        result: what is evaluated and written: the network, or the moving average of it.
+        processes: those that train together.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: ImageSet,
+        *,
+        device: torch.device,
+        start: dict[str, Tensor] | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.recipe, self.device, self.processes = recipe, device, processes or Processes()
+        self.precision = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        self._data_digest = data.digest()
+        self._classes = len(data.classes)
+        rest, held_out = data.split(recipe.validation, recipe.seed)
+        if len(rest) < recipe.batch:
+            raise ValueError(f"batch is {recipe.batch}; allowed: up to the {len(rest)} training images")
+        torch.manual_seed(recipe.seed)
+        network = MODELS[recipe.model](
+            self._classes,
+            activation=recipe.activation,
+            levels=recipe.levels,
+            threshold=recipe.threshold,
+            reset=recipe.reset,
+            dropout=recipe.dropout,
+            size=data.shape[1],
+        )
+        if data.shape != network.input_shape:
+            raise DataError(f"data: images are {data.shape}; allowed: {network.input_shape} for {recipe.model}")
+        if start is not None:
+            network.load_state_dict(start)
+        if recipe.weight_bits:
+            attach(network, recipe.weight_bits, recipe.layer_bits)
+        self.network: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._rest, self._held_out = rest.to(device), held_out.to(device)
+        kernels = choose_kernels(recipe.epochs * (len(rest) // recipe.batch), device)
+        for layer in self.network.activations:
+            layer.kernels = kernels
+        self._average: AveragedModel | None = None
+        if recipe.average:
+            decay = get_ema_multi_avg_fn(recipe.average)
+            self._average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)  # type: ignore[call-arg]
+        self.result: Network = self.network if self._average is None else self._average.module
+        self._parallel = self.processes.wrap(self.network)
+        matrices = [p for p in self.network.parameters() if p.dim() > 1]
+        others = [p for p in self.network.parameters() if p.dim() <= 1]
+        self.optimizer = torch.optim.SGD(
+            [
+                {"params": matrices, "weight_decay": recipe.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=0.0,
+            momentum=recipe.momentum,
+            nesterov=True,
+        )
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's part of the training images of one epoch, augmented, and the noise for it.
+
+        All randomness comes from the seed, the epoch and, in several processes, the rank.
+        """
+        recipe, rank = self.recipe, self.processes.rank
+        seed = recipe.seed * 1_000_003 + epoch
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed + (rank << 50))
+        pool = None
+        if not recipe.snn_steps and any(float(layer.sigma) > 0 for layer in self.network.activations):
+            largest = max(s.numel() for s in self.network.activation_shapes(recipe.batch))
+            pool = NoisePool(2 * largest, dtype=self.precision, device=self.device, generator=generator)
+        for layer in self.network.activations:
+            layer.noise = pool.like if pool else None
+        order, share = self.processes.share(torch.randperm(len(self._rest), generator=generator), recipe.batch)
+        if rank:
+            generator.manual_seed(seed + (rank << 50))
+        change = partial(augment, cutout=recipe.cutout, policy=recipe.policy)
+        return self._rest.training_batches(order, share, generator, change)
+
+    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the optimizer, at its present learning rate; (loss, number of correct images)."""
+        loss_function = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+            if self.recipe.snn_steps:
+                scores = read_outs(self._parallel, images, self.recipe.snn_steps)
+            else:
+                scores = self._parallel(images)[None]
+        loss = loss_function(scores.float().flatten(0, 1), labels.repeat(len(scores)))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            for layer in self.network.activations:
+                layer.threshold.clamp_(min=1e-3)
+        if self._average is not None:
+            self._average.update_parameters(self.network)
+        return loss.detach(), (scores[-1].argmax(1) == labels).sum()
+
+    def epoch(self, epoch: int) -> tuple[float, float]:
+        """One pass; (mean loss, accuracy in percent on the augmented images)."""
+        recipe = self.recipe
+        steps = len(self._rest) // recipe.batch
+        share = recipe.batch // self.processes.count
+        losses = torch.zeros((), device=self.device)
+        correct = torch.zeros((), dtype=torch.long, device=self.device)
+        self.network.train()
+        hidden = True if self.processes.rank else None  # None shows the bar on terminals only
+        with tqdm(total=steps, disable=hidden, leave=False, desc=f"epoch {epoch + 1}") as bar:
+            for step, (images, labels) in enumerate(self.batches(epoch)):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = recipe.rate((epoch + step / steps) / recipe.epochs)
+                loss, right = self.step(images, labels)
+                losses += loss
+                correct += right
+                if step % 10 == 9 or step == steps - 1:
+                    seen = (step + 1) * share
+                    bar.set_postfix(
+                        loss=f"{float(losses) / (step + 1):.3f}", accuracy=f"{100 * int(correct) / seen:.1f} %"
+                    )
+                    bar.update(min(10, bar.total - bar.n))
+        mean = self.processes.mean((float(losses) / steps, 100 * int(correct) / (steps * share)), 1, self.device)
+        return mean[0], mean[1]
+
+    def measure(self) -> Evaluation:
+        """Accuracies on the held-out images; stores their σ_l in an NQ network."""
+        recipe, everyone = self.recipe, self.processes
+        everyone.equalize(self.result)
+        part = self._held_out.subset(torch.arange(everyone.rank, len(self._held_out), everyone.count))
+        if recipe.activation == "relu":
+            (ann,) = everyone.mean([accuracy(self.result, part, precision=self.precision)], len(part), self.device)
+            return Evaluation(ann=ann, snn=(), sigma=())
+        found = evaluate(self.result, part, recipe.snn_steps or recipe.induction_steps, precision=self.precision)
+        values = [found.ann, *found.snn, *(sigma**2 for sigma in found.sigma)]
+        ann, *rest = everyone.mean(values, len(part), self.device)
+        snn, variances = rest[: len(found.snn)], rest[len(found.snn) :]
+        result = Evaluation(ann=ann, snn=tuple(snn), sigma=tuple(variance**0.5 for variance in variances))
+        for network in {self.network, self.result}:
+            set_noise(network, result.sigma, recipe.noise_factor)
+        return result
+
+    def threshold_images(self) -> Tensor:
+        """Held-out images for the thresholds of a ReLU network."""
+        return next(self._held_out.batches(THRESHOLD_IMAGES))[0]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to continue exactly, besides the history and the best state."""
+        return {
+            "format": checkpoint.FORMAT,
+            "version": checkpoint.VERSION,
+            "recipe": asdict(self.recipe),
+            "data": self._data_digest,
+            "state": self.network.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, path: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
+        """Continue from a checkpoint; (history, best state). CheckpointError where it is of something else."""
+        content = checkpoint.load(path)
+        if not {"recipe", "state", "optimizer", "history", "best"} <= content.keys():
+            raise CheckpointError(f"{path}: not a checkpoint; allowed: a file written while train.cifar runs")
+        made = asdict(Recipe()) | content["recipe"]  # a file older than an entry was made with its default
+        if made != asdict(self.recipe):
+            changed = [key for key, value in asdict(self.recipe).items() if made[key] != value]
+            raise CheckpointError(f"{path}: made with another {', '.join(changed)}; allowed: the same recipe")
+        try:
+            self.network.load_state_dict(content["state"])
+        except RuntimeError:
+            raise CheckpointError(
+                f"{path}: state does not fit {self.recipe.model} with {self._classes} classes; "
+                "allowed: the same data and model"
+            ) from None
+        if self._average is not None:
+            self._average.load_state_dict(content["average"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if content.get("data") != self._data_digest:
+            raise CheckpointError(f"{path}: made with other images or classes; allowed: the same data")
+        return content["history"], content["best"]

@@ -13,7 +13,7 @@ from export.folded import ExportError, FoldedConnection, FoldedNetwork
 from export.lower import lower
 from tests.tiny import SHAPE, random_tiny, randomise
 from train.activation import NQ, RateReLU
-from train.models import BasicBlock, Network, Normalize, resnet20
+from train.models import BasicBlock, Form, Network, Normalize, resnet20
 from train.snn import neurons
 
 IMAGE = (2, 12, 8)
@@ -193,7 +193,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "activation of spikes": lambda: build([nn.Conv2d(2, 3, 1), NQ(4), nn.BatchNorm2d(3), NQ(4), *flat(288)]),
     "activation of the image": lambda: build([NQ(4), *flat(192)]),
     "basic blocks": lambda: build(
-        [nn.Conv2d(2, 4, 3), NQ(4), BasicBlock(4, 4, 1, lambda: NQ(4)), BasicBlock(4, 6, 2, lambda: NQ(4)), *flat(90)]
+        [nn.Conv2d(2, 4, 3), NQ(4), BasicBlock(4, 4, 1, Form()), BasicBlock(4, 6, 2, Form()), *flat(90)]
     ),
     "addition in place": lambda: randomised(InPlace(keep=False)),
     "a user's residual network": lambda: randomised(Residual()),

@@ -19,7 +19,7 @@ from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.activation import NQ
 from train.checkpoint import model_content, save
 from train.data import ImageSet
-from train.models import MODELS, BasicBlock, Network, Normalize
+from train.models import MODELS, BasicBlock, Form, Network, Normalize
 from train.snn import simulate
 
 
@@ -193,7 +193,7 @@ def test_a_module_of_ones_own_in_five_lines() -> None:
         Normalize((0.5,) * 3, (0.25,) * 3),
         nn.Conv2d(3, 4, 3, padding=1),
         NQ(4, 1.0),
-        BasicBlock(4, 4, 1, lambda: NQ(4, 1.0)),
+        BasicBlock(4, 4, 1, Form(threshold=1.0)),
         nn.Flatten(),
         nn.Linear(192, 5),
     ).eval()

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.activation import NQ, Kernels, NoisePool, compiled_kernels, quantize_backward, quantize_forward
+from train.activation import NQ, NoisePool
+from train.kernels import Kernels, compiled_kernels, quantize_backward, quantize_forward
 from train.trainer import choose_kernels
 
 
@@ -112,7 +113,7 @@ def test_noise_pool_hands_out_its_values_decided_by_the_generator() -> None:
 
 def test_without_a_compiler_the_plain_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    assert choose_kernels(10**6, torch.device("cpu")) == Kernels(quantize_forward, quantize_backward)
+    assert choose_kernels(10**6, torch.device("cpu")) == Kernels()
 
 
 def test_a_short_training_does_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +126,7 @@ def test_a_compiler_that_fails_falls_back_with_a_warning(monkeypatch: pytest.Mon
         raise OSError("no headers")
 
     monkeypatch.setattr(shutil, "which", lambda name: name)
-    monkeypatch.setattr("train.trainer.compiled_kernels", lambda: Kernels(refuse, refuse))
+    monkeypatch.setattr("train.trainer.compiled_kernels", lambda: Kernels(refuse, refuse, refuse, refuse))
     with pytest.warns(UserWarning, match=r"torch\.compile is not usable here \(OSError\); training runs slower"):
         assert choose_kernels(500, torch.device("cpu")) == Kernels()
 
@@ -140,9 +141,12 @@ def test_compiled_kernels_equal_the_plain_ones_where_there_is_a_compiler() -> No
     theta, sigma = torch.tensor(2.0), torch.tensor(0.3)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(4)).to(memory_format=torch.channels_last)
     torch.testing.assert_close(
-        kernels.forward(z, theta, sigma, noise, 4), quantize_forward(z, theta, sigma, noise, 4), rtol=1.2e-7, atol=6e-8
+        kernels.quantize_forward(z, theta, sigma, noise, 4),
+        quantize_forward(z, theta, sigma, noise, 4),
+        rtol=1.2e-7,
+        atol=6e-8,
     )
-    grad_z, grad_theta = kernels.backward(z, theta, noise, 4)
+    grad_z, grad_theta = kernels.quantize_backward(z, theta, noise, 4)
     plain_z, plain_theta = quantize_backward(z, theta, noise, 4)
     assert torch.equal(grad_z, plain_z)
     torch.testing.assert_close(grad_theta, plain_theta, rtol=1e-4, atol=1e-3)

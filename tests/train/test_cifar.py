@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.tiny import image_set, tiny, write_folder
-from train import cifar, trainer
+from train import command, trainer
 from train.checkpoint import load, load_model
 from train.cifar import main
 from train.models import MODELS
@@ -50,7 +50,7 @@ def test_table_holds_the_accuracies_by_steps(
     from train.calibrate import Evaluation
 
     result = Evaluation(ann=90.0, snn=tuple(float(t) for t in range(1, 17)), sigma=())
-    monkeypatch.setattr(cifar, "evaluate", lambda *_: result)
+    monkeypatch.setattr(command, "evaluate", lambda *_: result)
     assert main(arguments(data, "--epochs", "1")) == 0
     row = capsys.readouterr().out.splitlines()[-1]
     assert re.findall(r"([\d.]+) %", row) == ["90.00", "1.00", "2.00", "4.00", "8.00", "16.00"]
@@ -65,7 +65,7 @@ def test_interrupt_resume_and_fine_tune(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_induce", interrupt)
+        patch.setattr(trainer, "evaluate", interrupt)
         assert main(arguments(data)) == 130
     assert capsys.readouterr().err == f"\ntrain.cifar: interrupted; continue with --resume --out {out}\n"
     assert not out.exists()
@@ -94,7 +94,7 @@ BAD = {
     "data": ("--data {d}/nowhere", "data: {d}/nowhere does not exist; allowed: "),
     "no test split": ("--data {d}/half", "data: no test/<class>/<image> in {d}/half"),
     "other test classes": ("--data {d}/other", "data: test has classes class0, class1, class2; allowed: class0, class"),
-    "image size": ("--model vgg_small", "data: images are (3, 8, 6); allowed: (3, 32, 32) for vgg_small"),
+    "image size": ("--model vgg_small", "data: images are (3, 8, 6); allowed: (3, 8, 8) for vgg_small"),
     "device": ("--device nonsense", "--device nonsense is not usable here ("),
     "init": ("--init {d}/nowhere.pt", "{d}/nowhere.pt: no such file"),
     "not a model": ("--init {d}/test/class0/0000.png", "{d}/test/class0/0000.png: not a model file ("),

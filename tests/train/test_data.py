@@ -15,7 +15,8 @@ from PIL import Image
 
 import train.data
 from tests.tiny import image_set, write_folder, write_zip
-from train.data import DataError, ImageSet, augment, load
+from train.augment import augment
+from train.data import DataError, ImageSet, load
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

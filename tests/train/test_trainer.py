@@ -15,7 +15,8 @@ from train.checkpoint import CheckpointError, load, load_model
 from train.data import DataError, ImageSet
 from train.fake_quantize import matrices
 from train.models import MODELS, Network
-from train.trainer import Recipe, train
+from train.recipe import Recipe
+from train.trainer import train
 
 # Three steps for four levels: noise in every layer (with T = L the first layer's gap is zero).
 RECIPE = Recipe(
@@ -59,7 +60,7 @@ def test_schedule() -> None:
 
 def test_weight_decay_acts_on_matrices_only() -> None:
     network = tiny()
-    decayed, others = trainer._optimizer(network, RECIPE).param_groups
+    decayed, others = trainer.Training(RECIPE, DATA, device=CPU).optimizer.param_groups
     assert (decayed["weight_decay"], others["weight_decay"]) == (5e-4, 0)
     assert {p.dim() for p in decayed["params"]} == {2, 4} and {p.dim() for p in others["params"]} == {0, 1}
     assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))

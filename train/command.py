@@ -1,0 +1,278 @@
+"""What the training commands share: options, reading the data, training, and the accuracy on test images."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train import checkpoint
+from train.augment import POLICIES
+from train.calibrate import evaluate
+from train.data import DataError, ImageSet, Split
+from train.models import ACTIVATIONS, MODELS
+from train.neuron import RESETS
+from train.pretrained import NAMES, pretrained
+from train.processes import own_device, processes
+from train.recipe import Recipe
+from train.trainer import fast_bfloat16, train
+
+REPORTED_STEPS = {"nq": (1, 2, 4, 8, 16), "relu": (4, 8, 16, 32)}
+
+
+@dataclass(frozen=True)
+class Command:
+    """What differs between the training commands.
+
+    Attributes:
+        name: such as train.cifar.
+        description, example: for --help.
+        default: the recipe without options.
+        sources: what --data takes, for --help. data: its default.
+        load: reads one split of the sources.
+    """
+
+    name: str
+    description: str
+    example: str
+    default: Recipe
+    sources: str
+    data: Sequence[str]
+    load: Callable[[Sequence[str], Split], ImageSet]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; it must be at least 1")
+    return value
+
+
+def _layer_bits(text: str) -> tuple[str, int]:
+    name, _, bits = text.rpartition("=")
+    if not name or not bits.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; it must be LAYER=BITS, such as layers.1=8")
+    return name, int(bits)
+
+
+def _parser(command: Command) -> argparse.ArgumentParser:
+    default = command.default
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {command.name}", description=command.description, epilog=f"example: {command.example}"
+    )
+    data = parser.add_argument_group("data and files")
+    data.add_argument(
+        "--data",
+        nargs="+",
+        default=command.data,
+        metavar="SOURCE",
+        help=f"{command.sources} (default: {' '.join(command.data) or 'none; needed'})",
+    )
+    data.add_argument("--out", type=Path, default=Path("model.pt"), help="model file to write (default: %(default)s)")
+    data.add_argument("--resume", action="store_true", help="continue from OUT.checkpoint")
+    start = data.add_mutually_exclusive_group()
+    start.add_argument("--init", type=Path, metavar="MODEL", help="fine-tune this model file instead of random weights")
+    start.add_argument("--pretrained", choices=NAMES, help="fine-tune a model that ships with the project")
+    net = parser.add_argument_group("network")
+    net.add_argument("--model", choices=list(MODELS), help=f"default: that of --init, else {default.model}")
+    net.add_argument(
+        "--activation",
+        choices=ACTIVATIONS,
+        help="nq, or relu for RMP-SNN: no biases, no batch norm, thresholds from the largest currents "
+        f"(default: that of --init, else {default.activation})",
+    )
+    net.add_argument(
+        "--levels",
+        "--L",
+        type=_positive,
+        help=f"quantization levels L of NQ (default: those of --init, else {default.levels})",
+    )
+    net.add_argument("--threshold", type=float, default=default.threshold, help="λ at the start (default: %(default)s)")
+    net.add_argument(
+        "--induction-steps",
+        type=_positive,
+        default=default.induction_steps,
+        help="time steps T of the noise induction and of model choice; for relu of the thresholds' calibration "
+        "(default: %(default)s)",
+    )
+    net.add_argument(
+        "--noise-factor",
+        type=float,
+        default=default.noise_factor,
+        help="times the measured σ; 0 trains plain QCFS (default: %(default)s)",
+    )
+    net.add_argument(
+        "--snn-steps",
+        type=int,
+        default=default.snn_steps,
+        metavar="T",
+        help="train the spiking network itself, for read-outs after 1 to T steps; best with --init "
+        "(default: %(default)s, the activation is trained)",
+    )
+    net.add_argument("--reset", choices=RESETS, default=default.reset, help="for relu (default: %(default)s)")
+    net.add_argument(
+        "--threshold-scale",
+        type=float,
+        default=default.threshold_scale,
+        metavar="α",
+        help="for relu: threshold as a share of the largest current (default: %(default)s)",
+    )
+    net.add_argument("--dropout", type=float, default=default.dropout, help="for relu (default: %(default)s)")
+    net.add_argument(
+        "--weight-bits",
+        type=int,
+        default=default.weight_bits,
+        metavar="BITS",
+        help="train with weights rounded to 2 to 8 bits, for export with the same --bits and --rounding nearest; "
+        "best with --init (default: %(default)s, not rounded)",
+    )
+    net.add_argument(
+        "--layer-bits",
+        nargs="+",
+        type=_layer_bits,
+        default=[],
+        metavar="LAYER=BITS",
+        help="with --weight-bits: other bits for some layers, such as layers.1=8",
+    )
+    sgd = parser.add_argument_group("optimisation")
+    sgd.add_argument("--epochs", type=_positive, default=default.epochs, help="default: %(default)s")
+    sgd.add_argument("--batch", type=_positive, default=default.batch, help="default: %(default)s")
+    sgd.add_argument("--learning-rate", type=float, default=default.learning_rate, help="peak (default: %(default)s)")
+    sgd.add_argument("--momentum", type=float, default=default.momentum, help="default: %(default)s")
+    sgd.add_argument("--weight-decay", type=float, default=default.weight_decay, help="default: %(default)s")
+    sgd.add_argument("--label-smoothing", type=float, default=default.label_smoothing, help="default: %(default)s")
+    sgd.add_argument(
+        "--cutout", type=int, default=default.cutout, help="side in pixels, 0 for none (default: %(default)s)"
+    )
+    sgd.add_argument(
+        "--augment",
+        choices=POLICIES,
+        default=default.policy,
+        dest="policy",
+        help="beside crop and flip: TrivialAugment or CIFAR-10's AutoAugment (default: %(default)s)",
+    )
+    sgd.add_argument(
+        "--average",
+        type=float,
+        default=default.average,
+        metavar="DECAY",
+        help="keep an exponential moving average of the weights, such as 0.999 (default: %(default)s, none)",
+    )
+    sgd.add_argument(
+        "--validation",
+        type=_positive,
+        help="training images held out for noise induction and model choice "
+        "(default: 2000, but at most a fifth of the training set)",
+    )
+    sgd.add_argument("--seed", type=int, default=default.seed, help="default: %(default)s")
+    sgd.add_argument(
+        "--precision",
+        choices=["auto", "bfloat16", "float32"],
+        default="auto",
+        help="auto takes bfloat16 where the machine has instructions for it (default: %(default)s)",
+    )
+    sgd.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
+    return parser
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} is not usable here ({reason}); allowed: auto, cpu, cuda") from None
+    return device
+
+
+def _start(options: argparse.Namespace) -> dict[str, Any] | None:
+    """The content of the model file to start from; fills in what the options leave to it."""
+    path = pretrained(options.pretrained) if options.pretrained else options.init
+    if path is None:
+        return None
+    content = checkpoint.load_model(path)[1]
+    for option, key in (("model", "architecture"), ("levels", "levels"), ("activation", "activation")):
+        found = content.get(key, "nq")
+        asked = getattr(options, option)
+        if asked is not None and asked != found:
+            raise ValueError(f"{path}: {key} is {found!r}; allowed: {asked!r} as asked for")
+        setattr(options, option, found)
+    return content | {"path": path}
+
+
+def _run(command: Command, options: argparse.Namespace) -> None:
+    device = _device(own_device(options.device))
+    if options.resume and (options.init or options.pretrained):
+        raise ValueError("--resume and --init or --pretrained are both given; allowed: one of them")
+    checkpoint.check_writable(options.out, inputs=[options.init])
+    start = _start(options)
+    data = command.load(options.data, "train")
+    if start is not None and start["classes"] != list(data.classes):
+        raise ValueError(
+            f"{start['path']}: classes are {', '.join(start['classes'])}; allowed: {', '.join(data.classes)}"
+        )
+    names = {f.name for f in fields(Recipe)} & set(vars(options))
+    values = {name: getattr(options, name) for name in names}
+    for name in ("model", "activation", "levels"):
+        values[name] = values[name] or getattr(command.default, name)
+    values["validation"] = options.validation or max(1, min(command.default.validation, len(data) // 5))
+    values["bfloat16"] = fast_bfloat16(device) if options.precision == "auto" else options.precision == "bfloat16"
+    values["layer_bits"] = dict(options.layer_bits)
+    recipe = Recipe(**values)
+    test = command.load(options.data, "test")
+    if test.classes != data.classes:
+        raise DataError(
+            f"data: test has classes {', '.join(test.classes)}; allowed: {', '.join(data.classes)} as in train"
+        )
+    with processes(device) as everyone:
+        say = print if everyone.rank == 0 else _silent
+        say(
+            f"{recipe.model}, {len(data) - recipe.validation} training and {recipe.validation} held-out images from "
+            f"{' '.join(options.data)}, {recipe.epochs} epochs on {device}"
+            f"{f' in {everyone.count} processes' if everyone.count > 1 else ''}, "
+            f"{'bfloat16' if recipe.bfloat16 else 'float32'}, seed {recipe.seed}",
+            flush=True,
+        )
+        if list(options.data) == ["sample"] and start is None:
+            say("The sample shows that everything works; for accuracy give the whole data set with --data.", flush=True)
+        network = train(
+            recipe,
+            data,
+            out=options.out,
+            device=device,
+            resume=options.resume,
+            start=None if start is None else start["state"],
+            processes=everyone,
+        )
+        if everyone.rank == 0:
+            _report(options.out, network, test.to(device), REPORTED_STEPS[recipe.activation])
+
+
+def _report(path: Path, network: torch.nn.Module, test: ImageSet, steps: Sequence[int]) -> None:
+    result = evaluate(network, test, max(steps))
+    print(f"\n{path}: accuracy on {len(test)} test images")
+    print("  ANN      " + "".join(f"  SNN T={t:<4}" for t in steps))
+    print(f"  {result.ann:5.2f} % " + "".join(f"   {result.snn[t - 1]:5.2f} % " for t in steps))
+
+
+def _silent(*_values: object, flush: bool = False) -> None:
+    """Print nothing."""
+
+
+def main(command: Command, argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    options = _parser(command).parse_args(argv)
+    try:
+        _run(command, options)
+    except (ValueError, DataError, OSError) as error:
+        print(f"{command.name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{command.name}: interrupted; continue with --resume --out {options.out}", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,69 @@
+"""Training in several processes (torchrun): each takes its share of every batch and of the held-out images."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train one network together, and which of them this one is.
+
+    Attributes:
+        rank: of this process, 0 … count − 1. Only rank 0 prints and writes files.
+        count: number of processes; 1 without torchrun.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def share(self, order: Tensor, batch: int) -> tuple[Tensor, int]:
+        """The part of a permutation that is this process's, and the size of its part of a batch.
+
+        The processes' parts of a batch make up the batch that one process alone would take. ValueError where the batch
+        cannot be divided.
+        """
+        if batch % self.count:
+            raise ValueError(f"batch is {batch}; allowed: multiples of {self.count}, the number of processes")
+        steps = len(order) // batch
+        return order[: steps * batch].view(steps, self.count, -1)[:, self.rank].flatten(), batch // self.count
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """A module that acts as the network, and averages its gradients over the processes."""
+        return network if self.count == 1 else nn.parallel.DistributedDataParallel(network)
+
+    def equalize(self, network: nn.Module) -> None:
+        """Give every process the buffers (statistics of batch norm) of rank 0."""
+        if self.count > 1:
+            for buffer in network.buffers():
+                distributed.broadcast(buffer, 0)
+
+    def mean(self, values: Sequence[float], weight: float, device: torch.device) -> list[float]:
+        """Mean over the processes, weighted."""
+        if self.count == 1:
+            return list(values)
+        total = torch.tensor([weight, *(weight * value for value in values)], dtype=torch.float64, device=device)
+        distributed.all_reduce(total)
+        return (total[1:] / total[0]).tolist()
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Processes]:
+    """Joins the processes that torchrun started, through nccl on GPUs and gloo on CPUs, while it is active."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes()
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+def own_device(name: str) -> str:
+    """ "cuda" becomes the GPU with this process's number on its machine."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
