@@ -69,12 +69,17 @@ class Form:
 
 
 class Normalize(nn.Module):
-    """8-bit image to network input: (x/255 − mean) / std per channel; x is uint8 (N, C, H, W)."""
+    """8-bit image to network input: (x/255 − mean) / std per channel; x is uint8 (N, C, H, W).
+
+    Attributes:
+        largest: absolute value that the output can have.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.largest = max(max(m, 1 - m) / s for m, s in zip(mean, std, strict=True))
 
     def forward(self, images: Tensor) -> Tensor:
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
@@ -185,7 +190,7 @@ def vgg_tiny(classes: int = 10, **form: Any) -> Network:
 
 def _small_vgg(widths: Sequence[int], classes: int, form: Form) -> Network:
     size = form.image_size(32, multiple=4)
-    plan = [*widths[:2], "pool", *widths[2:4], "pool", *widths[4:]]
+    plan: list[int | str] = [*widths[:2], "pool", *widths[2:4], "pool", *widths[4:]]
     layers = [
         Normalize(CIFAR10_MEAN, CIFAR10_STD),
         *_features(plan, 3, form),
@@ -196,7 +201,26 @@ def _small_vgg(widths: Sequence[int], classes: int, form: Form) -> Network:
     return Network(layers, input_shape=(3, size, size), levels=form.levels)
 
 
-_VGG16: list[int | str] = [64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 3, "pool"]
+_VGG16: list[int | str] = [
+    64,
+    64,
+    "pool",
+    128,
+    128,
+    "pool",
+    256,
+    256,
+    256,
+    "pool",
+    512,
+    512,
+    512,
+    "pool",
+    512,
+    512,
+    512,
+    "pool",
+]
 
 
 def vgg16(classes: int = 10, **form: Any) -> Network:

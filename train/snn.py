@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from train.activation import Neuron
+from train.models import Normalize
 
 
 def neurons(module: nn.Module) -> list[Neuron]:
@@ -25,6 +26,34 @@ def spiking(module: nn.Module, steps: int) -> Iterator[None]:
     finally:
         for neuron in found:
             neuron.steps = None
+
+
+@contextmanager
+def poisson_input(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """Gives an SNN Poisson spikes in place of the constant current, while it is active (Han et al., CVPR 2020).
+
+    At every step a normalised pixel x becomes sign(x)·m with probability |x|/m, else 0, so that its mean is x; m is the
+    largest |x| that a pixel can have.
+
+    Args:
+        network: whose images train.models.Normalize normalises.
+        generator: a CPU generator, of the spikes.
+    """
+
+    found = neurons(network)
+
+    def encode(module: Normalize, _inputs: tuple[Tensor], current: Tensor) -> Tensor:
+        if found[0].steps is None:
+            return current
+        drawn = torch.rand(current.shape, generator=generator).to(current.device)
+        return torch.sign(current) * (drawn * module.largest < current.abs()) * module.largest
+
+    hooks = [m.register_forward_hook(encode) for m in network.modules() if isinstance(m, Normalize)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def read_outs(network: nn.Module, images: Tensor, steps: int) -> Tensor:

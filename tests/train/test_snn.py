@@ -12,7 +12,7 @@ from tests.tiny import image_set, random_residual, random_tiny, randomise
 from train.activation import NQ, Neuron, RateReLU
 from train.models import Network, Normalize
 from train.neuron import Reset
-from train.snn import simulate
+from train.snn import poisson_input, simulate, spiking
 
 
 @pytest.mark.parametrize("build", [random_tiny, random_residual])
@@ -91,3 +91,28 @@ def test_rate_over_L_steps_equals_the_quantized_activation(levels: int) -> None:
     with torch.no_grad():
         torch.testing.assert_close(rates[0][0], activation(z))
     assert len(rates[0].round(decimals=4).unique()) == levels + 1
+
+
+def test_poisson_input_is_spikes_whose_mean_is_the_normalised_image() -> None:
+    normalize = Normalize((0.5, 0.4, 0.6), (0.25, 0.2, 0.3))
+    network, images = nn.Sequential(normalize, RateReLU()), image_set(1).images.permute(0, 3, 1, 2)
+    assert normalize.largest == pytest.approx(3), "0.6 / 0.2 of the second channel"
+    expected = normalize(images)
+    with poisson_input(network, torch.Generator().manual_seed(0)):
+        assert torch.equal(normalize(images), expected), "the ANN keeps its input"
+        with spiking(network, 4000):
+            spikes = normalize(images.repeat(4000, 1, 1, 1))
+    assert spikes.unique().tolist() == pytest.approx([-normalize.largest, 0, normalize.largest])
+    error = (spikes.mean(0) - expected[0]).abs()
+    assert float(error.max()) < 5 * 0.5 * normalize.largest / 4000**0.5, "five standard deviations at most"
+    assert torch.equal(normalize(images), expected), "afterwards as before"
+
+
+def test_poisson_input_reaches_the_network_and_is_decided_by_the_generator() -> None:
+    network, images = random_residual(3), image_set(3).images.permute(0, 3, 1, 2)
+    scores = []
+    for seed in (0, 0, 1):
+        with poisson_input(network, torch.Generator().manual_seed(seed)):
+            scores.append(simulate(network, images, 5))
+    assert torch.equal(scores[0], scores[1]) and not torch.equal(scores[0], scores[2])
+    assert not torch.equal(scores[0], simulate(network, images, 5))

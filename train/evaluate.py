@@ -1,0 +1,130 @@
+"""Accuracy of a trained model as ANN and as float SNN: ``python -m train.evaluate model.pt --data ... --T 1 2 4``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.activation import RateReLU
+from train.calibrate import balance_thresholds, evaluate
+from train.checkpoint import load_model
+from train.data import DataError, ImageSet, load
+from train.neuron import RESETS
+from train.pretrained import NAMES, pretrained
+from train.recipe import MAX_STEPS
+from train.snn import neurons, poisson_input
+from train.trainer import THRESHOLD_IMAGES
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.evaluate",
+        description="Accuracy of a trained model, as ANN and as spiking network in floating point after T steps.",
+        epilog="example: python -m train.evaluate --pretrained resnet20 --data cifar10-archives/ --T 1 2 4 8",
+    )
+    parser.add_argument("model", type=Path, nargs="?", help="model file written by train.cifar or train.imagenet")
+    parser.add_argument("--pretrained", choices=NAMES, help="a model that ships with the project, in place of MODEL")
+    parser.add_argument(
+        "--data", nargs="+", default=["sample"], metavar="SOURCE", help="as for train.cifar (default: sample)"
+    )
+    parser.add_argument(
+        "--split",
+        choices=["test", "held-out"],
+        default="test",
+        help="held-out: the training images that were held out in training (default: %(default)s)",
+    )
+    parser.add_argument("--samples", type=int, help="images, drawn by --seed (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of --samples and --input poisson (default: %(default)s)")
+    parser.add_argument("--T", type=int, nargs="+", default=[1, 2, 4, 8], dest="steps", help="default: 1 2 4 8")
+    parser.add_argument(
+        "--input",
+        choices=["constant", "poisson"],
+        default="constant",
+        help="the image as a constant current, or as Poisson spikes (default: %(default)s)",
+    )
+    relu = parser.add_argument_group("ReLU networks")
+    relu.add_argument("--reset", choices=RESETS, help="of the neurons (default: as in the model file)")
+    relu.add_argument(
+        "--threshold-scale",
+        type=float,
+        metavar="α",
+        help="calibrate the thresholds anew, on held-out images: α times the largest current (default: as in the file)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    for steps in options.steps:
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"--T is {steps}; allowed: 1..{MAX_STEPS}")
+    if options.model is None and options.pretrained is None:
+        raise ValueError("no model is given; allowed: MODEL before other options, or --pretrained")
+    if options.model is not None and options.pretrained is not None:
+        raise ValueError("MODEL and --pretrained are both given; allowed: one of them")
+    path = options.model or pretrained(options.pretrained)
+    network, content = load_model(path)
+    rate_coded = [neuron for neuron in neurons(network) if isinstance(neuron, RateReLU)]
+    if (options.reset or options.threshold_scale is not None) and not rate_coded:
+        raise ValueError(f"{path}: has NQ activations; allowed with --reset or --threshold-scale: ReLU networks")
+    if options.threshold_scale is not None and not options.threshold_scale > 0:
+        raise ValueError(f"--threshold-scale is {options.threshold_scale}; allowed: positive numbers")
+    data = load(options.data, "test") if options.split == "test" else _held_out(options.data, path, content)
+    if list(data.classes) != content["classes"] or data.shape != network.input_shape:
+        raise DataError(
+            f"data: {len(data.classes)} classes and images {data.shape}; allowed: those of {path}, "
+            f"{len(content['classes'])} classes and images {network.input_shape}"
+        )
+    if options.samples is not None:
+        data = data.sample(options.samples, options.seed)
+    for neuron in rate_coded:
+        neuron.reset = options.reset or neuron.reset
+    if options.threshold_scale is not None:
+        images = next(_held_out(options.data, path, content).batches(THRESHOLD_IMAGES))[0]
+        steps = _recipe(path, content)["induction_steps"]
+        balance_thresholds(network, images, steps, options.threshold_scale)
+    spikes = poisson_input(network, torch.Generator().manual_seed(options.seed))
+    with spikes if options.input == "poisson" else nullcontext():
+        result = evaluate(network, data, max(options.steps))
+    found = {str(steps): result.snn[steps - 1] for steps in options.steps}
+    if options.json:
+        settings = {key: getattr(options, key) for key in ("split", "input", "reset", "threshold_scale", "seed")}
+        print(json.dumps({"model": str(path), "images": len(data), **settings, "ann": result.ann, "snn": found}))
+        return
+    print(f"{path}: accuracy on {len(data)} {options.split} images")
+    print("  ANN      " + "".join(f"  SNN T={steps:<4}" for steps in options.steps))
+    print(f"  {result.ann:5.2f} % " + "".join(f"   {value:5.2f} % " for value in found.values()))
+
+
+def _recipe(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    recipe = content.get("info", {}).get("recipe", {})
+    if not {"validation", "seed", "induction_steps"} <= recipe.keys():
+        raise ValueError(f"{path}: holds no recipe; allowed with held-out images: a file written by train.cifar")
+    return recipe
+
+
+def _held_out(sources: Sequence[str], path: Path, content: dict[str, Any]) -> ImageSet:
+    recipe = _recipe(path, content)
+    return load(sources, "train").split(recipe["validation"], recipe["seed"])[1]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        _run(options)
+    except (ValueError, OSError) as error:
+        print(f"train.evaluate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntrain.evaluate: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
