@@ -1,0 +1,94 @@
+"""Two processes train as one does, and a training that is killed continues as if nothing had happened."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import write_folder
+from train.checkpoint import load, load_model
+from train.data import load as load_images
+from train.processes import Processes
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A few real images; 32 pixels high, as the commands' own networks want them."""
+    splits = {split: load_images(["sample"], split) for split in ("train", "test")}
+    step = {"train": 5, "test": 50}
+    few = {name: images.subset(torch.arange(0, 1000, step[name])) for name, images in splits.items()}
+    return write_folder(tmp_path / "data", **few)
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    options = "--model vgg_tiny --batch 40 --epochs 3 --precision float32 --device cpu --induction-steps 3"
+    return ["-m", "train.cifar", "--data", str(data), "--out", str(out), *options.split(), *more]
+
+
+def run(*arguments: str) -> str:
+    return subprocess.run(arguments, env=ENVIRONMENT, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+def test_shares_make_up_the_batches() -> None:
+    """Seven images in batches of four: three are left over, and each of two processes has half a batch."""
+    order = torch.tensor([5, 3, 0, 6, 1, 2, 4, 8, 7])
+    shares = [Processes(rank, 2).share(order, 4) for rank in (0, 1)]
+    assert [share.tolist() for share, _ in shares] == [[5, 3, 1, 2], [0, 6, 4, 8]] and shares[0][1] == 2
+    with pytest.raises(ValueError, match="batch is 5; allowed: multiples of 2, the number of processes"):
+        Processes(0, 2).share(order, 5)
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    """The same weights after three steps, but for rounding, and the same accuracy of the held-out images."""
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    alone.mkdir()
+    together.mkdir()
+    run(sys.executable, "tests/train/shares.py", str(alone))
+    run(*TORCHRUN, "tests/train/shares.py", str(together))
+    expected = torch.load(alone / "0.pt", weights_only=True)
+    for rank in (0, 1):
+        found = torch.load(together / f"{rank}.pt", weights_only=True)
+        assert found["ann"] == pytest.approx(expected["ann"])
+        for key, value in expected["state"].items():
+            torch.testing.assert_close(found["state"][key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_write_one_model_and_one_continues_it(tmp_path: Path, data: Path) -> None:
+    out = tmp_path / "m.pt"
+    printed = run(*TORCHRUN, *command(data, out)).splitlines()
+    assert printed[0].endswith("3 epochs on cpu in 2 processes, float32, seed 0")
+    assert [re.match(r"epoch +(\d)/3", line)[1] for line in printed[1:4]] == ["1", "2", "3"]
+    assert printed[5] == f"{out}: accuracy on 20 test images" and len(printed) == 8
+    first = load_model(out)[0].state_dict()
+    out.unlink()
+    run(sys.executable, *command(data, out, "--resume"))
+    assert all(torch.equal(value, first[key]) for key, value in load_model(out)[0].state_dict().items())
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, data: Path) -> None:
+    """SIGKILL in the middle of the second epoch."""
+    whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
+    run(sys.executable, *command(data, whole))
+    child = subprocess.Popen(
+        [sys.executable, *command(data, parts)], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdout is not None
+        while not child.stdout.readline().startswith("epoch   1/3"):
+            assert child.poll() is None
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL and not parts.exists()
+    run(sys.executable, *command(data, parts, "--resume"))
+    content = {name: load(tmp_path / f"{name}.pt.checkpoint") for name in ("whole", "parts")}
+    assert content["whole"]["history"] == content["parts"]["history"] and len(content["parts"]["history"]) == 3
+    states = [load_model(path)[0].state_dict() for path in (whole, parts)]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    assert not list(tmp_path.glob(".*.tmp"))
