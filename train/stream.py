@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import signal
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -124,7 +123,6 @@ class StreamedSet:
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # which it draws from; without one from that of the caller's network
-            worker_init_fn=_leave_interrupt,
         )
         images: Iterator[Tensor | DataError] | None = None
         try:
@@ -221,11 +219,6 @@ class _Views(Dataset):
         except DataError as error:
             return error
         return torch.from_numpy(out)
-
-
-def _leave_interrupt(_worker: int) -> None:
-    """Ctrl-C is for the process that started the workers; it then ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _view(file: Path, size: int, random: np.random.Generator | None) -> NDArray[np.uint8]:

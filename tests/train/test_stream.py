@@ -330,7 +330,7 @@ def test_without_closing_the_processes_end_with_the_exception(tree: Path) -> Non
 
 
 def test_ctrl_c_while_waiting_leaves_no_process(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sent to all processes, as a terminal does: the workers leave it to this one."""
+    """Sent to all processes, as a terminal does."""
 
     def slow(_file: Path, size: int, _random: object) -> np.ndarray:
         time.sleep(0.5)
