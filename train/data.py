@@ -1,4 +1,4 @@
-"""Images as uint8 arrays: from class folders, zip archives of class folders, torchvision, or the embedded sample."""
+"""Images as uint8 arrays: class folders, zip archives, Tiny-ImageNet, torchvision's CIFAR, or the embedded sample."""
 
 import hashlib
 import io
@@ -6,11 +6,12 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,13 @@ MAX_SIDE = 4096
 MAX_SEED = 2**40
 
 Split = Literal["train", "test"]
+# Names of a split's folder; of several that hold class folders the first counts.
+FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val", "validation")}
+TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+TINY_LABELS = ("val", "val_annotations.txt")
+
+# Makes training images, uint8 (N, C, H, W) channels-last in memory, of uint8 (N, H, W, C); the generator is on the CPU.
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class DataError(ValueError):
@@ -51,9 +59,14 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image, as a network takes it."""
-        height, width, channels = self.images.shape[1:]
+        """(C, H, W) of an image as a network gets it."""
+        _, height, width, channels = self.images.shape
         return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
 
     def subset(self, indices: Tensor) -> "ImageSet":
         return ImageSet(self.images[indices], self.labels[indices], self.classes)
@@ -74,26 +87,27 @@ class ImageSet:
             yield self.images[start : start + size].permute(0, 3, 1, 2), self.labels[start : start + size]
 
     def training_batches(
-        self,
-        order: Tensor,
-        batch: int,
-        generator: torch.Generator,
-        augment: Callable[[Tensor, torch.Generator], Tensor],
+        self, order: Tensor, batch: int, generator: torch.Generator, augment: Augment
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented images as uint8 (N, C, H, W) and labels, in the given order of indices; complete batches only.
+        """Augmented images as uint8 (N, C, H, W) and labels, in the given order, in complete batches only.
 
-        The generator is used when a batch is asked for, and not before.
+        A batch is made when it is asked for, so that its draws from the generator come behind those that the caller
+        made for the batches before.
+
+        Args:
+            order: indices, on the CPU.
+            batch: N; what is left of ``order`` at the end is left out.
+            generator: a CPU generator, for ``augment``.
+            augment: makes training images of uint8 (N, H, W, C).
         """
         for start in range(0, len(order) - batch + 1, batch):
-            chosen = order[start : start + batch].to(self.images.device)
+            chosen = order[start : start + batch].to(self.device)
             yield augment(self.images[chosen], generator), self.labels[chosen]
 
     def split(self, held_out: int, seed: int) -> tuple["ImageSet", "ImageSet"]:
         """(rest, held-out part), a random split decided by the seed."""
-        if not 1 <= held_out < len(self):
-            raise DataError(f"validation: {held_out} images held out; allowed: 1..{len(self) - 1}")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self.subset(order[held_out:]), self.subset(order[:held_out])
+        rest, chosen = split_indices(len(self), held_out, seed)
+        return self.subset(rest), self.subset(chosen)
 
     def sample(self, count: int, seed: int) -> "ImageSet":
         """``count`` images drawn without replacement, decided by the seed."""
@@ -105,17 +119,28 @@ class ImageSet:
         return self.subset(order[:count])
 
 
+def split_indices(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """(rest, held-out part) of 0 … count - 1 in random order, decided by the seed."""
+    if not 1 <= held_out < count:
+        raise DataError(f"validation: {held_out} images held out; allowed: 1..{count - 1}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[held_out:], order[:held_out]
+
+
 def load(sources: Sequence[str], split: Split) -> ImageSet:
     """The given split of a data set, decoded once and cached as one uint8 array.
 
     Args:
-        sources: ``["sample"]`` for the images shipped with the project; ``["cifar10"]`` for torchvision's CIFAR-10,
-            downloaded where there is a network; otherwise folders or zip archives that hold
-            ``<split>/<class>/<image>``, or folders that hold such archives; several are united.
-        split: ``"train"`` or ``"test"``.
+        sources: ``["sample"]`` for the images shipped with the project; ``["cifar10"]`` or ``["cifar100"]`` (fine
+            labels) for torchvision's, downloaded where there is a network; otherwise folders or zip archives that hold
+            ``<split>/<class>/<image>`` or Tiny-ImageNet, or folders that hold such archives; several are united.
+        split: ``"train"``, or ``"test"`` for the folder test, val or validation.
+
+    Raises:
+        DataError: no images, unreadable ones, several sizes, or a class that only one of the splits has.
     """
-    if list(sources) == ["cifar10"]:
-        return _torchvision_cifar10(split)
+    if len(sources) == 1 and sources[0] in TORCHVISION:
+        return _torchvision(TORCHVISION[sources[0]], split)
     paths = [SAMPLE] if list(sources) == ["sample"] else [p for s in sources for p in _archives(Path(s))]
     cached = _cache_file(paths, split)
     try:
@@ -131,10 +156,11 @@ def _archives(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise DataError(f"data: {path} does not exist; allowed: 'sample', 'cifar10', a folder or a zip archive")
-    if (path / "train").is_dir() or (path / "test").is_dir():
+        names = ", ".join(f"'{name}'" for name in ("sample", *TORCHVISION))
+        raise DataError(f"data: {path} does not exist; allowed: {names}, a folder or a zip archive")
+    if any((path / top).is_dir() for tops in FOLDERS.values() for top in tops):
         return [path]
-    archives = sorted(path.glob("*.zip"))
+    archives = sorted(file for file in path.iterdir() if file.suffix.lower() == ".zip")
     if not archives:
         raise DataError(f"data: {path} holds neither train/ or test/ folders nor zip archives")
     return archives
@@ -143,7 +169,7 @@ def _archives(path: Path) -> list[Path]:
 def _cache_file(paths: Sequence[Path], split: Split) -> Path:
     key = hashlib.sha256(split.encode())
     for path in paths:
-        files = [path] if path.is_file() else sorted((path / split).rglob("*"))
+        files = [path] if path.is_file() else sorted(f for top in FOLDERS[split] for f in (path / top).rglob("*"))
         for file in files:
             status = file.stat()
             key.update(repr((str(file.resolve()), status.st_size, status.st_mtime_ns)).encode())
@@ -166,63 +192,130 @@ def _store(path: Path, **arrays: NDArray) -> None:
 
 
 def _decode(paths: Sequence[Path], split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_]]:
+    found: list[tuple[str, str, NDArray[np.uint8]]] = []
+    classes: dict[Split, set[str]] = {"train": set(), "test": set()}
     with ThreadPoolExecutor() as pool:
-        found = [entry for path in paths for entry in pool.map(_image, _files(path, split))]
+        for path in paths:
+            with _opened(path) as (names, read):
+                listed = {key: _labelled(names, key, read) for key in classes}
+                members = [member for _, member in listed[split]]
+                images = pool.map(_image, members, map(read, members))
+                found += [(name, member, image) for (name, member), image in zip(listed[split], images, strict=True)]
+            for key in classes:
+                classes[key].update(name for name, _ in listed[key])
     if not found:
         raise DataError(f"data: no {split}/<class>/<image> in {', '.join(map(str, paths))}")
-    found.sort(key=lambda entry: entry[:2])
-    classes = sorted({name for name, _, _ in found})
+    if all(classes.values()):
+        check_classes(sorted(classes["train"]), sorted(classes["test"]))
+    found.sort(key=lambda entry: (entry[0], PurePosixPath(entry[1]).name))
     shape = found[0][2].shape
-    for name, file, image in found:
+    for _, member, image in found:
         if image.shape != shape:
-            raise DataError(f"data: {split}/{name}/{file} is {image.shape[:2]}; allowed: {shape[:2]} as the others")
-    number = {name: index for index, name in enumerate(classes)}
+            raise DataError(f"data: {member} is {image.shape[:2]}; allowed: {shape[:2]} as the others")
+    number = {name: index for index, name in enumerate(sorted(classes[split]))}
     labels = np.array([number[name] for name, _, _ in found], dtype=np.int64)
-    return np.stack([image for _, _, image in found]), labels, np.array(classes)
+    return np.stack([image for _, _, image in found]), labels, np.array(list(number))
 
 
-def _files(path: Path, split: Split) -> Iterator[tuple[str, bytes]]:
-    """(member name, content) of every image of the split, read in memory; nothing is unpacked to disk."""
+def check_classes(train: Sequence[str], test: Sequence[str]) -> None:
+    """DataError where the class names of the two splits, both sorted, differ: labels would then mean something else."""
+    if train != test:
+        lonely = min(set(train) ^ set(test))
+        raise DataError(
+            f"data: test has classes {_some(test)}; allowed: {_some(train)} as in train ({lonely} is in one of them)"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:10])}, … ({len(names)})"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """Names of the files in a folder or archive, and what reads one in memory; nothing is unpacked to disk."""
     try:
         if path.is_dir():
-            for file in sorted((path / split).glob("*/*")):
-                if file.suffix.lower() in SUFFIXES:
-                    yield file.relative_to(path).as_posix(), file.read_bytes()
+            places = [f"{top}/*/*" for tops in FOLDERS.values() for top in tops]
+            names = [
+                f.relative_to(path).as_posix()
+                for place in [*places, "/".join(TINY_LABELS), "train/*/images/*"]
+                for f in sorted(path.glob(place))
+            ]
+            yield names, lambda name: (path / name).read_bytes()
             return
         with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                name = PurePosixPath(entry.filename)
-                if len(name.parts) == 3 and name.parts[0] == split and name.suffix.lower() in SUFFIXES:
-                    if entry.file_size > MAX_FILE_BYTES:
-                        raise DataError(f"data: {path}: {name} is larger than {MAX_FILE_BYTES} bytes")
-                    yield entry.filename, archive.read(entry)
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+
+            def read(name: str) -> bytes:
+                if sizes[name] > MAX_FILE_BYTES:
+                    raise DataError(f"data: {path}: {name} is larger than {MAX_FILE_BYTES} bytes")
+                return archive.read(name)
+
+            yield list(sizes), read
     except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError) as error:  # RuntimeError: encrypted or unsupported
         raise DataError(f"data: {path} is not readable ({error})") from None
 
 
-def _image(file: tuple[str, bytes]) -> tuple[str, str, NDArray[np.uint8]]:
-    """(class, file name, RGB uint8 (H, W, 3)) of one image."""
-    member, data = file
+def _labelled(names: Iterable[str], split: Split, read: Callable[[str], bytes]) -> list[tuple[str, str]]:
+    """(class, member) of the split's images among the files of a folder or archive."""
+    files = {PurePosixPath(name): name for name in names}
+    tiny = next((file for file in files if file.parts[-2:] == TINY_LABELS), None)
+    images = {file: name for file, name in files.items() if file.suffix.lower() in SUFFIXES}
+    if tiny is not None:
+        return _tiny_imagenet(images, split, tiny, read(files[tiny]))
+    for top in FOLDERS[split]:
+        found = [(f.parts[1], name) for f, name in images.items() if len(f.parts) == 3 and f.parts[0] == top]
+        if found:
+            return found
+    return []
+
+
+def _tiny_imagenet(
+    images: Mapping[PurePosixPath, str], split: Split, annotations: PurePosixPath, lines: bytes
+) -> list[tuple[str, str]]:
+    """(class, member) in Tiny-ImageNet as distributed; its test images have no labels, so that test is its val."""
+    root = annotations.parent.parent
+    if split == "train":
+        folders = [(file.parts, name) for file, name in images.items() if file.parent.parent.parent == root / "train"]
+        return [(parts[-3], name) for parts, name in folders if parts[-2] == "images"]
+    folder, labels = annotations.parent / "images", {}
+    for number, line in enumerate(lines.decode(errors="replace").splitlines(), 1):
+        file_name, *rest = line.split("\t")
+        if not rest:
+            raise DataError(f"data: {annotations}: line {number} is {line[:80]!r}; allowed: file, class, box, by tabs")
+        labels[folder / file_name] = rest[0]
+    found = {file: name for file, name in images.items() if file.parent == folder}
+    if labels.keys() != found.keys():
+        file = min(labels.keys() ^ found.keys())
+        raise DataError(f"data: {file} is in one of {annotations} and {folder}; allowed: in both")
+    return [(labels[file], name) for file, name in found.items()]
+
+
+@contextmanager
+def opened_image(file: IO[bytes] | Path, name: str) -> Iterator[Image.Image]:
+    """An image that Pillow reads; whatever Pillow raises on it becomes a DataError with the given name."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if max(image.size) > MAX_SIDE:
-                raise DataError(f"data: {member} is {image.size}; allowed: sides up to {MAX_SIDE}")
-            pixels = np.asarray(image.convert("RGB"))
+        with Image.open(file) as image:
+            yield image
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError, struct.error, ... on damaged images
-        raise DataError(f"data: {member} is not a readable image ({error})") from None
-    _, name, file_name = PurePosixPath(member).parts
-    return name, file_name, pixels
+        raise DataError(f"data: {name} is not a readable image ({error})") from None
 
 
-def _torchvision_cifar10(split: Split) -> ImageSet:
-    from torchvision.datasets import CIFAR10
+def _image(member: str, data: bytes) -> NDArray[np.uint8]:
+    """RGB uint8 (H, W, 3) of one image."""
+    with opened_image(io.BytesIO(data), member) as image:
+        if max(image.size) > MAX_SIDE:
+            raise DataError(f"data: {member} is {image.size}; allowed: sides up to {MAX_SIDE}")
+        return np.asarray(image.convert("RGB"))
+
+
+def _torchvision(name: str, split: Split) -> ImageSet:
+    from torchvision import datasets
 
     try:
-        data = CIFAR10(str(user_cache_path("nq-lava")), train=split == "train", download=True)
+        data = getattr(datasets, name)(str(user_cache_path("nq-lava")), train=split == "train", download=True)
     except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"data: CIFAR-10 could not be downloaded ({error}); give a folder or archives instead"
-        ) from None
+        raise DataError(f"data: {name} could not be downloaded ({error}); give a folder or archives instead") from None
     return ImageSet(torch.from_numpy(data.data), torch.tensor(data.targets), tuple(data.classes))

@@ -2,9 +2,12 @@
 
 import io
 import itertools
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -175,6 +178,12 @@ def half_image(folder: Path) -> Path:
     return folder
 
 
+def other_classes(folder: Path) -> Path:
+    for place in ("train/cat/1.png", "train/dog/1.png", "val/cat/1.png", "val/cow/1.png"):
+        png((6, 8), folder / place)
+    return folder
+
+
 def large(side: int) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         (folder / "train" / "cat").mkdir(parents=True)
@@ -186,7 +195,10 @@ def large(side: int) -> Callable[[Path], Path]:
 
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "missing": (lambda f: f / "nowhere", "data: {f}/nowhere does not exist; allowed: 'sample', 'cifar10', a folder or"),
+    "missing": (
+        lambda f: f / "nowhere",
+        "data: {f}/nowhere does not exist; allowed: 'sample', 'cifar10', 'cifar100', a",
+    ),
     "empty": (lambda f: f, "data: {f} holds neither train/ or test/ folders nor zip archives"),
     "no images": (no_images, "data: no train/<class>/<image> in {f}"),
     "broken archive": (broken_archive, "data: {f}/x.zip is not readable ("),
@@ -199,6 +211,10 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "wide": (large(4097), "data: train/cat/1.bmp is (4097, 4097); allowed: sides up to 4096"),
     "bomb": (large(50_000), "data: train/cat/1.bmp is "),
     "two sizes": (two_sizes, "data: train/dog/2.png is (9, 6); allowed: (8, 6) as the others"),
+    "other classes": (
+        other_classes,
+        "data: test has classes cat, cow; allowed: cat, dog as in train (cow is in one of",
+    ),
     "outside": (in_archive(lambda z: z.writestr("../train/cat/1.png", b"x")), "data: no train/<class>/<image> in"),
     "absolute": (in_archive(lambda z: z.writestr("/train/cat/1.png", b"x")), "data: no train/<class>/<image> in"),
     "too deep": (in_archive(lambda z: z.writestr("train/cat/x/1.png", b"x")), "data: no train/<class>/<image> in"),
@@ -213,6 +229,145 @@ def test_bad_data(tmp_path: Path, case: str) -> None:
     with pytest.raises(DataError) as caught:
         load([str(make(folder))], "train")
     assert str(caught.value).startswith(message.format(f=folder)) and "\n" not in str(caught.value)
+
+
+def test_differing_classes_are_named_in_a_short_message() -> None:
+    names = [f"class{number:04}" for number in range(1000)]
+    with pytest.raises(DataError) as caught:
+        train.data.check_classes(names, [name for name in names if name != "class0500"])
+    assert "class0009, … (999); allowed: class0000" in str(caught.value) and "(class0500 is in one" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("suffix", ["JPEG", "PNG", "Jpg", "BMP", "webp"])
+def test_suffixes_in_any_case(tmp_path: Path, suffix: str) -> None:
+    png((6, 8), tmp_path / "tree" / "train" / "cat" / "1.png")
+    kind = {"JPG": "JPEG"}.get(suffix.upper(), suffix.upper())
+    Image.new("RGB", (6, 8)).save(tmp_path / "tree" / "train" / "cat" / f"2.{suffix}", kind)
+    assert len(load([str(tmp_path / "tree")], "train")) == 2
+    (tmp_path / "archives").mkdir()
+    write_zip(tmp_path / "archives" / "X.ZIP", tmp_path / "tree")
+    assert len(load([str(tmp_path / "archives")], "train")) == 2
+
+
+@pytest.mark.parametrize("name", ["test", "val", "validation"])
+def test_the_test_split_is_called_test_val_or_validation(folder: Path, tmp_path: Path, name: str) -> None:
+    (folder / "test").rename(folder / name)
+    for source in (folder, write_zip(tmp_path / "x.zip", folder)):
+        assert_same(load([str(source)], "test"), by_class(image_set(4, classes=3, seed=1)))
+
+
+@pytest.mark.parametrize(("unlabelled", "expected"), [(False, [0, 0]), (True, [9, 9])])
+def test_of_test_and_val_the_first_with_class_folders_counts(
+    tmp_path: Path, unlabelled: bool, expected: list[int]
+) -> None:
+    """As in ImageNet, whose test images have no labels."""
+    for split, value in (("train", 5), ("test", 0), ("val", 9)):
+        for name in ("cat", "dog"):
+            file = tmp_path / "tree" / split / ("" if unlabelled and split == "test" else name) / f"{name}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (6, 8), (value,) * 3).save(file)
+    for source in (tmp_path / "tree", write_zip(tmp_path / "x.zip", tmp_path / "tree")):
+        assert load([str(source)], "test").images[:, 0, 0, 0].tolist() == expected
+
+
+def write_tiny_imagenet(root: Path) -> Path:
+    """Two classes, two training and two validation images each, the last of them grey; test images without labels."""
+    lines = []
+    for number, name in enumerate(["n02", "n01", "n01", "n02"]):
+        (root / "train" / name / "images").mkdir(parents=True, exist_ok=True)
+        (root / "train" / name / f"{name}_boxes.txt").write_text("0\t0\t5\t7\n")
+        for part, file in (
+            (root / "train" / name / "images", f"{name}_{number}.JPEG"),
+            (root / "val" / "images", f"val_{number}.JPEG"),
+            (root / "test" / "images", f"test_{number}.JPEG"),
+        ):
+            part.mkdir(parents=True, exist_ok=True)
+            Image.new("L" if number == 3 else "RGB", (6, 8), 50 * number if number == 3 else (50 * number,) * 3).save(
+                part / file, "JPEG"
+            )
+        lines.append(f"val_{number}.JPEG\t{name}\t0\t0\t5\t7\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    (root / "wnids.txt").write_text("n02\nn01\n")
+    return root
+
+
+def test_tiny_imagenet_as_distributed(tmp_path: Path) -> None:
+    """Its classes have a folder images/ inside, its val images a list of labels, and its test images no labels."""
+    root = write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    with_top = write_zip(tmp_path / "top.zip", tmp_path / "tiny-imagenet-200")
+    with zipfile.ZipFile(tmp_path / "tiny-imagenet-200.zip", "w") as archive:
+        for file in sorted(root.rglob("*.*")):
+            archive.write(file, file.relative_to(tmp_path).as_posix())
+    for source in (root, with_top, tmp_path / "tiny-imagenet-200.zip"):
+        for split in ("train", "test"):
+            data = load([str(source)], split)
+            assert data.classes == ("n01", "n02") and data.labels.tolist() == [0, 0, 1, 1]
+            assert data.shape == (3, 8, 6)
+            assert data.images.flatten(1).float().mean(1).round().tolist() == [50, 100, 0, 150]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.replace("val_2.JPEG", "val_7.JPEG"), "val/images/val_2.JPEG is in one of val/val_annotations.txt"),
+        (lambda t: t + "../../../x.JPEG\tn01\n", "val/images/../../../x.JPEG is in one of val/val_annotations.txt and"),
+        (
+            lambda t: t + "nonsense\n",
+            "val/val_annotations.txt: line 5 is 'nonsense'; allowed: file, class, box, by tabs",
+        ),
+        (lambda t: t.replace("n01", "n03"), "test has classes n02, n03; allowed: n01, n02 as in train"),
+    ],
+    ids=["missing", "outside", "no label", "other class"],
+)
+def test_tiny_imagenet_with_other_annotations_is_refused(
+    tmp_path: Path, change: Callable[[str], str], message: str
+) -> None:
+    root = write_tiny_imagenet(tmp_path / "tiny")
+    annotations = root / "val" / "val_annotations.txt"
+    annotations.write_text(change(annotations.read_text()))
+    with pytest.raises(DataError) as caught:
+        load([str(root)], "test")
+    assert str(caught.value).startswith(f"data: {message}") and "\n" not in str(caught.value)
+
+
+def test_cifar10_comes_from_torchvision(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    def fake(root: str, train: bool, download: bool) -> SimpleNamespace:
+        assert root == str(cache) and download
+        data = np.full((3, 32, 32, 3), 1 if train else 2, dtype=np.uint8)
+        return SimpleNamespace(data=data, targets=[2, 0, 1], classes=["airplane", "automobile", "bird"])
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", fake)
+    for split, value in (("train", 1), ("test", 2)):
+        data = load(["cifar10"], split)
+        assert data.images.shape == (3, 32, 32, 3) and data.images.unique().tolist() == [value]
+        assert data.labels.tolist() == [2, 0, 1] and data.labels.dtype == torch.int64
+        assert data.classes == ("airplane", "automobile", "bird")
+
+
+def test_cifar100_has_fine_labels(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Through torchvision's own reader, from files laid out as the distributed ones; only their checksums differ."""
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    folder = cache / "cifar-100-python"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+    part = {"data": pixels.reshape(3, -1), "fine_labels": [2, 0, 1], "coarse_labels": [7, 8, 9]}
+    names = {"fine_label_names": ["apple", "aquarium_fish", "baby"], "coarse_label_names": ["aquatic_mammals"]}
+    for name, content in (("train", part), ("meta", names)):
+        (folder / name).write_bytes(pickle.dumps(content))
+    data = load(["cifar100"], "train")
+    assert data.labels.tolist() == [2, 0, 1] and data.classes == ("apple", "aquarium_fish", "baby")
+    assert np.array_equal(data.images.numpy(), pixels.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("File not found or corrupted.")], ids=repr)
+def test_a_failed_download(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", fail)
+    with pytest.raises(DataError, match=r"data: CIFAR100 could not be downloaded \(.*\); give a folder or"):
+        load(["cifar100"], "train")
 
 
 def test_a_large_member_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,11 +397,11 @@ def test_damaged_images_decode_or_are_refused(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        name, file, pixels = train.data._image((f"train/cat/1.{kind}", bytes(content)))
+        pixels = train.data._image(f"train/cat/1.{kind}", bytes(content))
     except DataError as error:
         assert str(error).startswith(f"data: train/cat/1.{kind} is ") and "\n" not in str(error)
     else:
-        assert (name, file, pixels.dtype, pixels.shape[2]) == ("cat", f"1.{kind}", np.uint8, 3)
+        assert (pixels.dtype, pixels.shape[2]) == (np.uint8, 3)
 
 
 def encoded(kind: str) -> bytes:
@@ -262,6 +417,7 @@ def test_split_is_disjoint_complete_and_decided_by_the_seed() -> None:
     assert sorted([*rest.labels.tolist(), *held_out.labels.tolist()]) == list(range(50))
     assert torch.equal(rest.images.flatten().long(), rest.labels)
     assert_same(data.split(12, 3)[1], held_out)
+    assert rest.shape == (1, 1, 1) and rest.device == torch.device("cpu")
     assert data.split(12, 4)[1].labels.tolist() != held_out.labels.tolist()
     for count in (0, 50):
         with pytest.raises(DataError, match=rf"validation: {count} images held out; allowed: 1\.\.49"):
@@ -286,6 +442,19 @@ def test_batches_cover_everything_in_order() -> None:
     assert [len(part) for part in labels] == [3, 3, 1]
     assert torch.equal(torch.cat(images), data.images.permute(0, 3, 1, 2))
     assert torch.equal(torch.cat(labels), data.labels)
+
+
+def test_training_batches_are_augmented_one_by_one_as_they_are_asked_for() -> None:
+    """The caller's own draws go between those of two batches, and an incomplete batch is left out."""
+    data, order = image_set(8), torch.tensor([5, 1, 7, 0, 2])
+    generator, same = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    count = 0
+    for index, (images, labels) in enumerate(data.training_batches(order, 2, generator, augment)):
+        chosen = order[2 * index : 2 * index + 2]
+        assert torch.equal(images, augment(data.images[chosen], same)) and torch.equal(labels, data.labels[chosen])
+        assert torch.equal(torch.rand(2, generator=generator), torch.rand(2, generator=same))
+        count += 1
+    assert count == 2
 
 
 @pytest.mark.parametrize("pad", [0, 2])
