@@ -204,7 +204,6 @@ def activation(subjects: Sequence[Subject], settings: Settings) -> Drawing | str
             label="SNN in the network ± s.d.",
         )
         axes.set_title(f"{subject.name}, activation {index}")
-        axes.set_xlabel("pre-activation z / θ")
         name = (subject.name, index, theta, layer.sigma)
         rows += [(*name, "ANN", x, y, None, None) for x, y in zip(z.tolist(), ann.tolist(), strict=True)]
         rows += [
@@ -212,7 +211,8 @@ def activation(subjects: Sequence[Subject], settings: Settings) -> Drawing | str
         ]
         measured = zip(response.ann, response.mean, response.deviation, response.counts, strict=True)
         rows += [(*name, "SNN in the network", *row) for row in measured]
-    grid[0].set_ylabel("output / θ")
+    figure.supxlabel("pre-activation z / θ")
+    figure.supylabel("output / θ")
     handles = {label: line for axes in grid for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     columns = 4 if len(grid) > 2 else 2
     short = {"columnspacing": 1.2, "handlelength": 1.5, "handletextpad": 0.5}
@@ -273,10 +273,10 @@ def training(subjects: Sequence[Subject], settings: Settings) -> Drawing | str:
         axes.plot(epochs, ann, color=BLUE, label="ANN")
         axes.plot(epochs, snn, color=ORANGE, linestyle="--", label=f"SNN, T = {steps}")
         axes.set_title(f"{subject.name} ({subject.recipe.get('validation', '?')} images)")
-        axes.set_xlabel("epoch")
         axes.legend(loc="lower right")
         rows += [(subject.name, *entry, steps) for entry in subject.history]
-    grid[0].set_ylabel("accuracy (%)")
+    figure.supxlabel("epoch")
+    figure.supylabel("accuracy (%)")
     header = ("model", "epoch", "ANN accuracy (%)", "SNN accuracy (%)", "T (steps)")
     return Drawing(figure, header, rows)
 
