@@ -204,6 +204,7 @@ def activation(subjects: Sequence[Subject], settings: Settings) -> Drawing | str
             label="SNN in the network ± s.d.",
         )
         axes.set_title(f"{subject.name}, activation {index}")
+        axes.set_xlabel("pre-activation z / θ")
         name = (subject.name, index, theta, layer.sigma)
         rows += [(*name, "ANN", x, y, None, None) for x, y in zip(z.tolist(), ann.tolist(), strict=True)]
         rows += [
@@ -211,7 +212,6 @@ def activation(subjects: Sequence[Subject], settings: Settings) -> Drawing | str
         ]
         measured = zip(response.ann, response.mean, response.deviation, response.counts, strict=True)
         rows += [(*name, "SNN in the network", *row) for row in measured]
-    figure.supxlabel("pre-activation z / θ")
     figure.supylabel("output / θ")
     handles = {label: line for axes in grid for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     columns = 4 if len(grid) > 2 else 2
