@@ -1,5 +1,6 @@
 """Calibration: the noise of NQ from the conversion error of each layer, and thresholds of plain ReLU networks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,13 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, data: ImageSet, steps: int, *, batch: int | None = None, precision: torch.dtype = torch.float32
+    network: nn.Module,
+    data: ImageSet,
+    steps: int,
+    *,
+    batch: int | None = None,
+    precision: torch.dtype = torch.float32,
+    observe: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Evaluation:
     """Run data once through the ANN and once through the T-step SNN (Huang et al., arXiv 2404.17456, noise induction).
 
@@ -40,6 +47,8 @@ def evaluate(
         steps: T, the noise induction time step.
         batch: images at a time; by default as many as keep steps · batch at 128.
         precision: of the convolutions; membrane potentials are float32.
+        observe: called for every activation and batch with its index, the ANN's output and the SNN's mean output
+            θ·(spike count)/T, both (B, ...) in the unit of z.
     """
     batch = batch or max(1, 128 // steps)
     training = network.training
@@ -53,10 +62,13 @@ def evaluate(
             with torch.autocast(device_type, torch.bfloat16, enabled=precision == torch.bfloat16):
                 scores, outputs = _activations(network, images)
 
-                def observe(index: int, rate: Tensor, outputs: list[list[Tensor]] = outputs) -> None:
-                    variances[index].append(float((outputs[index].pop(0).float() - rate).var()))
+                def compare(index: int, rate: Tensor, outputs: list[list[Tensor]] = outputs) -> None:
+                    output = outputs[index].pop(0).float()
+                    variances[index].append(float((output - rate).var()))
+                    if observe is not None:
+                        observe(index, output, rate)
 
-                over_time = simulate(network, images, steps, observe)
+                over_time = simulate(network, images, steps, compare)
             ann += (scores.argmax(1) == labels).sum().cpu()
             snn += (over_time.argmax(2) == labels).sum(1).cpu()
     finally:
