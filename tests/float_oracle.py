@@ -52,20 +52,25 @@ def layer_output(module: nn.Module, x: np.ndarray) -> np.ndarray:
     raise TypeError(type(module).__name__)
 
 
-def forward(module: nn.Module, x: np.ndarray, activation: Callable[[Neuron, np.ndarray], np.ndarray]) -> np.ndarray:
-    """A module, or modules inside modules, on one sample; ``activation`` says what the activations do."""
+def forward(
+    module: nn.Module,
+    x: np.ndarray,
+    activation: Callable[[Neuron, np.ndarray], np.ndarray],
+    other: Callable[[nn.Module, np.ndarray], np.ndarray] = layer_output,
+) -> np.ndarray:
+    """A module, or modules inside modules, on one sample; the functions say what activations and other layers do."""
     if isinstance(module, Network):
-        return forward(module.layers, x, activation)
+        return forward(module.layers, x, activation, other)
     if isinstance(module, nn.Sequential):
         for inner in module:
-            x = forward(inner, x, activation)
+            x = forward(inner, x, activation, other)
         return x
     if isinstance(module, BasicBlock):
         y = x
         for inner in (module.conv1, module.bn1, module.act1, module.conv2, module.bn2):
-            y = forward(inner, y, activation)
-        return forward(module.act2, y + forward(module.shortcut, x, activation), activation)
-    return activation(module, x) if isinstance(module, Neuron) else layer_output(module, x)
+            y = forward(inner, y, activation, other)
+        return forward(module.act2, y + forward(module.shortcut, x, activation, other), activation, other)
+    return activation(module, x) if isinstance(module, Neuron) else other(module, x)
 
 
 def ann(network: Network, image: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
