@@ -28,10 +28,12 @@ from benchmarks.markdown import significant, with_spread
 from benchmarks.markdown import table as markdown_table
 from benchmarks.timing import Contestant, interleaved, rates, ratios, spread
 from deploy.files import write_json
-from train.activation import NQ, Kernels
+from train.activation import NQ
 from train.data import ImageSet, load
+from train.kernels import Kernels
 from train.models import MODELS, Network
-from train.trainer import Recipe, _epoch, _optimizer, choose_kernels, fast_bfloat16
+from train.recipe import Recipe
+from train.trainer import Training, choose_kernels, fast_bfloat16
 
 CPU = torch.device("cpu")
 EPOCH = 50_000  # images of CIFAR-10
@@ -78,15 +80,18 @@ class ReLU(NQ):
         return torch.relu(z)
 
 
-def build(model: str, make: Callable[[NQ], nn.Module] = lambda layer: layer) -> Network:
-    """A network with random weights, the same at every call, and ``make`` of every activation in its place."""
-    torch.manual_seed(0)
-    network = MODELS[model]()
+def replace_activations(network: Network, make: Callable[[NQ], nn.Module]) -> Network:
+    """The same network, with ``make`` of every activation in its place."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, NQ):
                 setattr(module, name, make(child))
     return network
+
+
+def plain_network(model: str) -> Network:
+    """A network with random weights and plain activations."""
+    return replace_activations(MODELS[model](), PlainNQ)
 
 
 def training_images(count: int) -> ImageSet:
@@ -118,24 +123,21 @@ def plain(recipe: Recipe, network: nn.Module, batches: Sequence[tuple[Tensor, Te
     return partial(plain_epoch, network, optimizer, batches, recipe.label_smoothing)
 
 
-def trainer(recipe: Recipe, network: Network, data: ImageSet, kernels: Kernels) -> Callable[[], float]:
-    """What runs an epoch of the trainer, prepared as train.trainer.train does."""
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for layer in network.activations:
+def trainer(recipe: Recipe, data: ImageSet, kernels: Kernels) -> Training:
+    """The trainer of a network with random weights, on all images but one."""
+    training = Training(replace(recipe, validation=1), data, device=CPU)
+    for layer in training.network.activations:
         layer.kernels = kernels
-    optimizer = _optimizer(network, recipe)
-    return lambda: _epoch(network, optimizer, recipe, data, 0, lambda _loss, _accuracy: None)[0]
+    return training
 
 
-def compare_gradients(recipe: Recipe, data: ImageSet, kernels: Kernels) -> dict[str, float]:
+def compare_gradients(recipe: Recipe, count: int, kernels: Kernels) -> dict[str, float]:
     """Differences between the trainer and the plain loop in one step without noise in float32, relative to the latter.
 
-    Both have the same weights. The plain loop gets the images that reached the trainer's network, and the labels that
-    its loss had: with one-hot labels smoothed to y, ∂loss/∂scores = (softmax(scores) − y) / N.
-
-    Different layouts round differently, and now and then this moves a pre-activation over the edge of a level, behind
-    which everything would differ. So the plain activations compare the pre-activations that reach them with the
-    trainer's, and go on with the trainer's values and their own gradients.
+    Both have the same weights and the same ``count`` images. Different layouts round differently, and now and then this
+    moves a pre-activation over the edge of a level, behind which everything would differ. So the plain activations
+    compare the pre-activations that reach them with the trainer's, and go on with the trainer's values and their own
+    gradients.
 
     Returns:
         "pre-activations" and "gradients": the largest of ‖ours − plain‖₂ / ‖plain‖₂ over layers and over parameters;
@@ -145,20 +147,17 @@ def compare_gradients(recipe: Recipe, data: ImageSet, kernels: Kernels) -> dict[
         RuntimeError: where one is above ``TOLERANCE``. Rounding was seen to leave 4e-4, in thresholds whose gradient is
             a sum that nearly cancels, and 1e-5 elsewhere; a gradient that is wrong by 1 % is found.
     """
-    recipe = replace(recipe, batch=len(data), learning_rate=0.0, bfloat16=False)
-    ours, other = build(recipe.model), build(recipe.model, PlainNQ)
+    recipe = replace(recipe, batch=count, learning_rate=0.0, bfloat16=False)
+    data = training_images(count + 1)
+    images, labels = next(data.batches(count))
+    training, other = trainer(recipe, data, kernels), plain_network(recipe.model)
+    ours = training.network.train()
+    other.load_state_dict(ours.state_dict())
     reached: list[Tensor] = []
-    ends: list[tuple[Tensor, Tensor]] = []
     found = {"pre-activations": 0.0}
 
-    def keep_input(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        if module.training:
-            reached.append(inputs[0].detach())
-
-    def keep_ends(module: nn.Module, inputs: tuple[Tensor], scores: Tensor) -> None:
-        if module.training:
-            scores.retain_grad()
-            ends.append((inputs[0], scores))
+    def keep_input(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+        reached.append(inputs[0].detach())
 
     def take_over(_module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         (z,), expected = inputs, reached.pop(0)
@@ -170,16 +169,10 @@ def compare_gradients(recipe: Recipe, data: ImageSet, kernels: Kernels) -> dict[
 
     for layer in ours.activations:
         layer.register_forward_pre_hook(keep_input)
-    ours.register_forward_hook(keep_ends)
     for module in other.modules():
         if isinstance(module, PlainNQ):
             module.register_forward_pre_hook(take_over)
-    loss = trainer(recipe, ours, data, kernels)()
-    ((images, scores),) = ends
-    assert scores.grad is not None
-    labels = (scores.softmax(1) - len(data) * scores.grad).argmax(1)
-    if not torch.equal(labels.bincount(), data.labels.bincount()):
-        raise RuntimeError(f"{recipe.model}: the trainer's loss has other labels than the data")
+    loss = float(training.step(images, labels)[0])
     expected = plain(recipe, other, [(images.contiguous(), labels)])()
     found["loss"] = abs(loss - expected) / expected
     found["gradients"] = max(_difference(*pair) for pair in zip(gradients(ours), gradients(other), strict=True))
@@ -195,22 +188,21 @@ def _difference(ours: Tensor, plain: Tensor) -> float:
 
 def measure(recipe: Recipe, steps: int, plain_steps: int, repeats: int, kernels: Kernels) -> dict[str, Any]:
     """Speed of the three loops with the recipe's network, batch and precision."""
-    differences = compare_gradients(recipe, training_images(min(_CHECKED, recipe.batch)), kernels)
-    data = training_images(steps * recipe.batch)
+    differences = compare_gradients(recipe, min(_CHECKED, recipe.batch), kernels)
+    data = training_images(steps * recipe.batch + 1)
+    noisy, relu, ordinary = trainer(recipe, data, kernels), trainer(recipe, data, kernels), plain_network(recipe.model)
+    replace_activations(relu.network, lambda layer: ReLU(layer.levels))
+    for module in (*noisy.network.modules(), *ordinary.modules()):
+        if isinstance(module, NQ | PlainNQ):
+            module.sigma.fill_(NOISE)
     batches = [
         (images.contiguous(), labels)
         for images, labels in training_images(plain_steps * recipe.batch).batches(recipe.batch)
     ]
-    noisy, ordinary = build(recipe.model), build(recipe.model, PlainNQ)
-    relu = build(recipe.model, lambda layer: ReLU(layer.levels))
-    for network in (noisy, ordinary):
-        for module in network.modules():
-            if isinstance(module, NQ | PlainNQ):
-                module.sigma.fill_(NOISE)
     contestants = {
         "plain": Contestant(plain(recipe, ordinary, batches), plain_steps * recipe.batch),
-        "trainer": Contestant(trainer(recipe, noisy, data, kernels), steps * recipe.batch),
-        "ReLU": Contestant(trainer(recipe, relu, data, kernels), steps * recipe.batch),
+        "trainer": Contestant(partial(noisy.epoch, 0), steps * recipe.batch),
+        "ReLU": Contestant(partial(relu.epoch, 0), steps * recipe.batch),
     }
     times = interleaved(contestants, repeats)
     return {

@@ -27,7 +27,8 @@ from export.rounding import NEAREST, CalibratedRounding, Method
 from train.calibrate import evaluate
 from train.checkpoint import load_model
 from train.data import ImageSet, load
-from train.trainer import Recipe, fast_bfloat16, train
+from train.recipe import Recipe
+from train.trainer import fast_bfloat16, train
 
 ABLATION = (
     Method(feedback=False, scale_search=False),

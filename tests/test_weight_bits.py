@@ -11,7 +11,7 @@ from benchmarks.weight_bits import main
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.checkpoint import load_model, model_content, save
 from train.models import MODELS
-from train.trainer import Recipe
+from train.recipe import Recipe
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from train.activation import RateReLU
-from train.data import ImageSet
 from train.models import Network
 from train.snn import neurons, simulate
+from train.stream import Images
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
-    data: ImageSet,
+    data: Images,
     steps: int,
     *,
     batch: int | None = None,
@@ -56,7 +56,7 @@ def evaluate(
     variances: list[list[float]] = [[] for _ in neurons(network)]
     ann = torch.zeros((), dtype=torch.long)
     snn = torch.zeros(steps, dtype=torch.long)
-    device_type = data.images.device.type
+    device_type = data.device.type
     try:
         for images, labels in data.batches(batch):
             with torch.autocast(device_type, torch.bfloat16, enabled=precision == torch.bfloat16):
@@ -103,7 +103,7 @@ def set_noise(network: Network, sigma: tuple[float, ...], factor: float = 1.0) -
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, data: ImageSet, *, precision: torch.dtype = torch.float32) -> float:
+def accuracy(network: nn.Module, data: Images, *, precision: torch.dtype = torch.float32) -> float:
     """Percent of images that the network, in evaluation mode but not as an SNN, classifies correctly."""
     training = network.training
     network.eval()

@@ -13,9 +13,9 @@ _COMMAND = command.Command(
     example="python -m train.cifar --data cifar10-archives/ --epochs 40 --out runs/vgg_small.pt",
     default=Recipe(),
     sources="'sample' (1,000 images shipped with the project), 'cifar10' or 'cifar100' (download), or folders or zip "
-    "archives with train/<class>/<image> and test/<class>/<image>",
+    "archives of Tiny-ImageNet or with train/<class>/<image> and test/<class>/<image>, all images of one size",
     data=["sample"],
-    load=load,
+    load=lambda options, split: load(options.data, split),
 )
 
 

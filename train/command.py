@@ -12,12 +12,13 @@ import torch
 from train import checkpoint
 from train.augment import POLICIES
 from train.calibrate import evaluate
-from train.data import DataError, ImageSet, Split
+from train.data import DataError, Split
 from train.models import ACTIVATIONS, MODELS
 from train.neuron import RESETS
 from train.pretrained import NAMES, pretrained
 from train.processes import own_device, processes
 from train.recipe import Recipe
+from train.stream import Images
 from train.trainer import fast_bfloat16, train
 
 REPORTED_STEPS = {"nq": (1, 2, 4, 8, 16), "relu": (4, 8, 16, 32)}
@@ -32,7 +33,8 @@ class Command:
         description, example: for --help.
         default: the recipe without options.
         sources: what --data takes, for --help. data: its default.
-        load: reads one split of the sources.
+        load: reads one split of the sources, given the options.
+        workers: default of --workers; None for no such option.
     """
 
     name: str
@@ -41,7 +43,8 @@ class Command:
     default: Recipe
     sources: str
     data: Sequence[str]
-    load: Callable[[Sequence[str], Split], ImageSet]
+    load: Callable[[argparse.Namespace, Split], Images]
+    workers: int | None = None
 
 
 def _positive(text: str) -> int:
@@ -68,9 +71,14 @@ def _parser(command: Command) -> argparse.ArgumentParser:
         "--data",
         nargs="+",
         default=command.data,
+        required=not command.data,
         metavar="SOURCE",
-        help=f"{command.sources} (default: {' '.join(command.data) or 'none; needed'})",
+        help=f"{command.sources} (default: {' '.join(command.data) or 'none'})",
     )
+    if command.workers is not None:
+        data.add_argument(
+            "--workers", type=int, default=command.workers, help="processes that decode images (default: %(default)s)"
+        )
     data.add_argument("--out", type=Path, default=Path("model.pt"), help="model file to write (default: %(default)s)")
     data.add_argument("--resume", action="store_true", help="continue from OUT.checkpoint")
     start = data.add_mutually_exclusive_group()
@@ -211,7 +219,7 @@ def _run(command: Command, options: argparse.Namespace) -> None:
         raise ValueError("--resume and --init or --pretrained are both given; allowed: one of them")
     checkpoint.check_writable(options.out, inputs=[options.init])
     start = _start(options)
-    data = command.load(options.data, "train")
+    data = command.load(options, "train")
     if start is not None and start["classes"] != list(data.classes):
         raise ValueError(
             f"{start['path']}: classes are {', '.join(start['classes'])}; allowed: {', '.join(data.classes)}"
@@ -224,11 +232,7 @@ def _run(command: Command, options: argparse.Namespace) -> None:
     values["bfloat16"] = fast_bfloat16(device) if options.precision == "auto" else options.precision == "bfloat16"
     values["layer_bits"] = dict(options.layer_bits)
     recipe = Recipe(**values)
-    test = command.load(options.data, "test")
-    if test.classes != data.classes:
-        raise DataError(
-            f"data: test has classes {', '.join(test.classes)}; allowed: {', '.join(data.classes)} as in train"
-        )
+    test = command.load(options, "test")
     with processes(device) as everyone:
         say = print if everyone.rank == 0 else _silent
         say(
@@ -253,7 +257,7 @@ def _run(command: Command, options: argparse.Namespace) -> None:
             _report(options.out, network, test.to(device), REPORTED_STEPS[recipe.activation])
 
 
-def _report(path: Path, network: torch.nn.Module, test: ImageSet, steps: Sequence[int]) -> None:
+def _report(path: Path, network: torch.nn.Module, test: Images, steps: Sequence[int]) -> None:
     result = evaluate(network, test, max(steps))
     print(f"\n{path}: accuracy on {len(test)} test images")
     print("  ANN      " + "".join(f"  SNN T={t:<4}" for t in steps))

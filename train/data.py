@@ -6,7 +6,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ TINY_LABELS = ("val", "val_annotations.txt")
 
 # Makes training images, uint8 (N, C, H, W) channels-last in memory, of uint8 (N, H, W, C); the generator is on the CPU.
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+Batches = Generator[tuple[Tensor, Tensor], None, None]  # images and labels
 
 
 class DataError(ValueError):
@@ -81,14 +82,12 @@ class ImageSet:
     def to(self, device: torch.device) -> "ImageSet":
         return ImageSet(self.images.to(device), self.labels.to(device), self.classes)
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int) -> Batches:
         """Images as uint8 (N, C, H, W), channels-last in memory, and labels, in order."""
         for start in range(0, len(self), size):
             yield self.images[start : start + size].permute(0, 3, 1, 2), self.labels[start : start + size]
 
-    def training_batches(
-        self, order: Tensor, batch: int, generator: torch.Generator, augment: Augment
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def training_batches(self, order: Tensor, batch: int, generator: torch.Generator, augment: Augment) -> Batches:
         """Augmented images as uint8 (N, C, H, W) and labels, in the given order, in complete batches only.
 
         A batch is made when it is asked for, so that its draws from the generator come behind those that the caller

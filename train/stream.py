@@ -21,7 +21,9 @@ from train.data import (
     MAX_SIDE,
     SUFFIXES,
     Augment,
+    Batches,
     DataError,
+    ImageSet,
     Split,
     check_classes,
     opened_image,
@@ -91,16 +93,14 @@ class StreamedSet:
         rest, chosen = split_indices(len(self), held_out, seed)
         return self.subset(rest), self.subset(chosen)
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int) -> Batches:
         """Images as uint8 (N, C, H, W), channels-last in memory, and labels, in order.
 
         The shorter side is resized to 256/224 of the images' side, and the middle is cut out.
         """
         return self._decoded(torch.arange(len(self)).split(size), None)
 
-    def training_batches(
-        self, order: Tensor, batch: int, generator: torch.Generator, augment: Augment
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def training_batches(self, order: Tensor, batch: int, generator: torch.Generator, augment: Augment) -> Batches:
         """Random crops as uint8 (N, C, H, W), channels-last in memory, and labels, in complete batches only.
 
         Each image is cropped to 8 to 100 % of its area with a ratio of sides of 3/4 to 4/3, resized, and mirrored at
@@ -115,7 +115,7 @@ class StreamedSet:
         seed = int(torch.randint(2**62, (), generator=generator))
         return self._decoded(order.split(batch)[: len(order) // batch], seed)
 
-    def _decoded(self, batches: Sequence[Tensor], seed: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _decoded(self, batches: Sequence[Tensor], seed: int | None) -> Batches:
         loader = DataLoader(
             _Views(self, seed),
             batch_size=None,
@@ -139,6 +139,9 @@ class StreamedSet:
             raise
         finally:
             images = None  # which ends the processes
+
+
+Images = ImageSet | StreamedSet
 
 
 def open_tree(path: Path | str, split: Split, size: int = 224, *, workers: int = 4) -> StreamedSet:

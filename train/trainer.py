@@ -4,7 +4,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,14 @@ from train.activation import NoisePool
 from train.augment import augment
 from train.calibrate import Evaluation, accuracy, balance_thresholds, evaluate, set_noise
 from train.checkpoint import CheckpointError
-from train.data import DataError, ImageSet
+from train.data import Batches, DataError
 from train.fake_quantize import attach, bake
 from train.kernels import Kernels, compiled_kernels
 from train.models import MODELS, Network
 from train.processes import Processes
 from train.recipe import Recipe
 from train.snn import read_outs
+from train.stream import Images
 
 THRESHOLD_IMAGES = 512  # held-out images on which the thresholds of ReLU networks are calibrated
 
@@ -55,7 +56,7 @@ def choose_kernels(steps: int, device: torch.device) -> Kernels:
 
 def train(
     recipe: Recipe,
-    data: ImageSet,
+    data: Images,
     *,
     out: Path,
     device: torch.device,
@@ -149,7 +150,7 @@ class Training:
     def __init__(
         self,
         recipe: Recipe,
-        data: ImageSet,
+        data: Images,
         *,
         device: torch.device,
         start: dict[str, Tensor] | None = None,
@@ -201,7 +202,7 @@ class Training:
             nesterov=True,
         )
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int) -> Batches:
         """This process's part of the training images of one epoch, augmented, and the noise for it.
 
         All randomness comes from the seed, the epoch and, in several processes, the rank.
@@ -220,7 +221,8 @@ class Training:
         if rank:
             generator.manual_seed(seed + (rank << 50))
         change = partial(augment, cutout=recipe.cutout, policy=recipe.policy)
-        return self._rest.training_batches(order, share, generator, change)
+        with closing(self._rest.training_batches(order, share, generator, change)) as found:
+            yield from found
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the optimizer, at its present learning rate; (loss, number of correct images)."""
@@ -250,8 +252,11 @@ class Training:
         correct = torch.zeros((), dtype=torch.long, device=self.device)
         self.network.train()
         hidden = True if self.processes.rank else None  # None shows the bar on terminals only
-        with tqdm(total=steps, disable=hidden, leave=False, desc=f"epoch {epoch + 1}") as bar:
-            for step, (images, labels) in enumerate(self.batches(epoch)):
+        with (
+            tqdm(total=steps, disable=hidden, leave=False, desc=f"epoch {epoch + 1}") as bar,
+            closing(self.batches(epoch)) as batches,
+        ):
+            for step, (images, labels) in enumerate(batches):
                 for group in self.optimizer.param_groups:
                     group["lr"] = recipe.rate((epoch + step / steps) / recipe.epochs)
                 loss, right = self.step(images, labels)
@@ -285,7 +290,8 @@ class Training:
 
     def threshold_images(self) -> Tensor:
         """Held-out images for the thresholds of a ReLU network."""
-        return next(self._held_out.batches(THRESHOLD_IMAGES))[0]
+        with closing(self._held_out.batches(THRESHOLD_IMAGES)) as batches:
+            return next(batches)[0]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to continue exactly, besides the history and the best state."""

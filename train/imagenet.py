@@ -1,0 +1,38 @@
+"""Train on a set too large for memory: ``python -m train.imagenet --data FOLDER --out model.pt``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from train import command
+from train.data import Split
+from train.recipe import Recipe
+from train.stream import StreamedSet, open_tree
+
+
+def _load(options: argparse.Namespace, split: Split) -> StreamedSet:
+    if len(options.data) > 1:
+        raise ValueError(f"--data is {' '.join(options.data)}; allowed: one folder")
+    return open_tree(options.data[0], split, workers=options.workers)
+
+
+_COMMAND = command.Command(
+    name="train.imagenet",
+    description="Train a network for 224x224 images, decoded while it trains, ready for conversion to an integer SNN.",
+    example="torchrun --nproc-per-node 8 -m train.imagenet --data imagenet/ --out runs/resnet34.pt",
+    default=Recipe(
+        model="resnet34_imagenet", epochs=120, learning_rate=0.1, weight_decay=1e-4, cutout=0, validation=10_000
+    ),
+    sources="a folder with train/<class>/<image> and val/<class>/<image>, images of any size",
+    data=[],
+    load=_load,
+    workers=4,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command.main(_COMMAND, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
