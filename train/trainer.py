@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from train import checkpoint
 from train.activation import Kernels, NoisePool, compiled_kernels
+from train.augment import augment
 from train.calibrate import Evaluation, evaluate, set_noise
-from train.data import MAX_SEED, DataError, ImageSet, augment
+from train.data import MAX_SEED, DataError, ImageSet
 from train.fake_quantize import attach, bake
 from train.models import MAX_LEVELS, MODELS, Network
 
