@@ -32,8 +32,8 @@ from train.curves import (
     write_csv,
 )
 from train.data import DataError, ImageSet, load
-from train.snn import neurons
 from train.recipe import MAX_STEPS, Recipe
+from train.snn import neurons
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"  # Okabe and Ito

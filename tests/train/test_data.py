@@ -1,7 +1,6 @@
 """Images come out alike from folders, archives and the cache, and bad data is refused in one line that says where."""
 
 import io
-import itertools
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -455,43 +454,3 @@ def test_training_batches_are_augmented_one_by_one_as_they_are_asked_for() -> No
         assert torch.equal(torch.rand(2, generator=generator), torch.rand(2, generator=same))
         count += 1
     assert count == 2
-
-
-@pytest.mark.parametrize("pad", [0, 2])
-def test_augmented_images_are_crops_or_their_mirror_images(pad: int) -> None:
-    images = image_set(40).images
-    out = augment(images, torch.Generator().manual_seed(0), pad=pad).numpy()
-    assert out.shape == (40, 3, 8, 6) and out.dtype == np.uint8
-    found = set()
-    for image, result in zip(images.numpy(), out.transpose(0, 2, 3, 1), strict=True):
-        padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
-        for y, x, mirror in itertools.product(range(2 * pad + 1), range(2 * pad + 1), (1, -1)):
-            if np.array_equal(padded[y : y + 8, x : x + 6][:, ::mirror], result):
-                found.add((y, x, mirror))
-                break
-        else:
-            pytest.fail("neither a crop nor its mirror image")
-    assert len({mirror for _, _, mirror in found}) == 2
-    if pad:
-        assert len({y for y, _, _ in found}) == len({x for _, x, _ in found}) == 5
-
-
-@pytest.mark.parametrize("side", [1, 3, 4])
-def test_cutout_blackens_one_square(side: int) -> None:
-    images = torch.full((200, 8, 6, 3), 255, dtype=torch.uint8)
-    out = augment(images, torch.Generator().manual_seed(0), pad=0, cutout=side)
-    areas = set()
-    for image in out.numpy():
-        hidden = (image == 0).all(0)
-        assert ((image == 0).any(0) == hidden).all()
-        rows, columns = np.flatnonzero(hidden.any(1)), np.flatnonzero(hidden.any(0))
-        assert hidden.sum() == len(rows) * len(columns) <= side**2
-        assert np.ptp(rows) == len(rows) - 1 < side and np.ptp(columns) == len(columns) - 1 < side
-        areas.add(int(hidden.sum()))
-    assert max(areas) == side**2
-
-
-def test_augmentation_is_decided_by_the_generator() -> None:
-    images = image_set(6).images
-    first, second, other = (augment(images, torch.Generator().manual_seed(s), cutout=3) for s in (1, 1, 2))
-    assert torch.equal(first, second) and not torch.equal(first, other)

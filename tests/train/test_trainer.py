@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.tiny import image_set, random_tiny, tiny
 from train import checkpoint, trainer
-from train.calibrate import Evaluation
+from train.activation import NQ, RateReLU
+from train.calibrate import Evaluation, balance_thresholds, evaluate
 from train.checkpoint import CheckpointError, load, load_model
 from train.data import DataError, ImageSet
 from train.fake_quantize import matrices
-from train.models import MODELS, Network
+from train.models import MODELS, Network, resnet20, vgg16, vgg_small
 from train.recipe import Recipe
-from train.trainer import train
+from train.snn import neurons, simulate
+from train.trainer import Training, train
 
 # Three steps for four levels: noise in every layer (with T = L the first layer's gap is zero).
 RECIPE = Recipe(
@@ -67,7 +69,16 @@ def test_weight_decay_acts_on_matrices_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"bfloat16": True}, {"weight_bits": 3, "layer_bits": {"layers.1": 8}}], ids=str
+    "changes",
+    [
+        {},
+        {"bfloat16": True},
+        {"weight_bits": 3, "layer_bits": {"layers.1": 8}},
+        {"average": 0.9},
+        {"policy": "auto"},
+        {"snn_steps": 2},
+    ],
+    ids=str,
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
@@ -235,3 +246,77 @@ def test_resume_refuses_other_images(tmp_path: Path) -> None:
     other = ImageSet(DATA.images.flip(0), DATA.labels, DATA.classes)
     with pytest.raises(checkpoint.CheckpointError, match="made with other images or classes; allowed: the same data"):
         train(RECIPE, other, out=tmp_path / "m.pt", device=CPU, resume=True)
+
+
+def test_the_average_of_the_weights_is_what_is_measured_and_written(tmp_path: Path) -> None:
+    """w̄ ← d·w̄ + (1 − d)·w from the first step's weights on; batch norm's statistics alike."""
+    training = Training(replace(RECIPE, average=0.75), DATA, device=CPU)
+    assert training.result is not training.network
+    seen: list[dict[str, Tensor]] = []
+    step = training.step
+
+    def record(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        found = step(images, labels)
+        seen.append({key: value.clone() for key, value in training.network.state_dict().items()})
+        return found
+
+    training.step = record  # type: ignore[method-assign]
+    training.optimizer.param_groups[0]["lr"] = 0.1
+    training.epoch(0)
+    assert len(seen) == 4
+    for key in ("layers.1.weight", "layers.2.running_mean", "layers.3.threshold"):
+        expected = seen[0][key]
+        for state in seen[1:]:
+            expected = 0.75 * expected + 0.25 * state[key]
+        torch.testing.assert_close(training.result.state_dict()[key], expected)
+        assert not torch.allclose(expected, seen[-1][key])
+
+
+def test_a_relu_network_is_chosen_by_its_own_accuracy_and_gets_thresholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([40.0, 70.0, 60.0])
+    monkeypatch.setattr(trainer, "accuracy", lambda *_arguments, **_options: next(scores))
+    recipe = replace(RECIPE, activation="relu", dropout=0.1, threshold_scale=0.5, reset="hard")
+    network = train(recipe, DATA, out=tmp_path / "m.pt", device=CPU)
+    stored, content = load_model(tmp_path / "m.pt")
+    assert (content["info"]["epoch"], content["info"]["validation_ann"]) == (2, 70.0)
+    assert [entry["ann"] for entry in content["info"]["history"]] == [40, 70, 60]
+    found = [neuron for neuron in neurons(stored) if isinstance(neuron, RateReLU)]
+    assert len(found) == 3 and {neuron.reset for neuron in found} == {"hard"}
+    held_out = DATA.split(RECIPE.validation, RECIPE.seed)[1]
+    balance_thresholds(network, held_out.images.permute(0, 3, 1, 2), RECIPE.induction_steps, 0.5)
+    expected = [float(neuron.threshold) for neuron in neurons(network)]
+    assert [float(neuron.threshold) for neuron in found] == pytest.approx(expected)
+
+
+def test_a_network_without_biases_or_batch_norm_is_what_rmp_asks_for(tmp_path: Path) -> None:
+    for build in (vgg_small, vgg16, resnet20):
+        network = build(activation="relu", dropout=0.2, size=32)
+        assert not [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | NQ)]
+        assert not [name for name, _ in network.named_parameters() if name.endswith("bias")]
+        assert {m.p for m in network.modules() if isinstance(m, nn.Dropout)} == {0.2}
+        assert {type(neuron) for neuron in neurons(network)} == {RateReLU}
+
+
+def test_the_spiking_network_itself_learns(tmp_path: Path) -> None:
+    """Trained for read-outs after 1 and 2 steps, it tells classes apart after one."""
+    data = image_set(120, classes=2)
+    recipe = replace(RECIPE, epochs=8, batch=15, cutout=0, validation=30, snn_steps=2)
+    train(recipe, data, out=tmp_path / "m.pt", device=CPU)
+    network, content = load_model(tmp_path / "m.pt")
+    result = evaluate(network, data.split(30, 0)[1], 2)
+    assert min(result.snn) > 75
+    assert content["info"]["validation_snn"] == pytest.approx(sum(result.snn) / 2), "chosen by the mean"
+
+
+def test_the_loss_of_the_spiking_network_is_the_mean_over_its_read_outs() -> None:
+    training = Training(replace(RECIPE, snn_steps=3, label_smoothing=0.0, learning_rate=0.0), DATA, device=CPU)
+    training.network.eval()  # statistics of batch norm that a second run does not change
+    for neuron in neurons(training.network):
+        neuron.train()
+    images, labels = DATA.images[:10].permute(0, 3, 1, 2), DATA.labels[:10]
+    loss, _ = training.step(images, labels)
+    scores = simulate(training.network.eval(), images, 3)
+    expected = sum(nn.functional.cross_entropy(score, labels) for score in scores) / 3
+    torch.testing.assert_close(loss, expected)
