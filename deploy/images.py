@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser, samples: str = "test images")
         nargs="+",
         default=["sample"],
         metavar="SOURCE",
-        help="'sample' (1,000 test images shipped with the project), 'cifar10' (download), or folders or zip archives "
-        "with test/<class>/<image> (default: sample)",
+        help="'sample' (1,000 test images shipped with the project), 'cifar10' or 'cifar100' (download), or folders or "
+        "zip archives with test/<class>/<image> (default: sample)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
 
@@ -58,10 +58,9 @@ def load_for(net: Path, network: IntegerNetwork, sources: Sequence[str], otherwi
     from train.data import load
 
     data = load(sources, "test")
-    shape = (data.images.shape[3], *data.images.shape[1:3])
-    if shape != network.input_shape:
+    if data.shape != network.input_shape:
         allowed = f"{network.input_shape} as the network in {net}{otherwise}"
-        raise ValueError(f"data: images are {shape}; allowed: {allowed}")
+        raise ValueError(f"data: images are {data.shape}; allowed: {allowed}")
     return data
 
 

@@ -25,6 +25,7 @@ from export.rounding import NEAREST, CalibratedRounding, Method
 from train.calibrate import evaluate
 from train.checkpoint import check_writable, load_model
 from train.data import ImageSet, load
+from train.shipped import NAMES, model_path
 
 _CHECK_IMAGES = 2  # on which the lowering is checked
 _ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
@@ -53,8 +54,7 @@ def convert(
         ExportError, NetworkError: the model cannot be expressed.
     """
     precision, method = precision or Precision(), method or NEAREST
-    shape = (calibration.images.shape[3], *calibration.images.shape[1:3])
-    folded = lower(model, shape)
+    folded = lower(model, calibration.shape)
     images = calibration.images.permute(0, 3, 1, 2).contiguous()
     check(model, folded, images[:_CHECK_IMAGES])
     classes = len(folded.layers[-1].bias)
@@ -116,10 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.to_netx",
         description="Export a trained model to an integer spiking network in a netx HDF5 file.",
-        epilog="example: python -m export.to_netx runs/vgg_small.pt runs/vgg_small.h5 --T 4",
+        epilog="examples: python -m export.to_netx runs/vgg_small.pt runs/vgg_small.h5 --T 4; "
+        "python -m export.to_netx --pretrained resnet20 net.h5",
     )
-    parser.add_argument("model", type=Path, help="model file written by train.cifar")
+    parser.add_argument("model", type=Path, nargs="?", help="model file written by train.cifar or train.imagenet")
     parser.add_argument("net", type=Path, help="netx file to write")
+    parser.add_argument("--pretrained", choices=NAMES, help="a model that ships with the project, in place of MODEL")
     parser.add_argument("--T", type=int, default=4, dest="steps", help="time steps (default: %(default)s)")
     parser.add_argument("--bits", type=int, default=8, help="of the weights, 2 to 8 (default: %(default)s)")
     parser.add_argument(
@@ -188,8 +190,9 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"--T is {options.steps}; allowed: 1..4096")
     if not options.net.absolute().parent.is_dir():
         raise ValueError(f"{options.net.parent}: no such folder")
-    check_writable(options.net, inputs=[options.model])
-    model, content = load_model(options.model)
+    path = model_path(options.model, options.pretrained)
+    check_writable(options.net, inputs=[path])
+    model, content = load_model(path)
     images = load(options.data, "train")
     if not 1 <= options.calibration <= len(images):
         raise ValueError(f"--calibration is {options.calibration}; allowed: 1..{len(images)}")
@@ -200,15 +203,14 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(
             f"data: classes are {', '.join(calibration.classes)}; allowed: {', '.join(content['classes'])} as the model"
         )
-    shape = (calibration.images.shape[3], *calibration.images.shape[1:3])
-    if shape != model.input_shape:
-        raise ValueError(f"data: images are {shape}; allowed: {model.input_shape} as the model")
+    if calibration.shape != model.input_shape:
+        raise ValueError(f"data: images are {calibration.shape}; allowed: {model.input_shape} as the model")
     precision = Precision(options.bits, _layer_bits(options.layer_bits), options.granularity)
     method = _method(options, precision)
     info = {
         "L": content["levels"],
         "architecture": content["architecture"],
-        "source_sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
+        "source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     network, report = convert(model, calibration, steps=options.steps, precision=precision, method=method, info=info)
     netx.write(network, options.net)

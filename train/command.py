@@ -15,9 +15,9 @@ from train.calibrate import evaluate
 from train.data import DataError, Split
 from train.models import ACTIVATIONS, MODELS
 from train.neuron import RESETS
-from train.pretrained import NAMES, pretrained
 from train.processes import own_device, processes
 from train.recipe import Recipe
+from train.shipped import NAMES, pretrained
 from train.stream import Images
 from train.trainer import fast_bfloat16, train
 

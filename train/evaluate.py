@@ -15,8 +15,8 @@ from train.calibrate import balance_thresholds, evaluate
 from train.checkpoint import load_model
 from train.data import DataError, ImageSet, load
 from train.neuron import RESETS
-from train.pretrained import NAMES, pretrained
 from train.recipe import MAX_STEPS
+from train.shipped import NAMES, model_path
 from train.snn import neurons, poisson_input
 from train.trainer import THRESHOLD_IMAGES
 
@@ -63,11 +63,7 @@ def _run(options: argparse.Namespace) -> None:
     for steps in options.steps:
         if not 1 <= steps <= MAX_STEPS:
             raise ValueError(f"--T is {steps}; allowed: 1..{MAX_STEPS}")
-    if options.model is None and options.pretrained is None:
-        raise ValueError("no model is given; allowed: MODEL before other options, or --pretrained")
-    if options.model is not None and options.pretrained is not None:
-        raise ValueError("MODEL and --pretrained are both given; allowed: one of them")
-    path = options.model or pretrained(options.pretrained)
+    path = model_path(options.model, options.pretrained)
     network, content = load_model(path)
     rate_coded = [neuron for neuron in neurons(network) if isinstance(neuron, RateReLU)]
     if (options.reset or options.threshold_scale is not None) and not rate_coded:

@@ -264,3 +264,31 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str], case: str) 
     captured = capsys.readouterr()
     assert captured.err.startswith(f"export.to_netx: {message.format(f=folder)}") and captured.err.count("\n") == 1
     assert set(folder.glob("*")) - set(before) <= {folder / "cache"}
+
+
+def test_a_model_that_ships_is_named_instead_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same network as from its file."""
+    more = ["--calibration", "4", "--T", "1"]
+    assert main(["--pretrained", "resnet20", str(tmp_path / "a.h5"), *more]) == 0
+    assert main(["train/pretrained/resnet20.pt", str(tmp_path / "b.h5"), *more]) == 0
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    capsys.readouterr()
+    for arguments, message in (
+        ([str(tmp_path / "c.h5")], "no model is given; allowed: MODEL before the other options, or --pretrained"),
+        (
+            ["m.pt", str(tmp_path / "c.h5"), "--pretrained", "resnet20"],
+            "MODEL and --pretrained are both given; allowed: one of them",
+        ),
+    ):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err == f"export.to_netx: {message}\n"
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+def test_a_relu_model_file_becomes_neurons_with_its_reset(folder: Path, reset: str) -> None:
+    model = tiny(5, activation="relu", reset=reset, threshold=0.5)
+    classes = tuple(f"class{i}" for i in range(5))
+    save(folder / "m.pt", model_content(model, "tiny", classes, {}, activation="relu", reset=reset))
+    assert main(arguments(folder)) == 0
+    network = netx.read(folder / "net.h5")
+    assert {layer.reset for layer in network.layers if layer.threshold is not None} == {reset}

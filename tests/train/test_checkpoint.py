@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.tiny import image_set, random_tiny, tiny
 from train import checkpoint
 from train.checkpoint import CheckpointError, load, load_model, model_content, save
-from train.models import MODELS
+from train.models import MODELS, vgg_tiny
+from train.snn import neurons
 
 CLASSES = tuple(f"class{i}" for i in range(5))
 
@@ -135,6 +136,10 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "levels": (entry("levels", 0), "levels is 0; allowed: 1..1024"),
     "many levels": (entry("levels", 1025), "levels is 1025; allowed: 1..1024"),
     "levels type": (entry("levels", 4.0), "levels is 4.0; allowed: 1..1024"),
+    "activation": (entry("activation", "tanh"), "activation is 'tanh'; allowed: nq, relu"),
+    "activation type": (entry("activation", ["nq"]), "activation is list; allowed: nq, relu"),
+    "reset": (entry("reset", 0), "reset is 0; allowed: soft, hard"),
+    "size type": (entry("size", "32"), "size is '32'; allowed: an integer"),
     "classes": (entry("classes", []), "classes is not a list of 1 to 100000 names"),
     "classes type": (entry("classes", "abc"), "classes is not a list of 1 to 100000 names"),
     "class names": (entry("classes", [1, 2, 3, 4, 5]), "classes is not a list of 1 to 100000 names"),
@@ -147,6 +152,28 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "nan": (state("layers.3.threshold", torch.tensor(float("nan"))), "layers.3.threshold is not finite"),
     "infinite": (state("layers.10.bias", torch.full((7,), float("inf"))), "layers.10.bias is not finite"),
 }
+
+
+def test_files_from_before_relu_networks_hold_nq_networks(tmp_path: Path, content: dict[str, Any]) -> None:
+    for key in ("activation", "reset", "size"):
+        del content[key]
+    checkpoint.save(tmp_path / "m.pt", content)
+    assert len(load_model(tmp_path / "m.pt")[0].activations) == 3
+
+
+def test_relu_networks_keep_reset_thresholds_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "vgg_tiny", vgg_tiny)
+    network = vgg_tiny(5, activation="relu", reset="hard", size=64)
+    for index, neuron in enumerate(neurons(network)):
+        neuron.threshold.fill_(index + 1.0)
+    save(tmp_path / "m.pt", model_content(network, "vgg_tiny", CLASSES, {}, activation="relu", reset="hard"))
+    found, content = load_model(tmp_path / "m.pt")
+    assert [(n.reset, float(n.threshold)) for n in neurons(found)] == [("hard", i + 1.0) for i in range(6)]
+    assert found.input_shape == (3, 64, 64)
+    content["size"] = 30
+    save(tmp_path / "m.pt", content)
+    with pytest.raises(CheckpointError, match="images are 30 pixels high; allowed: multiples of 4 up to 1024"):
+        load_model(tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize("case", BAD)

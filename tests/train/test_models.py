@@ -8,7 +8,19 @@ from torch import nn
 
 from tests.float_oracle import layer_output
 from tests.tiny import random_tiny
-from train.models import MODELS, Network, Normalize, resnet18, resnet20, resnet34, vgg16, vgg_small, vgg_tiny
+from train.models import (
+    MODELS,
+    Network,
+    Normalize,
+    resnet18,
+    resnet20,
+    resnet34,
+    resnet34_imagenet,
+    vgg16,
+    vgg16_imagenet,
+    vgg_small,
+    vgg_tiny,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,11 +32,15 @@ from train.models import MODELS, Network, Normalize, resnet18, resnet20, resnet3
         (resnet18, "11.2 million"),
         (resnet20, "0.272 million"),
         (resnet34, "21.3 million"),
+        (vgg16_imagenet, "138 million"),
+        (resnet34_imagenet, "21.8 million"),
     ],
 )
 def test_shapes_and_parameter_counts_as_documented(build: Callable[..., Network], millions: str) -> None:
-    network = build(7, levels=3, threshold=2.0).eval()
-    count = sum(p.numel() for p in build(10).parameters())
+    imagenet = build.__name__.endswith("imagenet")
+    with torch.device("meta"):
+        count = sum(p.numel() for p in build(1000 if imagenet else 10).parameters())
+    network = build(7, levels=3, threshold=2.0, **({"size": 32} if imagenet else {})).eval()
     assert millions in build.__doc__ and f"{count / 1e6:.3g}" == millions.split()[0]
     with torch.no_grad():
         assert network(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 7)
@@ -80,3 +96,13 @@ def test_normalize() -> None:
     normalize = Normalize((0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
     expected = layer_output(normalize, image[0].numpy())
     torch.testing.assert_close(normalize(image)[0].double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["nq", "relu"])
+def test_other_sizes_of_images(activation: str) -> None:
+    for build, size in ((vgg_tiny, 64), (resnet20, 64), (vgg16, 64), (resnet34_imagenet, 64)):
+        network = build(3, size=size, activation=activation).eval()
+        assert network.input_shape == (3, size, size)
+        assert network(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape == (1, 3)
+    with pytest.raises(ValueError, match="images are 48 pixels high; allowed: multiples of 32 up to 1024"):
+        vgg16(size=48)

@@ -1,0 +1,23 @@
+"""The trained models that ship with the project; train/pretrained/README.md is their card."""
+
+from pathlib import Path
+
+NAMES = ("vgg_small", "resnet20")
+
+
+def pretrained(name: str) -> Path:
+    """The model file of a name in NAMES, for train.checkpoint.load_model. ValueError for another name."""
+    if name not in NAMES:
+        raise ValueError(f"pretrained is {name!r}; allowed: {', '.join(NAMES)}")
+    return Path(__file__).parent / "pretrained" / f"{name}.pt"
+
+
+def model_path(model: Path | None, name: str | None) -> Path:
+    """The model file that a command is given, as MODEL or as --pretrained NAME. ValueError unless it is one of them."""
+    if name is None:
+        if model is None:
+            raise ValueError("no model is given; allowed: MODEL before the other options, or --pretrained")
+        return model
+    if model is not None:
+        raise ValueError("MODEL and --pretrained are both given; allowed: one of them")
+    return pretrained(name)
