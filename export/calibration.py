@@ -68,7 +68,8 @@ def run_float(
         fired = torch.empty(0)
         if layer.threshold is not None:
             threshold = torch.tensor(layer.threshold, dtype=torch.float32)
-            spikes[layer.name] = integrate_and_fire(current, threshold, layer.initial, layer.reset) / threshold
+            initial = torch.as_tensor(layer.initial, dtype=torch.float32)
+            spikes[layer.name] = integrate_and_fire(current, threshold, initial, layer.reset) / threshold
             fired = spikes[layer.name].mean(0)
         observe(layer.name, current.mean(0), fired)
 

@@ -81,7 +81,7 @@ class FoldedLayer:
         connections: at least one.
         bias: float64 (O,).
         threshold: θ, in the unit of the currents; None for the read-out.
-        initial: v(0) / θ.
+        initial: v(0) / θ, one for all neurons or float64 (O,).
         reset: "soft" or "hard".
     """
 
@@ -89,7 +89,7 @@ class FoldedLayer:
     connections: tuple[FoldedConnection, ...]
     bias: Floats
     threshold: float | None = None
-    initial: float = 0.5
+    initial: float | Floats = 0.5
     reset: Reset = "soft"
 
 

@@ -278,8 +278,13 @@ class _Lowering:
             self.fail(node, f"threshold is {threshold}", "positive numbers")
         if any(term.output_shape != value.shape for term in value.terms):
             self.fail(node, f"follows {value.name}, which is flattened", "activations before Flatten")
+        initial = _array(module.initial)
+        if initial.shape not in ((), value.shape[:1]) or not np.isfinite(initial).all():
+            self.fail(node, f"initial is of shape {initial.shape}", f"one number, or {value.shape[0]}, one per channel")
         name = self.unique(str(node.target) if value.is_plain else value.name)
-        layer = FoldedLayer(name, value.terms, value.bias, threshold, module.initial, module.reset)
+        layer = FoldedLayer(
+            name, value.terms, value.bias, threshold, initial if initial.ndim else float(initial), module.reset
+        )
         self.layers.append(layer)
         return source_value(name, value.shape, threshold)
 

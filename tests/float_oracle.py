@@ -92,7 +92,8 @@ def snn(network: nn.Module, image: np.ndarray, steps: int) -> tuple[list[np.ndar
 
     def fire(module: Neuron, x: np.ndarray) -> np.ndarray:
         theta = float(module.threshold.detach())
-        u = membranes.get(module, np.full(x.shape, theta * module.initial)) + x
+        start = theta * module.initial.double().numpy().reshape(-1, *[1] * (x.ndim - 1))
+        u = membranes.get(module, np.broadcast_to(start, x.shape)) + x
         spikes = np.where(u >= theta, theta, 0.0)
         membranes[module] = u - spikes if module.reset == "soft" else np.where(u >= theta, 0.0, u)
         sums[module] = sums.get(module, 0) + spikes

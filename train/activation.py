@@ -14,22 +14,23 @@ class Neuron(nn.Module):
 
     While ``steps`` is set (train.snn.spiking), the module is those neurons: its input (T·B, ...) holds T steps of B
     samples, step by step, and its output θ·spikes has the same shape. Otherwise it is the activation, ``activate``.
-    In training the spikes of neurons with soft reset and v(0) = θ/2 have a gradient (train.kernels.spike_backward).
+    In training the spikes of NQ's neurons have v(0) = θ/2 and a gradient (train.kernels.spike_backward).
 
     Attributes:
         threshold: θ, a scalar (float32), in the unit of the pre-activation z. A spike stands for θ.
-        initial: v(0) / θ.
+        initial: v(0) / θ, a scalar or one per channel (C,); model files hold it beside the state, if it was calibrated.
         reset: "soft" (v ← v − θ) or "hard" (v ← 0).
         steps: T while the module acts as neurons, else None.
         kernels: the elementwise passes of training.
     """
 
     threshold: Tensor
-    initial: float = 0.5
+    initial: Tensor
     reset: Reset = "soft"
 
-    def __init__(self) -> None:
+    def __init__(self, initial: float) -> None:
         super().__init__()
+        self.register_buffer("initial", torch.tensor(initial), persistent=False)
         self.steps: int | None = None
         self.kernels = Kernels()
 
@@ -40,11 +41,11 @@ class Neuron(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         if self.steps is None:
             return self.activate(z)
-        if self.training and self.initial == 0.5 and self.reset == "soft":
+        if self.training and isinstance(self, NQ):
             return Spike.apply(z, self.threshold, self.steps, self.kernels)
         dtype = torch.promote_types(z.dtype, torch.float32)
         current = z.to(dtype).unflatten(0, (self.steps, -1))
-        return integrate_and_fire(current, self.threshold.to(dtype), self.initial, self.reset).flatten(0, 1)
+        return integrate_and_fire(current, self.threshold.to(dtype), self.initial.to(dtype), self.reset).flatten(0, 1)
 
 
 class NQ(Neuron):
@@ -66,7 +67,7 @@ class NQ(Neuron):
     """
 
     def __init__(self, levels: int, threshold: float = 4.0) -> None:
-        super().__init__()
+        super().__init__(initial=0.5)
         if levels < 1:
             raise ValueError(f"levels must be at least 1, got {levels}")
         if not threshold > 0:
@@ -97,10 +98,8 @@ class RateReLU(Neuron):
         reset: "soft" or "hard".
     """
 
-    initial = 0.0
-
     def __init__(self, threshold: float = 1.0, reset: Reset = "soft") -> None:
-        super().__init__()
+        super().__init__(initial=0.0)
         if not threshold > 0:
             raise ValueError(f"threshold must be positive, got {threshold}")
         self.register_buffer("threshold", torch.tensor(float(threshold)))

@@ -118,6 +118,48 @@ def accuracy(network: nn.Module, data: Images, *, precision: torch.dtype = torch
 
 
 @torch.no_grad()
+def calibrate_potentials(network: nn.Module, images: Tensor, steps: int, rounds: int = 2) -> None:
+    """v(0) of every channel of every layer of neurons, so that on average spikes carry what the activation did.
+
+    Layer by layer, from the input on, several times over:
+
+        v_c(0) ← clip(v_c(0) + T · (mean(a_c) − mean(θ·s_c)), 0, θ)
+
+    with the means over images, positions and, of the spikes, the steps. Where input spikes come late or cancel each
+    other over the steps, a neuron fires too little, and starts nearer to θ. It costs nothing in the deployed network.
+
+    Args:
+        network: in evaluation mode; its activations were added to it in the order in which they act.
+        images: for calibration, (B, C, H, W), what the network takes.
+        steps: T.
+        rounds: times that every layer is visited.
+    """
+    found = neurons(network)
+    parts = images.split(max(1, 512 // steps))
+    targets = [torch.zeros(()) for _ in found]
+    for part in parts:
+        for index, outputs in enumerate(_activations(network, part)[1]):
+            targets[index] = targets[index] + _channel_sums(outputs[0]) / len(images)
+    for index, neuron in list(enumerate(found)) * rounds:
+        carried = torch.zeros(())
+
+        def observe(layer: int, rate: Tensor, index: int = index) -> None:
+            nonlocal carried
+            if layer == index:
+                carried = carried + _channel_sums(rate) / len(images)
+
+        for part in parts:
+            simulate(network, part, steps, observe)
+        missing = (targets[index] - carried) * steps / neuron.threshold
+        neuron.initial = (neuron.initial + missing).clamp(0, 1)
+
+
+def _channel_sums(values: Tensor) -> Tensor:
+    """Means over the positions, summed over the samples, per channel: (B, C, ...) to (C,)."""
+    return values.float().flatten(2).mean(2).sum(0) if values.dim() > 2 else values.float().sum(0)
+
+
+@torch.no_grad()
 def balance_thresholds(network: nn.Module, images: Tensor, steps: int, factor: float = 1.0) -> None:
     """θ of every RateReLU, layer by layer: factor · the largest current seen while the layers before already spike.
 

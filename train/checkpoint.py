@@ -10,9 +10,11 @@ import torch
 
 from train.models import ACTIVATIONS, MAX_LEVELS, MODELS, Activation, Network
 from train.neuron import RESETS, Reset
+from train.snn import neurons
 
 FORMAT = "nq-lava model"
 VERSION = 1
+MAX_INITIAL = 4096  # v(0) / θ
 
 
 class CheckpointError(ValueError):
@@ -94,6 +96,7 @@ def model_content(
         "size": network.input_shape[1],
         "levels": network.levels,
         "classes": list(classes),
+        "initial": [neuron.initial.detach().cpu().clone() for neuron in neurons(network)],
         "state": {key: value.detach().cpu().clone() for key, value in network.state_dict().items()},
         "info": info,
     }
@@ -134,4 +137,19 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
         if not torch.isfinite(found.float()).all():
             raise CheckpointError(f"{path}: {key} is not finite")
     network.load_state_dict(state)
+    if "initial" in content:
+        _set_initial(network, content["initial"], path)
     return network.eval(), content
+
+
+def _set_initial(network: Network, values: object, path: Path) -> None:
+    """v(0)/θ of every layer of neurons, scalars or one per channel."""
+    found = neurons(network)
+    if not isinstance(values, list) or len(values) != len(found):
+        raise CheckpointError(f"{path}: initial is not a list of {len(found)} tensors")
+    for index, (neuron, shape, value) in enumerate(zip(found, network.activation_shapes(1), values, strict=True)):
+        if not isinstance(value, torch.Tensor) or value.shape not in ((), shape[1:2]):
+            raise CheckpointError(f"{path}: initial {index} is no number; allowed: one, or {shape[1]}, one per channel")
+        if not (value.is_floating_point() and (value.abs() <= MAX_INITIAL).all()):
+            raise CheckpointError(f"{path}: initial {index} has other values than numbers of up to ±{MAX_INITIAL}")
+        neuron.initial = value.float()

@@ -111,9 +111,10 @@ class Network(nn.Module):
         return self.layers(images)
 
     def activation_shapes(self, batch: int) -> list[torch.Size]:
-        """Shape of every NQ layer's output for a batch of the given size."""
+        """Shape of every activation's output for a batch of the given size."""
         shapes: list[torch.Size] = []
-        hooks = [a.register_forward_hook(lambda _m, _i, out: shapes.append(out.shape)) for a in self.activations]
+        found = [module for module in self.modules() if isinstance(module, Neuron)]
+        hooks = [a.register_forward_hook(lambda _m, _i, out: shapes.append(out.shape)) for a in found]
         training = self.training
         try:
             self.eval()

@@ -9,13 +9,13 @@ Reset = Literal["soft", "hard"]
 RESETS: tuple[Reset, ...] = get_args(Reset)
 
 
-def integrate_and_fire(current: Tensor, threshold: Tensor, initial: float, reset: Reset) -> Tensor:
+def integrate_and_fire(current: Tensor, threshold: Tensor, initial: Tensor, reset: Reset) -> Tensor:
     """v(0) = initial·θ; v ← v + z(t); spike iff v ≥ θ; at a spike v ← v − θ (soft reset) or v ← 0 (hard reset).
 
     Args:
         current: z, float32 or float64 (T, B, ...).
         threshold: θ, a scalar.
-        initial: v(0) / θ.
+        initial: v(0) / θ, a scalar or one per channel (C,).
         reset: see above.
 
     Returns:
@@ -25,7 +25,10 @@ def integrate_and_fire(current: Tensor, threshold: Tensor, initial: float, reset
     layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
     flat = torch.empty((steps * batch, *shape), dtype=current.dtype, device=current.device, memory_format=layout)
     output = flat.unflatten(0, (steps, batch))
-    membrane = (threshold * initial).expand_as(current[0]).clone(memory_format=layout)
+    start = threshold * initial
+    if start.dim():
+        start = start.view(-1, *[1] * (len(shape) - 1))
+    membrane = start.expand_as(current[0]).clone(memory_format=layout)
     for fired, z in zip(output, current, strict=True):
         membrane += z
         torch.ge(membrane, threshold, out=fired)
