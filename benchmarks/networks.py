@@ -15,6 +15,7 @@ from export.quantize import Precision, quantize
 from train.checkpoint import load_model
 from train.data import load
 from train.models import MODELS
+from train.snn import neurons
 
 _STATISTICS = 64  # images behind the batch-norm statistics of untrained models
 
@@ -31,6 +32,8 @@ def exported(name: str, checkpoints: Mapping[str, Path]) -> IntegerNetwork:
         model, content = load_model(checkpoints[name])
         if content["architecture"] != name:
             raise ValueError(f"--checkpoint {name}: holds {content['architecture']}; allowed: {name}")
+        for neuron in neurons(model):  # what it is compared with has one first potential per layer
+            neuron.initial = neuron.initial.mean()
     else:
         torch.manual_seed(0)
         model = MODELS[name](threshold=2.0).train()

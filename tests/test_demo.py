@@ -6,12 +6,13 @@ import pytest
 
 import export.to_netx
 import train.cifar
+import train.command
 from deploy import demo, run_lava
 
 
 def test_commands_parse() -> None:
     parsers = {
-        "train.cifar": train.cifar._parser(),
+        "train.cifar": train.command.parser(train.cifar.COMMAND),
         "export.to_netx": export.to_netx._parser(),
         "deploy.run_lava": run_lava._parser(),
     }

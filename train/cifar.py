@@ -7,7 +7,7 @@ from train import command
 from train.data import load
 from train.recipe import Recipe
 
-_COMMAND = command.Command(
+COMMAND = command.Command(
     name="train.cifar",
     description="Train an image classifier with the NQ activation, ready for conversion to an integer SNN.",
     example="python -m train.cifar --data cifar10-archives/ --epochs 40 --out runs/vgg_small.pt",
@@ -20,7 +20,7 @@ _COMMAND = command.Command(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.main(_COMMAND, argv)
+    return command.main(COMMAND, argv)
 
 
 if __name__ == "__main__":

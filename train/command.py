@@ -61,12 +61,13 @@ def _layer_bits(text: str) -> tuple[str, int]:
     return name, int(bits)
 
 
-def _parser(command: Command) -> argparse.ArgumentParser:
+def parser(command: Command) -> argparse.ArgumentParser:
+    """The command's options."""
     default = command.default
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         prog=f"python -m {command.name}", description=command.description, epilog=f"example: {command.example}"
     )
-    data = parser.add_argument_group("data and files")
+    data = made.add_argument_group("data and files")
     data.add_argument(
         "--data",
         nargs="+",
@@ -84,7 +85,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
     start = data.add_mutually_exclusive_group()
     start.add_argument("--init", type=Path, metavar="MODEL", help="fine-tune this model file instead of random weights")
     start.add_argument("--pretrained", choices=NAMES, help="fine-tune a model that ships with the project")
-    net = parser.add_argument_group("network")
+    net = made.add_argument_group("network")
     net.add_argument("--model", choices=list(MODELS), help=f"default: that of --init, else {default.model}")
     net.add_argument(
         "--activation",
@@ -145,7 +146,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
         metavar="LAYER=BITS",
         help="with --weight-bits: other bits for some layers, such as layers.1=8",
     )
-    sgd = parser.add_argument_group("optimisation")
+    sgd = made.add_argument_group("optimisation")
     sgd.add_argument("--epochs", type=_positive, default=default.epochs, help="default: %(default)s")
     sgd.add_argument("--batch", type=_positive, default=default.batch, help="default: %(default)s")
     sgd.add_argument("--learning-rate", type=float, default=default.learning_rate, help="peak (default: %(default)s)")
@@ -183,7 +184,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
         help="auto takes bfloat16 where the machine has instructions for it (default: %(default)s)",
     )
     sgd.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
-    return parser
+    return made
 
 
 def _device(name: str) -> torch.device:
@@ -270,7 +271,7 @@ def _silent(*_values: object, flush: bool = False) -> None:
 
 def main(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
-    options = _parser(command).parse_args(argv)
+    options = parser(command).parse_args(argv)
     try:
         _run(command, options)
     except (ValueError, DataError, OSError) as error:

@@ -16,7 +16,7 @@ def _load(options: argparse.Namespace, split: Split) -> StreamedSet:
     return open_tree(options.data[0], split, workers=options.workers)
 
 
-_COMMAND = command.Command(
+COMMAND = command.Command(
     name="train.imagenet",
     description="Train a network for 224x224 images, decoded while it trains, ready for conversion to an integer SNN.",
     example="torchrun --nproc-per-node 8 -m train.imagenet --data imagenet/ --out runs/resnet34.pt",
@@ -31,7 +31,7 @@ _COMMAND = command.Command(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.main(_COMMAND, argv)
+    return command.main(COMMAND, argv)
 
 
 if __name__ == "__main__":

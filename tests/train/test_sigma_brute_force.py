@@ -72,6 +72,8 @@ def test_equals_brute_force(model: str, steps: int) -> None:
     in which gaps are formed: 1e-6 of σ, and 1e-7 of θ where T = L makes the first layer's gaps zero.
     """
     network = load_model(PRETRAINED / f"{model}.pt")[0].double()
+    for neuron in neurons(network):
+        neuron.initial = torch.tensor(0.5)  # as in training; the file's potentials were calibrated afterwards
     data = load(["sample"], "test").sample(IMAGES, 1)
     images = data.images.permute(0, 3, 1, 2)
     levels = [quantized_levels(network, image) for image in images.numpy()]

@@ -26,35 +26,44 @@ STEPS, IMAGES = 5, 4
 class PeerNeuron(nn.Module):
     """IFNode in place of a layer of neurons: spikes of 0 and 1, times θ, at T steps folded into the batch."""
 
-    def __init__(self, threshold: float, reset: Reset, initial: float) -> None:
+    def __init__(self, threshold: float, reset: Reset, initial: Tensor) -> None:
         from spikingjelly.activation_based.neuron import IFNode
 
         super().__init__()
-        self.threshold = threshold
+        self.threshold, self.initial = threshold, initial
         self.node = IFNode(threshold, v_reset=None if reset == "soft" else 0.0, step_mode="m")
-        self.node.set_reset_value("v", threshold * initial)
         self.spikes = torch.empty(0)
 
     def forward(self, current: Tensor) -> Tensor:
         self.node.reset()
+        self.node.v = (
+            (self.threshold * self.initial)
+            .view(-1, *[1] * (current.dim() - 2))
+            .expand_as(current[: len(current) // STEPS])
+        )
         self.spikes = self.node(current.unflatten(0, (STEPS, -1)))
         output = (self.spikes * self.threshold).flatten(0, 1)
         return output.contiguous(memory_format=torch.channels_last) if output.dim() == 4 else output
 
 
-def peer(network: Network, reset: Reset = "soft", initial: float = 0.5) -> Network:
+def peer(network: Network) -> Network:
     """The network with the same weights and modules, but for its neurons."""
     copied = deepcopy(network)
     for module in copied.modules():
         for name, child in module.named_children():
             if isinstance(child, Neuron):
-                setattr(module, name, PeerNeuron(float(child.threshold.detach()), reset, initial))
+                setattr(module, name, PeerNeuron(float(child.threshold.detach()), child.reset, child.initial))
     return copied
 
 
 @pytest.mark.parametrize(
     ("model", "changes"),
-    [("vgg_small", {}), ("vgg_small", {"reset": "hard"}), ("vgg_small", {"initial": 0.0}), ("resnet20", {})],
+    [
+        ("vgg_small", {}),
+        ("vgg_small", {"reset": "hard"}),
+        ("vgg_small", {"initial": torch.tensor(0.5)}),
+        ("resnet20", {}),
+    ],
     ids=str,
 )
 def test_same_spikes_in_every_layer_at_every_step(model: str, changes: dict[str, Any]) -> None:
@@ -67,7 +76,7 @@ def test_same_spikes_in_every_layer_at_every_step(model: str, changes: dict[str,
             setattr(neuron, key, value)
         neuron.register_forward_hook(lambda _m, _i, output: found.append(output.unflatten(0, (STEPS, -1)) > 0))
     scores = simulate(network, images, STEPS)
-    other = peer(network, **changes)
+    other = peer(network)
     with torch.no_grad():
         expected = other(images.repeat(STEPS, 1, 1, 1)).unflatten(0, (STEPS, -1)).cumsum(0)
     layers = [module for module in other.modules() if isinstance(module, PeerNeuron)]
