@@ -33,7 +33,7 @@ from train.models import Network
 from train.neuron import RESETS, Reset
 from train.snn import neurons
 
-SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
+SCALES = (1.0, 0.5, 0.25)
 THRESHOLD_IMAGES = 128
 
 
@@ -130,9 +130,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"benchmarks.methods: T is {count}; allowed: 1..4096", file=sys.stderr)
             return 2
     path = options.out / "methods.json"
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    measured = {row["model"] for row in rows}
     try:
         for model in options.models:
+            if model.name in measured:
+                continue
             rows += measure(model, options)
             write_json(path, {"machine": machine.describe(), "rows": rows})
             print(f"methods: {model} done", flush=True)
