@@ -163,6 +163,10 @@ class Training:
         rest, held_out = data.split(recipe.validation, recipe.seed)
         if len(rest) < recipe.batch:
             raise ValueError(f"batch is {recipe.batch}; allowed: up to the {len(rest)} training images")
+        if len(held_out) < self.processes.count:
+            raise ValueError(
+                f"validation is {len(held_out)}; allowed: at least {self.processes.count}, the number of processes"
+            )
         torch.manual_seed(recipe.seed)
         network = MODELS[recipe.model](
             self._classes,

@@ -16,6 +16,7 @@ from train.checkpoint import CheckpointError, load, load_model
 from train.data import DataError, ImageSet
 from train.fake_quantize import matrices
 from train.models import MODELS, Network, resnet20, vgg16, vgg_small
+from train.processes import Processes
 from train.recipe import Recipe
 from train.snn import neurons, simulate
 from train.trainer import Training, train
@@ -209,6 +210,11 @@ def test_larger_batch_than_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"validation: 60 images held out; allowed: 1\.\.59"):
         train(replace(RECIPE, validation=60), DATA, out=tmp_path / "m.pt", device=CPU)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_process_needs_a_held_out_image() -> None:
+    with pytest.raises(ValueError, match="validation is 1; allowed: at least 2, the number of processes"):
+        Training(replace(RECIPE, validation=1), DATA, device=CPU, processes=Processes(0, 2))
 
 
 def test_images_of_another_size(tmp_path: Path) -> None:
