@@ -9,6 +9,7 @@ out in training, after ``--choice-steps`` steps; α = 1 has rows of its own.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
@@ -29,6 +30,7 @@ from train.activation import RateReLU
 from train.calibrate import balance_thresholds
 from train.checkpoint import load_model
 from train.data import ImageSet, load
+from train.evaluate import held_out
 from train.models import Network
 from train.neuron import RESETS, Reset
 from train.snn import neurons
@@ -65,6 +67,7 @@ def measure(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     if not nq and options.relu_samples is not None:
         test = test.sample(options.relu_samples, seed=0)
     common = {"model": path.name, "recipe": recipe, "epoch": content["info"]["epoch"], "images": len(test)}
+    common["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def result(method: str, **more: Any) -> dict[str, Any]:
         found, digest = accuracies(network, test, max(steps))
@@ -72,16 +75,19 @@ def measure(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         return common | {"method": method, "snn": snn, "digest": digest} | more
 
     if nq:
-        return [result("NQ" if recipe["noise_factor"] else "QCFS")]
-    held_out = load(options.data, "train").split(recipe["validation"], recipe["seed"])[1]
-    calibration = _images(held_out)[:THRESHOLD_IMAGES]
+        name = "NQ" if recipe["noise_factor"] else "QCFS"
+        if recipe.get("snn_steps"):
+            name = f"spikes, T = {recipe['snn_steps']}"
+        return [result(name + (", v(0) calibrated" if "potentials" in content["info"] else ""))]
+    choice = held_out(options.data, path, content)
+    calibration = _images(choice)[:THRESHOLD_IMAGES]
     rows = []
     for reset in RESETS:
         set_reset(network, reset)
         tried = {}
         for scale in SCALES:
             balance_thresholds(network, calibration, choice_steps, scale)
-            tried[scale] = accuracies(network, held_out, choice_steps)[0][-1]
+            tried[scale] = accuracies(network, choice, choice_steps)[0][-1]
         best = max(tried, key=lambda scale: tried[scale])
         for scale, name in ((1.0, "α = 1"), (best, "α chosen")):
             balance_thresholds(network, calibration, choice_steps, scale)
@@ -130,16 +136,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"benchmarks.methods: T is {count}; allowed: 1..4096", file=sys.stderr)
             return 2
     path = options.out / "methods.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-    measured = {row["model"] for row in rows}
+    rows: list[dict[str, Any]] = []
     try:
+        if path.is_file():
+            rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        measured = {row["sha256"] for row in rows}
         for model in options.models:
-            if model.name in measured:
+            if model.is_file() and hashlib.sha256(model.read_bytes()).hexdigest() in measured:
                 continue
             rows += measure(model, options)
             write_json(path, {"machine": machine.describe(), "rows": rows})
             print(f"methods: {model} done", flush=True)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"benchmarks.methods: {error}", file=sys.stderr)
         return 2
     parts = []

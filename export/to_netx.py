@@ -191,7 +191,7 @@ def _run(options: argparse.Namespace) -> None:
     if not options.net.absolute().parent.is_dir():
         raise ValueError(f"{options.net.parent}: no such folder")
     path = model_path(options.model, options.pretrained)
-    check_writable(options.net, inputs=[path])
+    check_writable(options.net, inputs=[path, *map(Path, options.data)])
     model, content = load_model(path)
     images = load(options.data, "train")
     if not 1 <= options.calibration <= len(images):

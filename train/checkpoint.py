@@ -105,6 +105,8 @@ def model_content(
 def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
     """The network in a model file, in evaluation mode, and the file's content."""
     content = load(path)
+    if "optimizer" in content:
+        raise CheckpointError(f"{path}: a checkpoint; allowed: the model file, which is written when the training ends")
     architecture, levels, classes = content.get("architecture"), content.get("levels"), content.get("classes")
     if not isinstance(architecture, str) or architecture not in MODELS:
         raise CheckpointError(f"{path}: architecture is {_short(architecture)}; allowed: {', '.join(MODELS)}")
@@ -125,6 +127,8 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
         network = MODELS[architecture](len(classes), size=size, **form)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
+    if not isinstance(content.get("info", {}), dict):
+        raise CheckpointError(f"{path}: info is {_short(content['info'])}; allowed: a dictionary")
     state = content.get("state")
     expected = network.state_dict()
     if not isinstance(state, dict) or set(state) != set(expected):
@@ -134,8 +138,14 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
         if not isinstance(found, torch.Tensor) or found.shape != value.shape:
             shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise CheckpointError(f"{path}: {key} is {shape}; allowed: {tuple(value.shape)}")
+        if found.layout != torch.strided or found.device.type != "cpu" or found.dtype != value.dtype:
+            raise CheckpointError(f"{path}: {key} is {found.dtype}, {found.layout}; allowed: dense {value.dtype}")
         if not torch.isfinite(found.float()).all():
             raise CheckpointError(f"{path}: {key} is not finite")
+        if key.endswith((".threshold", ".std")) and not (found > 0).all():
+            raise CheckpointError(f"{path}: {key} is {float(found.min())}; allowed: positive numbers")
+        if key.endswith(".running_var") and not (found >= 0).all():
+            raise CheckpointError(f"{path}: {key} is {float(found.min())}; allowed: numbers of at least 0")
     network.load_state_dict(state)
     if "initial" in content:
         _set_initial(network, content["initial"], path)
@@ -148,7 +158,8 @@ def _set_initial(network: Network, values: object, path: Path) -> None:
     if not isinstance(values, list) or len(values) != len(found):
         raise CheckpointError(f"{path}: initial is not a list of {len(found)} tensors")
     for index, (neuron, shape, value) in enumerate(zip(found, network.activation_shapes(1), values, strict=True)):
-        if not isinstance(value, torch.Tensor) or value.shape not in ((), shape[1:2]):
+        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        if not dense or value.shape not in ((), shape[1:2]):
             raise CheckpointError(f"{path}: initial {index} is no number; allowed: one, or {shape[1]}, one per channel")
         if not (value.is_floating_point() and (value.abs() <= MAX_INITIAL).all()):
             raise CheckpointError(f"{path}: initial {index} has other values than numbers of up to ±{MAX_INITIAL}")

@@ -18,9 +18,11 @@ from train.neuron import RESETS
 from train.processes import own_device, processes
 from train.recipe import Recipe
 from train.shipped import NAMES, pretrained
+from train.snn import neurons
 from train.stream import Images
 from train.trainer import fast_bfloat16, train
 
+RELU_STEPS = 32  # of the thresholds' calibration: with fewer, spikes may not reach the last layers
 REPORTED_STEPS = {"nq": (1, 2, 4, 8, 16), "relu": (4, 8, 16, 32)}
 
 
@@ -48,10 +50,9 @@ class Command:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed; it must be at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; it must be a whole number from 1")
+    return int(text)
 
 
 def _layer_bits(text: str) -> tuple[str, int]:
@@ -99,13 +100,14 @@ def parser(command: Command) -> argparse.ArgumentParser:
         type=_positive,
         help=f"quantization levels L of NQ (default: those of --init, else {default.levels})",
     )
-    net.add_argument("--threshold", type=float, default=default.threshold, help="λ at the start (default: %(default)s)")
+    net.add_argument(
+        "--threshold", type=float, help=f"λ at the start (default: that of --init, else {default.threshold})"
+    )
     net.add_argument(
         "--induction-steps",
         type=_positive,
-        default=default.induction_steps,
         help="time steps T of the noise induction and of model choice; for relu of the thresholds' calibration "
-        "(default: %(default)s)",
+        f"(default: {default.induction_steps}, for relu {RELU_STEPS})",
     )
     net.add_argument(
         "--noise-factor",
@@ -121,7 +123,7 @@ def parser(command: Command) -> argparse.ArgumentParser:
         help="train the spiking network itself, for read-outs after 1 to T steps; best with --init "
         "(default: %(default)s, the activation is trained)",
     )
-    net.add_argument("--reset", choices=RESETS, default=default.reset, help="for relu (default: %(default)s)")
+    net.add_argument("--reset", choices=RESETS, help=f"for relu (default: that of --init, else {default.reset})")
     net.add_argument(
         "--threshold-scale",
         type=float,
@@ -153,16 +155,17 @@ def parser(command: Command) -> argparse.ArgumentParser:
     sgd.add_argument("--momentum", type=float, default=default.momentum, help="default: %(default)s")
     sgd.add_argument("--weight-decay", type=float, default=default.weight_decay, help="default: %(default)s")
     sgd.add_argument("--label-smoothing", type=float, default=default.label_smoothing, help="default: %(default)s")
-    sgd.add_argument(
-        "--cutout", type=int, default=default.cutout, help="side in pixels, 0 for none (default: %(default)s)"
-    )
-    sgd.add_argument(
-        "--augment",
-        choices=POLICIES,
-        default=default.policy,
-        dest="policy",
-        help="beside crop and flip: TrivialAugment or CIFAR-10's AutoAugment (default: %(default)s)",
-    )
+    if command.workers is None:  # streamed images are cropped at random and not changed further
+        sgd.add_argument(
+            "--cutout", type=int, default=default.cutout, help="side in pixels, 0 for none (default: %(default)s)"
+        )
+        sgd.add_argument(
+            "--augment",
+            choices=POLICIES,
+            default=default.policy,
+            dest="policy",
+            help="beside crop and flip: TrivialAugment or CIFAR-10's AutoAugment (default: %(default)s)",
+        )
     sgd.add_argument(
         "--average",
         type=float,
@@ -188,14 +191,16 @@ def parser(command: Command) -> argparse.ArgumentParser:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(own_device(name))
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("not supported")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} is not usable here ({reason}); allowed: auto, cpu, cuda") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 
@@ -204,31 +209,43 @@ def _start(options: argparse.Namespace) -> dict[str, Any] | None:
     path = pretrained(options.pretrained) if options.pretrained else options.init
     if path is None:
         return None
-    content = checkpoint.load_model(path)[1]
-    for option, key in (("model", "architecture"), ("levels", "levels"), ("activation", "activation")):
-        found = content.get(key, "nq")
+    network, content = checkpoint.load_model(path)
+    if options.threshold is not None:
+        raise ValueError(
+            f"--threshold is {options.threshold}; allowed with a model to start from: none, it has its own"
+        )
+    if any(neuron.initial.dim() for neuron in neurons(network)):
+        print(f"{path}: its calibrated v(0) is not kept; run train.potentials again afterwards")
+    made = {"activation": "nq", "reset": "soft"} | content  # older files hold NQ networks
+    for option, key in (
+        ("model", "architecture"),
+        ("levels", "levels"),
+        ("activation", "activation"),
+        ("reset", "reset"),
+    ):
+        found = made[key]
         asked = getattr(options, option)
         if asked is not None and asked != found:
             raise ValueError(f"{path}: {key} is {found!r}; allowed: {asked!r} as asked for")
         setattr(options, option, found)
-    return content | {"path": path}
+    return content | {"path": path, "shape": network.input_shape}
 
 
 def _run(command: Command, options: argparse.Namespace) -> None:
-    device = _device(own_device(options.device))
-    if options.resume and (options.init or options.pretrained):
-        raise ValueError("--resume and --init or --pretrained are both given; allowed: one of them")
-    checkpoint.check_writable(options.out, inputs=[options.init])
+    device = _device(options.device)
+    checkpoint.check_writable(options.out, inputs=[options.init, *map(Path, options.data)])
     start = _start(options)
     data = command.load(options, "train")
+    if start is not None and start["shape"] != data.shape:
+        raise ValueError(f"data: images are {data.shape}; allowed: {start['shape']} as {start['path']}")
     if start is not None and start["classes"] != list(data.classes):
         raise ValueError(
             f"{start['path']}: classes are {', '.join(start['classes'])}; allowed: {', '.join(data.classes)}"
         )
-    names = {f.name for f in fields(Recipe)} & set(vars(options))
-    values = {name: getattr(options, name) for name in names}
-    for name in ("model", "activation", "levels"):
-        values[name] = values[name] or getattr(command.default, name)
+    given = {key: value for key, value in vars(options).items() if value is not None}
+    values = {f.name: given.get(f.name, getattr(command.default, f.name)) for f in fields(Recipe)}
+    if values["activation"] == "relu" and options.induction_steps is None:
+        values["induction_steps"] = RELU_STEPS
     values["validation"] = options.validation or max(1, min(command.default.validation, len(data) // 5))
     values["bfloat16"] = fast_bfloat16(device) if options.precision == "auto" else options.precision == "bfloat16"
     values["layer_bits"] = dict(options.layer_bits)
@@ -278,6 +295,6 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
         print(f"{command.name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\n{command.name}: interrupted; continue with --resume --out {options.out}", file=sys.stderr)
+        print(f"\n{command.name}: interrupted; continue with the same command and --resume", file=sys.stderr)
         return 130
     return 0

@@ -215,10 +215,12 @@ def is_relu(network: nn.Module) -> bool:
 
 
 def recipe(content: dict[str, Any]) -> dict[str, Any]:
-    """The recipe in a model file's content, empty where there is none."""
+    """The recipe in a model file's content and how v(0) was calibrated; empty where there is none."""
     info = content.get("info")
     found = info.get("recipe") if isinstance(info, dict) else None
-    return found if isinstance(found, dict) else {}
+    if not isinstance(info, dict) or not isinstance(found, dict):
+        return {}
+    return found | ({"potentials": info["potentials"]} if "potentials" in info else {})
 
 
 def history(content: dict[str, Any]) -> list[tuple[int, float, float]]:

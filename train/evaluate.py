@@ -13,7 +13,7 @@ import torch
 from train.activation import RateReLU
 from train.calibrate import balance_thresholds, evaluate
 from train.checkpoint import load_model
-from train.data import DataError, ImageSet, load
+from train.data import MAX_SEED, DataError, ImageSet, load
 from train.neuron import RESETS
 from train.recipe import MAX_STEPS
 from train.shipped import NAMES, model_path
@@ -68,9 +68,11 @@ def _run(options: argparse.Namespace) -> None:
     rate_coded = [neuron for neuron in neurons(network) if isinstance(neuron, RateReLU)]
     if (options.reset or options.threshold_scale is not None) and not rate_coded:
         raise ValueError(f"{path}: has NQ activations; allowed with --reset or --threshold-scale: ReLU networks")
-    if options.threshold_scale is not None and not options.threshold_scale > 0:
-        raise ValueError(f"--threshold-scale is {options.threshold_scale}; allowed: positive numbers")
-    data = load(options.data, "test") if options.split == "test" else _held_out(options.data, path, content)
+    if options.threshold_scale is not None and not 0 < options.threshold_scale <= 1e6:
+        raise ValueError(f"--threshold-scale is {options.threshold_scale}; allowed: positive numbers up to 1000000")
+    if not 0 <= options.seed <= MAX_SEED:
+        raise ValueError(f"--seed is {options.seed}; allowed: 0..{MAX_SEED}")
+    data = load(options.data, "test") if options.split == "test" else held_out(options.data, path, content)
     if list(data.classes) != content["classes"] or data.shape != network.input_shape:
         raise DataError(
             f"data: {len(data.classes)} classes and images {data.shape}; allowed: those of {path}, "
@@ -81,8 +83,8 @@ def _run(options: argparse.Namespace) -> None:
     for neuron in rate_coded:
         neuron.reset = options.reset or neuron.reset
     if options.threshold_scale is not None:
-        images = next(_held_out(options.data, path, content).batches(THRESHOLD_IMAGES))[0]
-        steps = _recipe(path, content)["induction_steps"]
+        images = next(held_out(options.data, path, content).batches(THRESHOLD_IMAGES))[0]
+        steps = recipe(path, content)["induction_steps"]
         balance_thresholds(network, images, steps, options.threshold_scale)
     spikes = poisson_input(network, torch.Generator().manual_seed(options.seed))
     with spikes if options.input == "poisson" else nullcontext():
@@ -97,16 +99,24 @@ def _run(options: argparse.Namespace) -> None:
     print(f"  {result.ann:5.2f} % " + "".join(f"   {value:5.2f} % " for value in found.values()))
 
 
-def _recipe(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    recipe = content.get("info", {}).get("recipe", {})
-    if not {"validation", "seed", "induction_steps"} <= recipe.keys():
-        raise ValueError(f"{path}: holds no recipe; allowed with held-out images: a file written by train.cifar")
-    return recipe
+def recipe(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """What the file's network was trained with. ValueError where the file does not tell."""
+    found = content.get("info", {}).get("recipe")
+    keys = ("validation", "seed", "induction_steps")
+    if not isinstance(found, dict) or not all(type(found.get(key)) is int for key in keys):
+        raise ValueError(f"{path}: holds no recipe; allowed here: a file written by train.cifar")
+    return found
 
 
-def _held_out(sources: Sequence[str], path: Path, content: dict[str, Any]) -> ImageSet:
-    recipe = _recipe(path, content)
-    return load(sources, "train").split(recipe["validation"], recipe["seed"])[1]
+def held_out(sources: Sequence[str], path: Path, content: dict[str, Any]) -> ImageSet:
+    """The training images that were held out when the file's network was trained. ValueError for other images.
+
+    Files older than their entry of the images' digest are taken at their word.
+    """
+    made, data = recipe(path, content), load(sources, "train")
+    if content["info"].get("data", data.digest()) != data.digest():
+        raise DataError(f"data: other training images than those of {path}; allowed: the same, in the same order")
+    return data.split(made["validation"], made["seed"])[1]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -263,13 +263,13 @@ def training(subjects: Sequence[Subject], settings: Settings) -> Drawing | str:
     """Accuracy on held-out images over the epochs."""
     told = [subject for subject in subjects if subject.history]
     if not told:
-        return "no model file holds a history of its training"
+        return "no model file tells of an SNN by epochs"
     figure, grid = _panels(len(told), 2.4, 2.2, columns=3, sharey=True)
     figure.suptitle("Accuracy on held-out training images")
     rows: list[tuple[object, ...]] = []
     for subject, axes in zip(told, grid, strict=True):
         epochs, ann, snn = zip(*subject.history, strict=True)
-        steps = subject.recipe.get("induction_steps", "?")
+        steps = subject.recipe.get("snn_steps") or subject.recipe.get("induction_steps", "?")
         axes.plot(epochs, ann, color=BLUE, label="ANN")
         axes.plot(epochs, snn, color=ORANGE, linestyle="--", label=f"SNN, T = {steps}")
         axes.set_title(f"{subject.name} ({subject.recipe.get('validation', '?')} images)")

@@ -10,6 +10,7 @@ import torch
 from train import checkpoint
 from train.calibrate import calibrate_potentials
 from train.data import DataError, load
+from train.evaluate import recipe
 from train.recipe import MAX_STEPS
 from train.shipped import NAMES, model_path
 from train.snn import neurons
@@ -42,7 +43,7 @@ def _run(options: argparse.Namespace) -> None:
         if not 1 <= value <= most:
             raise ValueError(f"--{key} is {value}; allowed: 1..{most}")
     path = model_path(options.model, options.pretrained)
-    checkpoint.check_writable(options.out, inputs=[path])
+    checkpoint.check_writable(options.out, inputs=[path, *map(Path, options.data)])
     network, content = checkpoint.load_model(path)
     data = load(options.data, "train")
     if list(data.classes) != content["classes"] or data.shape != network.input_shape:
@@ -50,13 +51,15 @@ def _run(options: argparse.Namespace) -> None:
             f"data: {len(data.classes)} classes and images {data.shape}; allowed: those of {path}, "
             f"{len(content['classes'])} classes and images {network.input_shape}"
         )
-    recipe = content["info"].get("recipe", {})
-    if {"validation", "seed"} <= recipe.keys() and recipe["validation"] < len(data):
-        data = data.split(recipe["validation"], recipe["seed"])[0]  # held-out images stay fit for choices
+    info, made = content.get("info", {}), recipe(path, content)
+    if info.get("data", data.digest()) == data.digest() and made["validation"] < len(data):
+        data = data.split(made["validation"], made["seed"])[0]  # held-out images stay fit for choices
+    else:
+        print(f"{path}: trained on other images; those held out then may be among the ones used here")
     images = data.sample(options.calibration, options.seed).images.permute(0, 3, 1, 2)
     calibrate_potentials(network, images, options.steps, options.rounds)
     potentials = {key: getattr(options, key) for key in ("steps", "calibration", "seed", "rounds")}
-    content["info"] = content["info"] | {"potentials": potentials}
+    content["info"] = info | {"potentials": potentials}
     content["initial"] = [neuron.initial for neuron in neurons(network)]
     checkpoint.save(options.out, content)
     values = torch.cat([neuron.initial for neuron in neurons(network)])

@@ -65,5 +65,7 @@ def processes(device: torch.device) -> Iterator[Processes]:
 
 
 def own_device(name: str) -> str:
-    """ "cuda" becomes the GPU with this process's number on its machine."""
+    """The device that a name stands for: "auto" a GPU where there is one; of several GPUs the one of this process."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from train.augment import POLICIES
-from train.data import MAX_SEED
+from train.data import MAX_SEED, MAX_SIDE
 from train.models import ACTIVATIONS, MAX_LEVELS, Activation
 from train.neuron import RESETS, Reset
 
@@ -70,19 +70,22 @@ class Recipe:
             ("induction_steps", 1, MAX_STEPS),
             ("snn_steps", 0, MAX_STEPS),
             ("momentum", 0, 1),
-            ("dropout", 0, 1),
-            ("average", 0, 1),
             ("label_smoothing", 0, 1),
             ("seed", 0, MAX_SEED),
+            ("cutout", 0, MAX_SIDE),
+            ("noise_factor", 0, 1e6),
         ):
             if not low <= getattr(self, key) <= high:
                 raise ValueError(f"{key} is {getattr(self, key)}; allowed: {low}..{high}")
-        for key in ("learning_rate", "weight_decay", "cutout", "noise_factor"):
+        for key in ("dropout", "average"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f"{key} is {getattr(self, key)}; allowed: from 0 to below 1")
+        for key in ("learning_rate", "weight_decay"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise ValueError(f"{key} is {getattr(self, key)}; allowed: numbers of at least 0")
         for key in ("threshold", "threshold_scale"):
-            if not 0 < getattr(self, key) < math.inf:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: positive numbers")
+            if not 0 < getattr(self, key) <= 1e6:
+                raise ValueError(f"{key} is {getattr(self, key)}; allowed: positive numbers up to 1000000")
         for key, allowed in (("activation", ACTIVATIONS), ("reset", RESETS), ("policy", POLICIES)):
             if getattr(self, key) not in allowed:
                 raise ValueError(f"{key} is {getattr(self, key)!r}; allowed: {', '.join(allowed)}")

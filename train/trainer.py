@@ -1,5 +1,6 @@
 """The training loop: SGD with a one-cycle schedule, NQ noise calibrated after every epoch, exact resume."""
 
+import math
 import shutil
 import sys
 import time
@@ -96,6 +97,10 @@ def train(
     began, done = time.monotonic(), len(history)
     for epoch in range(done, recipe.epochs):
         loss, train_accuracy = training.epoch(epoch)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"loss of epoch {epoch + 1} is {loss}; allowed: finite numbers, with a smaller learning rate"
+            )
         result = training.measure()
         entry = {"epoch": epoch + 1, "loss": loss, "train": train_accuracy, "ann": result.ann}
         score, found = result.ann, f"ANN {result.ann:5.2f} %"
@@ -119,9 +124,14 @@ def train(
     network.load_state_dict(best["state"])
     bake(network)
     if recipe.activation == "relu":
-        balance_thresholds(network.eval(), training.threshold_images(), recipe.induction_steps, recipe.threshold_scale)
+        images = training.threshold_images()
+        try:
+            balance_thresholds(network.eval(), images, recipe.induction_steps, recipe.threshold_scale)
+        except ValueError as error:
+            raise ValueError(f"{error}; continue with --resume and more --induction-steps") from None
     info = {
         "recipe": asdict(recipe),
+        "data": data.digest(),
         "history": history,
         "epoch": best["epoch"],
         "torch": str(torch.__version__),
@@ -203,7 +213,7 @@ class Training:
             ],
             lr=0.0,
             momentum=recipe.momentum,
-            nesterov=True,
+            nesterov=recipe.momentum > 0,
         )
 
     def batches(self, epoch: int) -> Batches:
@@ -314,20 +324,33 @@ class Training:
         content = checkpoint.load(path)
         if not {"recipe", "state", "optimizer", "history", "best"} <= content.keys():
             raise CheckpointError(f"{path}: not a checkpoint; allowed: a file written while train.cifar runs")
+        try:
+            self._continue(content)
+            best = {key: content["best"][key] for key in ("score", "epoch", "state")}
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: is damaged or of another version ({type(error).__name__}); allowed: one of train.cifar"
+            ) from None
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        return content["history"], best
+
+    def _continue(self, content: dict[str, Any]) -> None:
         made = asdict(Recipe()) | content["recipe"]  # a file older than an entry was made with its default
-        if made != asdict(self.recipe):
-            changed = [key for key, value in asdict(self.recipe).items() if made[key] != value]
-            raise CheckpointError(f"{path}: made with another {', '.join(changed)}; allowed: the same recipe")
+        asked = asdict(self.recipe)
+        if self.recipe.activation == "relu":  # what acts after the training alone may change
+            asked |= {key: made[key] for key in ("induction_steps", "threshold_scale")}
+        changed = [key for key in made if made[key] != asked.get(key)]
+        if changed:
+            raise ValueError(f"made with another {', '.join(changed)}; allowed: the same recipe")
         try:
             self.network.load_state_dict(content["state"])
         except RuntimeError:
-            raise CheckpointError(
-                f"{path}: state does not fit {self.recipe.model} with {self._classes} classes; "
-                "allowed: the same data and model"
+            raise ValueError(
+                f"state does not fit {self.recipe.model} with {self._classes} classes; allowed: the same data and model"
             ) from None
         if self._average is not None:
             self._average.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
         if content.get("data") != self._data_digest:
-            raise CheckpointError(f"{path}: made with other images or classes; allowed: the same data")
-        return content["history"], content["best"]
+            raise ValueError("made with other images or classes; allowed: the same data")

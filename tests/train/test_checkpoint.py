@@ -149,6 +149,18 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "more tensors": (state("x", torch.ones(1)), "state does not hold the tensors of tiny"),
     "shape": (state("layers.1.weight", torch.ones(4, 3, 3, 2)), "layers.1.weight is (4, 3, 3, 2); allowed: (4, 3, 3"),
     "type": (state("layers.1.weight", 5), "layers.1.weight is int; allowed: (4, 3, 3, 3)"),
+    "sparse": (
+        state("layers.1.weight", torch.zeros(4, 3, 3, 3).to_sparse()),
+        "layers.1.weight is torch.float32, torch.s",
+    ),
+    "complex": (
+        state("layers.3.threshold", torch.tensor(1j)),
+        "layers.3.threshold is torch.complex64, torch.strided; ",
+    ),
+    "threshold": (state("layers.3.threshold", torch.tensor(-1.0)), "layers.3.threshold is -1.0; allowed: positive num"),
+    "variance": (state("layers.2.running_var", torch.full((4,), -1.0)), "layers.2.running_var is -1.0; allowed: numb"),
+    "info": (entry("info", [1]), "info is list; allowed: a dictionary"),
+    "checkpoint": (entry("optimizer", {}), "a checkpoint; allowed: the model file, which is written when the training"),
     "nan": (state("layers.3.threshold", torch.tensor(float("nan"))), "layers.3.threshold is not finite"),
     "infinite": (state("layers.10.bias", torch.full((7,), float("inf"))), "layers.10.bias is not finite"),
 }

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import image_set, tiny, write_folder
+from tests.tiny import image_set, tiny, write_folder, write_zip
 from train import command, trainer
-from train.checkpoint import load, load_model
+from train.checkpoint import load, load_model, save
 from train.cifar import main
 from train.models import MODELS
 
@@ -24,12 +24,12 @@ def data(tmp_path: Path) -> Path:
 
 
 def arguments(data: Path, *more: str) -> list[str]:
-    options = "--model tiny --epochs 2 --batch 12 --threshold 2 --device cpu --precision float32 --out"
+    options = "--model tiny --epochs 2 --batch 12 --device cpu --precision float32 --out"
     return ["--data", str(data), *options.split(), str(data.parent / "m.pt"), *more]
 
 
 def test_end_to_end(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments(data)) == 0
+    assert main(arguments(data, "--threshold", "2")) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     first, epoch1, epoch2, _, title, header, row = captured.out.splitlines()
@@ -67,7 +67,7 @@ def test_interrupt_resume_and_fine_tune(
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "evaluate", interrupt)
         assert main(arguments(data)) == 130
-    assert capsys.readouterr().err == f"\ntrain.cifar: interrupted; continue with --resume --out {out}\n"
+    assert capsys.readouterr().err == "\ntrain.cifar: interrupted; continue with the same command and --resume\n"
     assert not out.exists()
     assert main(arguments(data, "--epochs", "1")) == 0
     assert main(arguments(data, "--epochs", "1", "--resume")) == 0
@@ -91,6 +91,14 @@ def test_fine_tune_with_few_bits(data: Path) -> None:
 
 
 BAD = {
+    "diverging": ("--learning-rate 1e30", "loss of epoch 1 is nan; allowed: finite numbers, with a smaller learning"),
+    "output over data": ("--out {d}/a.zip --data {d}/a.zip", "{d}/a.zip: is an input too; allowed: another file"),
+    "augmentation and average": ("--average 1", "average is 1.0; allowed: from 0 to below 1"),
+    "relu with noise-free spikes": (
+        "--activation relu --snn-steps 2",
+        "snn_steps is 2 while activation is relu; allowed: 0",
+    ),
+    "hard reset of NQ": ("--reset hard", "reset is hard while activation is nq; allowed: soft"),
     "data": ("--data {d}/nowhere", "data: {d}/nowhere does not exist; allowed: "),
     "no test split": ("--data {d}/half", "data: no test/<class>/<image> in {d}/half"),
     "other test classes": ("--data {d}/other", "data: test has classes class0, class1, class2; allowed: class0, class"),
@@ -101,15 +109,15 @@ BAD = {
     "resume": ("--resume", "{d}.pt.checkpoint: no such file"),
     "batch": ("--batch 49", "batch is 49; allowed: up to the 48 training images"),
     "validation": ("--validation 60", "validation: 60 images held out; allowed: 1..59"),
-    "threshold": ("--threshold -1", "threshold is -1.0; allowed: positive numbers"),
-    "infinite threshold": ("--threshold inf", "threshold is inf; allowed: positive numbers"),
+    "threshold": ("--threshold -1", "threshold is -1.0; allowed: positive numbers up to 1000000"),
+    "infinite threshold": ("--threshold inf", "threshold is inf; allowed: positive numbers up to 1000000"),
     "levels": ("--levels 1025", "levels is 1025; allowed: 1..1024"),
     "seed": ("--seed 99999999999999999999", "seed is 99999999999999999999; allowed: 0..1099511627776"),
     "smoothing": ("--label-smoothing 2", "label_smoothing is 2.0; allowed: 0..1"),
     "momentum": ("--momentum -1", "momentum is -1.0; allowed: 0..1"),
     "rate": ("--learning-rate nan", "learning_rate is nan; allowed: numbers of at least 0"),
-    "cutout": ("--cutout -1", "cutout is -1; allowed: numbers of at least 0"),
-    "noise": ("--noise-factor -1", "noise_factor is -1.0; allowed: numbers of at least 0"),
+    "cutout": ("--cutout -1", "cutout is -1; allowed: 0..4096"),
+    "noise": ("--noise-factor -1", "noise_factor is -1.0; allowed: 0..1000000.0"),
     "weight bits": ("--weight-bits 9", "weight_bits is 9; allowed: 2..8, or 0 for weights as they are"),
     "layer bits alone": (
         "--layer-bits layers.1=8",
@@ -131,6 +139,7 @@ BAD = {
 def test_bad_input(data: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
     more, message = BAD[case]
     write_folder(data / "half", train=image_set(20))
+    write_zip(data / "a.zip", data)
     write_folder(data / "other", train=image_set(20), test=image_set(6, classes=3))
     out = data.parent / "data.pt"
     assert main(arguments(data, "--out", str(out), *more.format(d=data).split())) == 2
@@ -165,3 +174,40 @@ def test_init_must_fit_what_is_asked_for(data: Path, capsys: pytest.CaptureFixtu
         assert main(arguments(data, "--init", str(out), "--out", str(data.parent / "n.pt"), *more)) == 2
         assert capsys.readouterr().err == f"train.cifar: {message}\n"
     assert not (data.parent / "n.pt").exists()
+
+
+def test_start_values_come_from_the_model_to_start_from(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Activation, reset and thresholds; a calibrated v(0) is dropped with a word."""
+    relu, tuned = data.parent / "relu.pt", data.parent / "tuned.pt"
+    options = ["--epochs", "1", "--batch", "12", "--device", "cpu", "--precision", "float32", "--data", str(data)]
+    new = ["--model", "tiny", "--activation", "relu", "--reset", "hard", "--out", str(relu)]
+    assert main([*options, *new]) == 0
+    more = ["--init", str(relu), "--out", str(tuned), "--learning-rate", "0"]
+    assert main([*options, *more]) == 0
+    assert load(tuned)["reset"] == "hard" and load(tuned)["activation"] == "relu"
+    assert load(tuned)["info"]["recipe"]["induction_steps"] == 32
+    capsys.readouterr()
+    assert main([*options, *more, "--threshold", "2"]) == 2
+    assert "--threshold is 2.0; allowed with a model to start from: none" in capsys.readouterr().err
+    content = load(relu)
+    save(relu, content | {"initial": [torch.full((count,), 0.3) for count in (4, 6, 7)]})
+    assert main([*options, *more, "--resume"]) == 0
+    assert "its calibrated v(0) is not kept; run train.potentials again" in capsys.readouterr().out
+
+
+def test_a_failing_calibration_of_thresholds_costs_no_training(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is repeated with other options, which act after the training alone."""
+    out = data.parent / "m.pt"
+    options = arguments(data, "--activation", "relu", "--epochs", "1", "--induction-steps")
+
+    def fail(*_arguments: object) -> None:
+        raise ValueError("activation 2: the largest current is 0.0; allowed: positive numbers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "balance_thresholds", fail)
+        assert main([*options, "4"]) == 2
+    assert "continue with --resume and more --induction-steps" in capsys.readouterr().err and not out.exists()
+    assert main([*options, "8", "--resume"]) == 0
+    assert len(load(out)["info"]["history"]) == 1

@@ -94,6 +94,19 @@ def test_poisson_input_follows_the_seed(nq: Path, data: Path, capsys: pytest.Cap
     assert results[0]["ann"] == results[2]["ann"], "the ANN sees the image itself"
 
 
+def test_other_training_images_have_no_held_out_ones(nq: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A split of the same seed would give images that the network was trained on."""
+    content = load_model(nq)[1]
+    content["info"]["data"] = load([str(data)], "train").digest()
+    save(nq, content)
+    arguments = [str(nq), "--T", "1", "--split", "held-out", "--data"]
+    assert main([*arguments, str(data)]) == 0
+    other = write_folder(data.parent / "other", train=image_set(60, seed=5), test=image_set(20))
+    capsys.readouterr()
+    assert main([*arguments, str(other)]) == 2
+    assert "data: other training images than those of" in capsys.readouterr().err
+
+
 def test_samples_are_drawn_by_the_seed(nq: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, nq, "--data", data, "--samples", 7)["images"] == 7
 
@@ -104,7 +117,7 @@ BAD = {
     "two models": ("{nq} --pretrained resnet20", "MODEL and --pretrained are both given; allowed: one of them"),
     "missing": ("{nq}.gone", "{nq}.gone: no such file"),
     "reset": ("{nq} --reset hard", "{nq}: has NQ activations; allowed with --reset or --threshold-scale: ReLU"),
-    "scale": ("{relu} --threshold-scale 0", "--threshold-scale is 0.0; allowed: positive numbers"),
+    "scale": ("{relu} --threshold-scale 0", "--threshold-scale is 0.0; allowed: positive numbers up to 1000000"),
     "samples": ("{nq} --samples 21", "samples is 21; allowed: 1..20"),
     "data": ("--pretrained resnet20", "data: 5 classes and images (3, 8, 6); allowed: those of "),
 }

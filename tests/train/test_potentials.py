@@ -85,7 +85,7 @@ def test_the_integer_network_starts_from_them() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_folder(tmp_path / "data", train=image_set(60), test=image_set(20, seed=1))
-    info = {"recipe": {"validation": 15, "seed": 3}}
+    info = {"recipe": {"validation": 15, "seed": 3, "induction_steps": 4}}
     save(tmp_path / "m.pt", model_content(random_tiny(3), "tiny", CLASSES, info))
     return tmp_path
 

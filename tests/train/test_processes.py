@@ -13,7 +13,7 @@ import torch
 from tests.tiny import write_folder
 from train.checkpoint import load, load_model
 from train.data import load as load_images
-from train.processes import Processes
+from train.processes import Processes, own_device
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
@@ -92,3 +92,11 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, data: Path) -> 
     states = [load_model(path)[0].state_dict() for path in (whole, parts)]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_every_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert [own_device(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda:3", "cuda:3", "cuda:1", "cpu"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert own_device("auto") == "cpu"

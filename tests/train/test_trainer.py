@@ -242,6 +242,11 @@ def test_resume_refuses_what_it_cannot_continue(tmp_path: Path) -> None:
     whole = load(path)
     checkpoint.save(path, load(tmp_path / "model.pt"))
     assert resumed(tmp_path) == "not a checkpoint; allowed: a file written while train.cifar runs"
+    for key, value in (("optimizer", {}), ("best", 1), ("recipe", [1])):
+        checkpoint.save(path, {**whole, key: value})
+        assert resumed(tmp_path).startswith("is damaged or of another version (")
+    checkpoint.save(path, {**whole, "recipe": whole["recipe"] | {"new": 1}})
+    assert resumed(tmp_path) == "made with another new; allowed: the same recipe"
     checkpoint.save(path, {**whole, "state": random_tiny(0, classes=3).state_dict()})
     assert resumed(tmp_path) == "state does not fit tiny with 5 classes; allowed: the same data and model"
 
