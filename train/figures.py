@@ -11,11 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import nn
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+except ModuleNotFoundError:
+    print("train.figures: matplotlib is missing; install it with: pip install -e '.[figures]'", file=sys.stderr)
+    raise SystemExit(2) from None
 
 from train import checkpoint
 from train.calibrate import Evaluation, evaluate

@@ -113,13 +113,13 @@ def train(
             state = {key: value.detach().cpu().clone() for key, value in training.result.state_dict().items()}
             best = {"score": score, "epoch": epoch + 1, "state": state}
         if training.processes.rank == 0:
+            checkpoint.save(path, {**training.state(), "history": history, "best": best})
             left = (time.monotonic() - began) / (epoch + 1 - done) * (recipe.epochs - epoch - 1)
             print(
                 f"epoch {epoch + 1:3}/{recipe.epochs}  loss {loss:.3f}  train {train_accuracy:5.2f} %  "
                 f"held-out: {found}  remaining {int(left) // 60}:{int(left) % 60:02}",
                 flush=True,
             )
-            checkpoint.save(path, {**training.state(), "history": history, "best": best})
     network = training.result
     network.load_state_dict(best["state"])
     bake(network)

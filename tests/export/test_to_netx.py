@@ -228,7 +228,7 @@ BAD = {
     "other classes": (["--data", "{f}/other"], "data: classes are a, b, c, d, e; allowed: class0, class1, class2, "),
     "size": (["--data", "{f}/small"], "data: images are (3, 6, 6); allowed: (3, 8, 6) as the model"),
     "not finite": (["{f}/nan.pt", "{f}/net.h5"], "{f}/nan.pt: layers.5.weight is not finite"),
-    "threshold": (["{f}/negative.pt", "{f}/net.h5"], "layers.11 NQ: threshold is -1.0; allowed: positive numbers"),
+    "threshold": (["{f}/negative.pt", "{f}/net.h5"], "{f}/negative.pt: layers.11.threshold is -1.0; allowed: "),
     "bits": (["--bits", "9"], "bits: is 9; allowed: 2..8"),
     "bits of a layer": (["--layer-bits", "layers.1=1"], "bits of layers.1: is 1; allowed: 2..8"),
     "bits of nothing": (

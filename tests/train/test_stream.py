@@ -24,6 +24,19 @@ import train.stream
 from train.data import DataError, ImageSet
 from train.stream import StreamedSet, open_tree
 
+_OTHERS: list[multiprocessing.process.BaseProcess] = []
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Processes of tests before, such as pools that are kept for reuse."""
+    _OTHERS[:] = multiprocessing.active_children()
+
+
+def children() -> list[multiprocessing.process.BaseProcess]:
+    return [process for process in multiprocessing.active_children() if process not in _OTHERS]
+
+
 # PyTorch advises no more workers than cores, and newer Pythons against forking a process with threads.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
@@ -308,16 +321,16 @@ def test_a_damaged_image_is_named_in_one_line(tree: Path, workers: int) -> None:
             list(batches(open_tree(tree, "train", 16, workers=workers)))
         assert str(caught.value).startswith(f"data: {file} is not a readable image (")
         assert "\n" not in str(caught.value)
-        assert multiprocessing.active_children() == []
+        assert children() == []
 
 
 def test_an_exception_in_the_loop_leaves_no_process(tree: Path) -> None:
     data = open_tree(tree, "train", 16, workers=2)
     with pytest.raises(ZeroDivisionError), closing(data.batches(2)) as batches:
         for _ in batches:
-            assert len(multiprocessing.active_children()) == 2
+            assert len(children()) == 2
             _ = 1 / 0
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 def test_without_closing_the_processes_end_with_the_exception(tree: Path) -> None:
@@ -326,7 +339,7 @@ def test_without_closing_the_processes_end_with_the_exception(tree: Path) -> Non
             _ = 1 / 0
     except ZeroDivisionError:
         pass
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 def test_ctrl_c_while_waiting_leaves_no_process(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +350,7 @@ def test_ctrl_c_while_waiting_leaves_no_process(tree: Path, monkeypatch: pytest.
         return np.zeros((size, size, 3), dtype=np.uint8)
 
     def interrupt() -> None:
-        for child in multiprocessing.active_children():
+        for child in children():
             os.kill(child.pid or 0, signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -347,7 +360,7 @@ def test_ctrl_c_while_waiting_leaves_no_process(tree: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt) as caught:
         list(open_tree(tree, "train", 16, workers=2).batches(2))
     assert caught.traceback
-    assert multiprocessing.active_children() == []
+    assert children() == []
     timer.join()
 
 
@@ -359,13 +372,13 @@ def test_a_killed_worker_is_reported(tree: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(train.stream, "_view", die)
     with pytest.raises(DataError, match=r"^data: DataLoader worker .*; allowed: fewer workers, or 0$"):
         list(open_tree(tree, "train", 16, workers=1).batches(2))
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 def test_batches_that_are_not_asked_for_cost_no_process(tree: Path) -> None:
     data = open_tree(tree, "train", 16, workers=2)
     batches = data.batches(2)
-    assert multiprocessing.active_children() == []
+    assert children() == []
     assert len(list(itertools.islice(batches, 2))) == 2
     batches.close()  # type: ignore[attr-defined]
-    assert multiprocessing.active_children() == []
+    assert children() == []
