@@ -58,10 +58,9 @@ def processes(device: torch.device) -> Iterator[Processes]:
         yield Processes()
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        distributed.destroy_process_group()
+    yield Processes(distributed.get_rank(), distributed.get_world_size())
+    distributed.barrier()  # after an error, torchrun ends the processes that wait here
+    distributed.destroy_process_group()
 
 
 def own_device(name: str) -> str:

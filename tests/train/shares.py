@@ -8,7 +8,7 @@ import torch
 from tests.tiny import image_set
 from train import models
 from train.data import ImageSet
-from train.processes import processes
+from train.processes import Processes, processes
 from train.recipe import Recipe
 from train.trainer import Training
 
@@ -30,18 +30,20 @@ def plain(classes: int = 10, **form: object) -> models.Network:
 
 
 def main(out: Path) -> None:
-    torch.use_deterministic_algorithms(True)
     models.MODELS["plain"] = plain
-    data: ImageSet = image_set(46)
     with processes(torch.device("cpu")) as everyone:
-        training = Training(RECIPE, data, device=torch.device("cpu"), processes=everyone)
-        training.optimizer.param_groups[0]["lr"] = 0.1
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(1))
-        for step in range(3):
-            share, size = everyone.share(order[step * 12 : step * 12 + 12], 12)
-            training.step(data.images[share[:size]].permute(0, 3, 1, 2), data.labels[share[:size]])
-        result = training.measure()
-        torch.save({"state": training.network.state_dict(), "ann": result.ann}, out / f"{everyone.rank}.pt")
+        torch.save(steps(image_set(46), everyone), out / f"{everyone.rank}.pt")
+
+
+def steps(data: ImageSet, everyone: Processes) -> dict[str, object]:
+    """Weights after three steps, and the accuracy of the held-out images."""
+    training = Training(RECIPE, data, device=torch.device("cpu"), processes=everyone)
+    training.optimizer.param_groups[0]["lr"] = 0.1
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(1))
+    for step in range(3):
+        share, size = everyone.share(order[step * 12 : step * 12 + 12], 12)
+        training.step(data.images[share[:size]].permute(0, 3, 1, 2), data.labels[share[:size]])
+    return {"ann": training.measure().ann, "state": training.network.state_dict()}
 
 
 if __name__ == "__main__":
