@@ -30,9 +30,9 @@ from train.activation import RateReLU
 from train.calibrate import balance_thresholds
 from train.checkpoint import load_model
 from train.data import ImageSet, load
-from train.evaluate import held_out
 from train.models import Network
 from train.neuron import RESETS, Reset
+from train.origin import held_out
 from train.snn import neurons
 
 SCALES = (1.0, 0.5, 0.25)

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from train.activation import RateReLU
 from train.calibrate import balance_thresholds, evaluate
 from train.checkpoint import load_model
-from train.data import MAX_SEED, DataError, ImageSet, load
+from train.data import MAX_SEED, load
 from train.neuron import RESETS
+from train.origin import check_images, held_out, recipe
 from train.recipe import MAX_STEPS
 from train.shipped import NAMES, model_path
 from train.snn import neurons, poisson_input
@@ -73,11 +73,7 @@ def _run(options: argparse.Namespace) -> None:
     if not 0 <= options.seed <= MAX_SEED:
         raise ValueError(f"--seed is {options.seed}; allowed: 0..{MAX_SEED}")
     data = load(options.data, "test") if options.split == "test" else held_out(options.data, path, content)
-    if list(data.classes) != content["classes"] or data.shape != network.input_shape:
-        raise DataError(
-            f"data: {len(data.classes)} classes and images {data.shape}; allowed: those of {path}, "
-            f"{len(content['classes'])} classes and images {network.input_shape}"
-        )
+    check_images(data, path, network, content)
     if options.samples is not None:
         data = data.sample(options.samples, options.seed)
     for neuron in rate_coded:
@@ -97,26 +93,6 @@ def _run(options: argparse.Namespace) -> None:
     print(f"{path}: accuracy on {len(data)} {options.split} images")
     print("  ANN      " + "".join(f"  SNN T={steps:<4}" for steps in options.steps))
     print(f"  {result.ann:5.2f} % " + "".join(f"   {value:5.2f} % " for value in found.values()))
-
-
-def recipe(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """What the file's network was trained with. ValueError where the file does not tell."""
-    found = content.get("info", {}).get("recipe")
-    keys = ("validation", "seed", "induction_steps")
-    if not isinstance(found, dict) or not all(type(found.get(key)) is int for key in keys):
-        raise ValueError(f"{path}: holds no recipe; allowed here: a file written by train.cifar")
-    return found
-
-
-def held_out(sources: Sequence[str], path: Path, content: dict[str, Any]) -> ImageSet:
-    """The training images that were held out when the file's network was trained. ValueError for other images.
-
-    Files older than their entry of the images' digest are taken at their word.
-    """
-    made, data = recipe(path, content), load(sources, "train")
-    if content["info"].get("data", data.digest()) != data.digest():
-        raise DataError(f"data: other training images than those of {path}; allowed: the same, in the same order")
-    return data.split(made["validation"], made["seed"])[1]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

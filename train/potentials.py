@@ -9,8 +9,8 @@ import torch
 
 from train import checkpoint
 from train.calibrate import calibrate_potentials
-from train.data import DataError, load
-from train.evaluate import recipe
+from train.data import load
+from train.origin import check_images, recipe
 from train.recipe import MAX_STEPS
 from train.shipped import NAMES, model_path
 from train.snn import neurons
@@ -46,11 +46,7 @@ def _run(options: argparse.Namespace) -> None:
     checkpoint.check_writable(options.out, inputs=[path, *map(Path, options.data)])
     network, content = checkpoint.load_model(path)
     data = load(options.data, "train")
-    if list(data.classes) != content["classes"] or data.shape != network.input_shape:
-        raise DataError(
-            f"data: {len(data.classes)} classes and images {data.shape}; allowed: those of {path}, "
-            f"{len(content['classes'])} classes and images {network.input_shape}"
-        )
+    check_images(data, path, network, content)
     info, made = content.get("info", {}), recipe(path, content)
     if info.get("data", data.digest()) == data.digest() and made["validation"] < len(data):
         data = data.split(made["validation"], made["seed"])[0]  # held-out images stay fit for choices
