@@ -120,7 +120,8 @@ def test_the_evaluation_view_is_resize_and_centre_crop(
     resized = image.resize((wide, high), Image.Resampling.BILINEAR)
     expected = np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.int64)
     found = train.stream._view(file, size, None).astype(np.int64)
-    assert np.abs(found - expected).max() <= 2, "either way Pillow rounds after its horizontal and its vertical pass"
+    difference = np.abs(found - expected)  # Pillow rounds after its horizontal and after its vertical pass, either way
+    assert difference.max() <= 2 and (difference == 2).mean() < 0.01 and difference.mean() < 0.3
 
 
 def test_a_large_jpeg_is_decoded_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
