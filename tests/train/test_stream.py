@@ -121,7 +121,7 @@ def test_the_evaluation_view_is_resize_and_centre_crop(
     expected = np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.int64)
     found = train.stream._view(file, size, None).astype(np.int64)
     difference = np.abs(found - expected)  # Pillow rounds after its horizontal and after its vertical pass, either way
-    assert difference.max() <= 2 and (difference == 2).mean() < 0.01 and difference.mean() < 0.3
+    assert difference.max() <= 2 and (difference == 2).sum() <= 5 and difference.mean() < 0.5
 
 
 def test_a_large_jpeg_is_decoded_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
