@@ -10,7 +10,6 @@ from deploy.images import add_arguments, channels_first, check_steps, load_for, 
 
 if TYPE_CHECKING:
     from deploy.fit.activity import Activity
-    from deploy.fit.report import Report
     from deploy.fit.wiring import Wiring
     from export.network import IntegerNetwork
 
@@ -68,50 +67,22 @@ def _activity(
         return measure(network, wired, images, steps, lambda done: bar.update(done - bar.n))
 
 
-def examine(options: argparse.Namespace, network: "IntegerNetwork") -> "Report":
-    """Everything about a network that the options ask for.
-
-    Raises:
-        ValueError, OSError: unusable images.
-    """
-    from deploy.fit import energy
-    from deploy.fit.chips import CHIPS, LOIHI1
-    from deploy.fit.findings import best_scale, findings
-    from deploy.fit.partition import Partition, Storage, partition
-    from deploy.fit.report import ChipFit, Report
-    from deploy.fit.wiring import wire
-
-    wired = wire(network)
-    fits = []
-    for key in _CHIPS if options.chip == "both" else (options.chip,):
-        chip = CHIPS[key]
-        partitions: dict[Storage, Partition] = {
-            "shared": partition(network, wired, chip, "shared"),
-            "expanded": partition(network, wired, chip, "expanded"),
-        }
-        scales = {layer.name: best_scale(layer) for layer in network.layers if chip.fixed_registers}
-        fits.append(ChipFit(chip, options.storage, partitions, findings(network, chip, scales), scales))
-    activity = _activity(options, network, wired)
-    loihi1: tuple[energy.Energy, ...] = ()
-    cmos: tuple[energy.Energy, ...] = ()
-    if activity is not None:
-        cmos = energy.cmos(network, activity)
-        for fit in fits:
-            if fit.chip is LOIHI1:
-                loihi1 = energy.loihi1(network, activity, fit.assumed)
-    return Report(str(options.net), network, wired, tuple(fits), activity, options.data, loihi1, cmos)
-
-
 def _run(options: argparse.Namespace) -> int:
     _check(options)
     from deploy.files import write_json
+    from deploy.fit.examine import examine
     from deploy.fit.text import lines
+    from deploy.fit.wiring import wire
     from export import netx
     from train.checkpoint import check_writable
 
     if options.json is not None:
         check_writable(options.json, inputs=[options.net])
-    report = examine(options, netx.read(options.net))
+    network = netx.read(options.net)
+    wired = wire(network)
+    activity = _activity(options, network, wired)
+    chips = _CHIPS if options.chip == "both" else (options.chip,)
+    report = examine(str(options.net), network, wired, activity, options.data, chips, options.storage)
     for line in lines(report):
         print(line)
     if options.json is not None:

@@ -1,6 +1,5 @@
 """python -m deploy.fit: what it prints, writes and returns."""
 
-import argparse
 import json
 import re
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from PIL import Image
 
 from deploy.fit import text
-from deploy.fit.__main__ import examine, main
+from deploy.fit.__main__ import main
+from deploy.fit.activity import measure
 from deploy.fit.chips import LOIHI2
+from deploy.fit.examine import examine
 from deploy.fit.partition import partition
-from deploy.fit.report import ChipFit
+from deploy.fit.report import ChipFit, Report
 from deploy.fit.wiring import wire
 from export import netx
 from export.network import Connection, IntegerNetwork
@@ -43,9 +45,12 @@ def too_large() -> IntegerNetwork:
     return IntegerNetwork((3, 32, 32), (first, second, readout))
 
 
-def options(**changes: object) -> argparse.Namespace:
-    defaults = {"net": Path("net.h5"), "chip": "both", "storage": "shared", "samples": 0, "steps": None}
-    return argparse.Namespace(**{**defaults, "data": ["sample"], "seed": 0, **changes})
+def examined(network: IntegerNetwork, samples: int = 0, **choices: Any) -> Report:
+    """The report of a network, with its activity on so many random images."""
+    wired = wire(network)
+    images = np.random.default_rng(0).integers(0, 256, (samples, *network.input_shape), np.uint8)
+    activity = measure(network, wired, images, steps=2) if samples else None
+    return examine("net.h5", network, wired, activity, ["random"], **choices)
 
 
 @pytest.fixture
@@ -135,7 +140,7 @@ def test_help_is_fast() -> None:
 @given(networks())
 def test_text_is_narrow_and_json_is_plain(network: IntegerNetwork) -> None:
     for storage in ("shared", "expanded"):
-        report = examine(options(storage=storage), network)
+        report = examined(network, storage=storage)
         lines = list(text.lines(report))
         assert max(map(len, lines)) <= text.WIDTH
         content = json.loads(json.dumps(report.content(), allow_nan=False))
@@ -149,9 +154,9 @@ def test_text_is_narrow_and_json_is_plain(network: IntegerNetwork) -> None:
 
 
 def test_real_networks_stay_narrow() -> None:
-    report = examine(options(samples=2), too_large())
+    report = examined(too_large(), samples=2)
     assert max(map(len, text.lines(report))) <= text.WIDTH
-    report = examine(options(samples=2), small_network())
+    report = examined(small_network(), samples=2)
     assert max(map(len, text.lines(report))) <= text.WIDTH
 
 
@@ -160,7 +165,7 @@ def test_verdict_that_fits() -> None:
 
     Stored per synapse, second has 1,176 neurons · 4 channels · 6 · 6 taps = 169,344 bytes and takes two cores.
     """
-    fit = examine(options(chip="loihi2"), small_network()).fits[0]
+    fit = examined(small_network(), chips=["loihi2"]).fits[0]
     assert fit.fits
     assert fit.verdict() == (
         "Loihi 2: fits: 3 of 128 cores (shared); binding limit: neurons in first (1 core); expanded: 4 cores, 1 chip"
@@ -215,11 +220,11 @@ def test_bits_of_several_connections_are_explained() -> None:
     weights = [np.full((4, 4, 1, 1), value, np.int8) for value in (127, 3, 100)]
     add = random_neurons(rng, "add", tuple(Connection("first", weight) for weight in weights), (4, 32, 32))
     readout = random_layer(rng, "readout", (4, 32, 32), source="add", outputs=10, readout=True)
-    printed = "\n".join(text.lines(examine(options(), IntegerNetwork((3, 32, 32), (first, add, readout)))))
+    printed = "\n".join(text.lines(examined(IntegerNetwork((3, 32, 32), (first, add, readout)))))
     assert (
         " 8/3 " in printed and "bits: of the weights, every width among the connections onto the layer once" in printed
     )
-    assert "bits: of the weights" not in "\n".join(text.lines(examine(options(), small_network())))
+    assert "bits: of the weights" not in "\n".join(text.lines(examined(small_network())))
 
 
 def test_every_option_is_documented() -> None:
