@@ -65,7 +65,7 @@ def forbidden(module: str, imported: str) -> bool:
         # Calibration runs integer layers one by one, as they are made, with the arithmetic of the engine.
         return within(imported, "deploy") and not within(imported, "deploy.integer", "deploy.layer")
     if within(module, "deploy"):
-        return within(imported, "export") and not within(imported, "export.network", "export.netx")
+        return within(imported, "export") and not within(imported, "export.network", "export.netx", "export.bounds")
     return False
 
 

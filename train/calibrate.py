@@ -38,6 +38,7 @@ def evaluate(
     batch: int | None = None,
     precision: torch.dtype = torch.float32,
     observe: Callable[[int, Tensor, Tensor], None] | None = None,
+    observe_scores: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Evaluation:
     """Run data once through the ANN and once through the T-step SNN (Huang et al., arXiv 2404.17456, noise induction).
 
@@ -49,6 +50,8 @@ def evaluate(
         precision: of the convolutions; membrane potentials are float32.
         observe: called for every activation and batch with its index, the ANN's output and the SNN's mean output
             θ·(spike count)/T, both (B, ...) in the unit of z.
+        observe_scores: called for every batch with the class scores of the ANN, (B, K), and those of the SNN after
+            1 .. T steps, (T, B, K).
     """
     batch = batch or max(1, 128 // steps)
     training = network.training
@@ -69,6 +72,8 @@ def evaluate(
                         observe(index, output, rate)
 
                 over_time = simulate(network, images, steps, compare)
+            if observe_scores is not None:
+                observe_scores(scores, over_time)
             ann += (scores.argmax(1) == labels).sum().cpu()
             snn += (over_time.argmax(2) == labels).sum(1).cpu()
     finally:

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,14 +147,28 @@ class _Sums:
 
 
 @torch.no_grad()
-def measure(network: nn.Module, data: ImageSet, steps: int) -> tuple[Evaluation, list[LayerCurves]]:
-    """Accuracies of ANN and SNN, and the curves of every activation, over all images; memory for one batch."""
+def measure(
+    network: nn.Module,
+    data: ImageSet,
+    steps: int,
+    observe_scores: Callable[[Tensor, Tensor], None] | None = None,
+) -> tuple[Evaluation, list[LayerCurves]]:
+    """Accuracies of ANN and SNN, and the curves of every activation, over all images; memory for one batch.
+
+    ``observe_scores`` is as for ``train.calibrate.evaluate``.
+    """
     found = []
     for neuron in neurons(network):
         grid = math.lcm(neuron.levels, steps) if isinstance(neuron, NQ) else MAX_CELLS + 1
         levels = neuron.levels if isinstance(neuron, NQ) and neuron.levels <= MAX_CELLS else CONTINUOUS
         found.append(_Sums(neuron, grid if grid <= MAX_CELLS else CONTINUOUS, levels))
-    result = evaluate(network, data, steps, observe=lambda index, ann, snn: found[index].add(ann, snn))
+    result = evaluate(
+        network,
+        data,
+        steps,
+        observe=lambda index, ann, snn: found[index].add(ann, snn),
+        observe_scores=observe_scores,
+    )
     return result, [sums.finish() for sums in found]
 
 

@@ -37,30 +37,11 @@ from train.curves import (
     write_csv,
 )
 from train.data import DataError, ImageSet, load
+from train.plot_style import BLUE, CYCLE, GREY, MARKERS, ORANGE, STYLE
 from train.recipe import MAX_STEPS, Recipe
 from train.snn import neurons
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"  # Okabe and Ito
-CYCLE = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", "#E69F00", "#000000")
-MARKERS = "osD^vP*X"
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "figure.titlesize": 9,
-    "figure.labelsize": 8,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4,
-    "savefig.dpi": 300,
-}
 NOISE_STEPS = (1, 2, 4)
 
 
