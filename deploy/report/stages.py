@@ -64,7 +64,9 @@ def stored(reference: Reference) -> list[Stage]:
     values = [("ANN", reference.ann), (f"float SNN, T = {reference.steps}", reference.snn)]
     if reference.integer is not None:
         values.append((f"integer SNN, T = {reference.steps}", reference.integer))
-    return [counted(name, round(value * reference.count / 100), reference.count, reference.images) for name, value in values]
+    return [
+        counted(name, round(value * reference.count / 100), reference.count, reference.images) for name, value in values
+    ]
 
 
 def counted(name: str, correct: int, count: int, images: str) -> Stage:

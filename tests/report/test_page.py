@@ -1,0 +1,119 @@
+"""The page: what it says, that nothing in it comes from elsewhere, and that a browser shows it."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deploy.report import figures
+from deploy.report.content import Content
+from deploy.report.page import half_active, pictures, render
+from tests.report.conftest import content_of
+from tests.tiny import random_residual
+
+
+@pytest.fixture(scope="session")
+def page(content: Content) -> str:
+    return render(content, half_active(content.measured.recordings))
+
+
+def test_verdict_comes_first(page: str, content: Content) -> None:
+    assert f"0 of {content.compared:,} values differ" in page
+    assert page.index("<strong>Exact</strong>") < page.index('id="accuracy"')
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"change": True}, ["<strong>Not exact</strong>", "The first: sample 7, "]),
+        ({"lava": False}, ["<strong>Not run in Lava</strong>"]),
+        ({"with_model": False}, ["Not measured: it needs the exported model", "name the exported model with --model"]),
+    ],
+)
+def test_what_is_missing_or_wrong_is_said(choice: dict[str, bool], expected: list[str]) -> None:
+    made = content_of(random_residual(3), **choice)
+    page = render(made, [])
+    assert all(text in page for text in expected)
+
+
+def test_page_is_complete_in_itself(page: str) -> None:
+    """No address but those of data inside the page and of its own sections."""
+    addresses = re.findall(r"""(?:src|href)=["']([^"']*)""", page)
+    assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+
+
+def test_names_are_text_and_not_markup(content: Content) -> None:
+    data = replace(content.run.data, classes=("<script>alert(1)</script>", *content.run.data.classes[1:]))
+    page = render(Content(replace(content.run, data=data), content.measured), [])
+    assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+def test_wrong_images_come_first(content: Content) -> None:
+    right = [picture.right for picture in pictures(content)]
+    assert right == sorted(right) and not all(right)
+
+
+def test_neurons_that_spike_every_other_step_are_drawn(content: Content) -> None:
+    """Of two spikes in three steps and of one, the difference from half is the same; three and none are further."""
+    traces = half_active(content.measured.recordings)
+    assert len(traces) == 6
+    for trace in traces:
+        rates = np.abs(trace.recording.spikes.mean(axis=0) - 0.5)
+        assert rates[trace.neuron] <= np.sort(rates)[1]
+
+
+def test_figures_are_the_same_every_time(content: Content) -> None:
+    names = content.run.data.classes
+    assert figures.confusion(content.confusion, names) == figures.confusion(content.confusion, names)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """Headless Chromium; where there is none, the tests that need it fail in CI and are skipped elsewhere."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        assert not os.environ.get("CI"), "Chromium is missing: .ci/run installs it"
+        pytest.skip("Chromium is not installed")
+    quiet = ["disable-gpu", "disable-quic", "no-first-run", "disable-background-networking", "disable-sync"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", *(f"--{name}" for name in quiet)]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_browser_shows_everything_and_complains_of_nothing(
+    browser: object, page: str, width: int, tmp_path: Path
+) -> None:
+    file, shot = tmp_path / "report with spaces é.html", tmp_path / "shot.png"
+    file.write_text(page, encoding="utf-8")
+    complaints: list[str] = []
+    requests: list[str] = []
+    tab = browser.new_page(viewport={"width": width, "height": 844})  # type: ignore[attr-defined]
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(file.as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth || i.width < 50).length"
+    assert tab.evaluate("document.images.length") > 20 and tab.evaluate(broken) == 0
+    assert tab.evaluate("document.querySelector('.verdict').getBoundingClientRect().bottom") < 600
+    tab.screenshot(path=shot, full_page=True)
+    tab.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
+    with Image.open(shot) as picture:
+        assert picture.width == width and picture.height > 2000
+        colors = picture.convert("RGB").quantize(64).histogram()
+    assert max(colors) / sum(colors) < 0.98, "the screenshot is blank"
