@@ -298,7 +298,9 @@ def test_dry_run_tells_what_would_be_written(folder: Path, capsys: pytest.Captur
     before = sorted(folder.iterdir())
     assert main(arguments(folder, "--bits", "4", "--dry-run")) == 0
     first, *rest = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{folder / 'm.pt'}: tiny, L = 4; T = 4, 4-bit weights per channel, rounding error, scale s")
+    assert first.startswith(
+        f"{folder / 'm.pt'}: tiny, L = 4; T = 4, 4-bit weights per channel, rounding error, scale s"
+    )
     assert rest == [
         "network: 4 layers, 252 neurons, 1,055 weights",
         f"writes: {folder / 'net.h5'}, netx version 2",
