@@ -1,6 +1,7 @@
 """Options of the commands: what is wrong with them is said in one line, and --config takes them from a TOML file."""
 
 import argparse
+import shlex
 import sys
 import textwrap
 from argparse import SUPPRESS, Action, Namespace
@@ -52,6 +53,10 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help="TOML file with options, such as samples = 1000; flags win over it",
         )
+
+    def line(self, args: Sequence[str] | None) -> str:
+        """The command line, for people to run again; ``args`` as for ``parse_args``."""
+        return shlex.join(["python", "-m", self.command, *(sys.argv[1:] if args is None else args)])
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.removeprefix("argument ").split())

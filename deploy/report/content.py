@@ -33,7 +33,7 @@ class Run:
         steps: T.
         backend: that was compared with the integer engine.
         verdict: of the comparison; None where Lava did not run.
-        reference: accuracy of the float SNN; None where it is not known.
+        reference: accuracy of the float SNN as the file has it; None where that is not known.
         seconds: that the comparison took.
         command: the command line, for people to run again.
     """
@@ -121,6 +121,14 @@ class Content:
                 correct = round(run.verdict.deployed[-1] * len(right) / 100)
                 found.append(counted(name, correct, len(right), SAME_IMAGES))
         return found
+
+    @property
+    def reference(self) -> Reference | None:
+        """Accuracy of the float SNN: measured, else as in the file."""
+        if self.measured.floating is None:
+            return self.run.reference
+        ann, snn = (self.stages[index].accuracy for index in (0, 1))
+        return Reference(snn, ann, None, "the same images", self.run.steps, len(self.labels))
 
     @cached_property
     def integer_accuracy(self) -> list[float]:
@@ -216,7 +224,7 @@ class Content:
             "samples": len(run.data),
             "backend": None if run.verdict is None else run.backend,
             "exact": None if run.verdict is None else run.verdict.exact,
-            "run": None if run.verdict is None else entries(run.verdict, run.reference, run.seconds),
+            "run": None if run.verdict is None else entries(run.verdict, self.reference, run.seconds),
             "stages": [asdict(one) | {"accuracy": one.accuracy} for one in self.stages],
             "accuracy_by_step": {
                 "float_snn": self.float_accuracy,

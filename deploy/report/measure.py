@@ -21,6 +21,7 @@ from train.curves import LayerCurves
 from train.curves import measure as measure_curves
 from train.data import ImageSet
 from train.models import Network
+from train.progress import progress
 
 RECORDED_STEPS = 64
 """Steps of one image that are recorded at most."""
@@ -88,7 +89,8 @@ def measure(
     if image is None:
         image = int((classes[:, -1] != data.labels.numpy()).argmax())
     wired = wire(network)
-    activity = measure_activity(network, wired, images, steps)
+    with progress(len(data), "images", "spikes") as bar:
+        activity = measure_activity(network, wired, images, steps, bar.update)
     return Measured(
         classes=classes,
         potentials=engine.membrane_ranges(images, steps),
@@ -105,9 +107,12 @@ def run_model(model: Network, data: ImageSet, steps: int) -> Floating:
     ann: list[Tensor] = []
     snn: list[Tensor] = []
 
-    def classify(scores: Tensor, over_time: Tensor) -> None:
-        ann.append(scores.argmax(1))
-        snn.append(over_time.argmax(2).T)
+    with progress(len(data), "images", "float SNN") as bar:
 
-    _, curves = measure_curves(model, data, steps, classify)
+        def classify(scores: Tensor, over_time: Tensor) -> None:
+            ann.append(scores.argmax(1))
+            snn.append(over_time.argmax(2).T)
+            bar.update(len(scores))
+
+        _, curves = measure_curves(model, data, steps, classify)
     return Floating(torch.cat(ann).numpy(), torch.cat(snn).numpy(), tuple(curves))

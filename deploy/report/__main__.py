@@ -1,0 +1,89 @@
+"""A page of HTML about a netx file and its run in Lava: ``python -m deploy.report net.h5 --out report.html``."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.comparison import EXIT_EXACT, EXIT_STATUS, Outcome, add_options, check, exit_status, load, run
+from train.options import Parser
+
+
+def parser() -> Parser:
+    """The command's options."""
+    parser = Parser(
+        "deploy.report",
+        "Run test images through a netx file in Lava, compare with the exact integer engine, and write one page of "
+        "HTML: the verdict, accuracy of every stage, images, spikes, activity, ranges, fit on chips, and how to "
+        "reproduce it.",
+        [
+            "deploy.report net.h5 --out report.html --model model.pt",
+            "deploy.report net.h5 --samples 1000 --data cifar10 --model model.pt --json report.json",
+            "deploy.report net.h5 --integer-only --image 7 --neurons layers.1:0,3,4 layers.1:0,3,5",
+        ],
+        EXIT_STATUS,
+    )
+    add_options(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="page to write (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers of the page to FILE")
+    parser.add_argument("--integer-only", action="store_true", help="do not run Lava, and say so")
+    parser.add_argument(
+        "--image", type=int, help="number of the image whose spikes are drawn (default: the first that is wrong)"
+    )
+    parser.add_argument(
+        "--neurons",
+        nargs="+",
+        default=[],
+        metavar="NEURON",
+        help="whose membrane potentials are drawn: LAYER:C,Y,X or LAYER:N (default: some that spike every other step)",
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace, command: str) -> int:
+    check(options)
+    from deploy.report.needs import require
+
+    require("deploy.report")
+    from deploy.files import write_json
+    from deploy.reference import exported_accuracy
+    from deploy.report.write import make, neuron, traces, write
+    from train.checkpoint import check_writable
+
+    for path in (options.out, options.json):
+        if path is not None:
+            check_writable(path, inputs=[options.net, options.model])
+    task = load(options)
+    if options.image is not None and not 0 <= options.image < len(task.data):
+        raise ValueError(f"--image is {options.image}; allowed: 0..{len(task.data) - 1}")
+    chosen = [neuron(task.network, text) for text in options.neurons]
+    print(
+        f"{options.net}: {len(task.network.layers)} layers, network {task.network.digest()[:16]}; {len(task.data)} "
+        f"test images of {' '.join(options.data)}, seed {options.seed}, T = {task.steps}, "
+        f"{'integer engine only' if options.integer_only else f'backend {options.backend}'}",
+        flush=True,
+    )
+    verdict, seconds = (None, 0.0) if options.integer_only else run(options, task)
+    stored = exported_accuracy(task.network, task.steps)
+    content = make(options, task, verdict, stored, seconds, command, options.image)
+    write(options.out, content, traces(content.measured.recordings, chosen) if chosen else None)
+    if options.json is not None:
+        write_json(options.json, content.values())
+    outcome = None if verdict is None else Outcome(verdict, content.reference, options.tolerance)
+    if outcome is None:
+        print("not run in Lava")
+    else:
+        print(f"{outcome.comparison()}\n{outcome}")
+    print(f"report: {options.out}")
+    return EXIT_EXACT if outcome is None else outcome.status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    chosen = parser()
+    options = chosen.parse_args(argv)
+    return exit_status(chosen.command, lambda: _run(options, chosen.line(argv)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

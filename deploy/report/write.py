@@ -1,0 +1,90 @@
+"""The report of a comparison, made and written."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deploy.comparison import Task
+from deploy.reference import Reference
+from deploy.report.content import Content, Run
+from deploy.report.measure import measure
+from deploy.report.page import Trace, half_active, render
+from deploy.report.recording import Recording
+from deploy.verify import Verdict
+from export.network import IntegerNetwork
+from train.files import replacing
+
+
+def make(
+    options: argparse.Namespace,
+    task: Task,
+    verdict: Verdict | None,
+    reference: Reference | None,
+    seconds: float,
+    command: str,
+    image: int | None = None,
+) -> Content:
+    """Measures what the report shows beside the comparison.
+
+    Args:
+        options: of the comparison (deploy.comparison.add_options).
+        task: what they name.
+        verdict: of the comparison, ``seconds`` what it took; None where Lava did not run.
+        reference: accuracy of the float SNN, if it is known.
+        command: the command line.
+        image: as for ``measure``.
+    """
+    network, data, steps = task.network, task.data, task.steps
+    run = Run(
+        task.net,
+        network,
+        data,
+        options.data,
+        options.seed,
+        steps,
+        options.backend,
+        verdict,
+        reference,
+        seconds,
+        command,
+    )
+    return Content(run, measure(task.net, network, data, options.data, steps, task.model, image))
+
+
+def write(path: Path, content: Content, traces: Sequence[Trace] | None = None) -> None:
+    """Writes the page, all at once; ``traces`` are the neurons to draw, by default ``half_active``.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    chosen = half_active(content.measured.recordings) if traces is None else list(traces)
+    page = render(content, chosen)
+    with replacing(path) as file:
+        file.write(page.encode())
+
+
+def neuron(network: IntegerNetwork, text: str) -> tuple[int, int]:
+    """(layer, neuron in (C, H, W) order) of "LAYER:C,Y,X" or "LAYER:N".
+
+    Raises:
+        ValueError: there is no such neuron.
+    """
+    names = [layer.name for layer in network.layers]
+    name, _, place = text.rpartition(":")
+    if name not in names:
+        raise ValueError(f"--neurons is {text}; allowed: LAYER:C,Y,X or LAYER:N with a layer of {', '.join(names)}")
+    layer = names.index(name)
+    shape = network.shapes[layer]
+    numbers = [int(number) for number in place.split(",")] if re.fullmatch(r"\d+(,\d+)*", place) else []
+    if len(numbers) != len(shape) or any(number >= size for number, size in zip(numbers, shape, strict=True)):
+        largest = ",".join(str(size - 1) for size in shape)
+        raise ValueError(f"--neurons is {text}; allowed: {name}:{','.join('0' * len(shape))} to {name}:{largest}")
+    return layer, int(np.ravel_multi_index(numbers, shape))
+
+
+def traces(recordings: Sequence[Recording], neurons: Sequence[tuple[int, int]]) -> list[Trace]:
+    """What ``neuron`` found, to draw."""
+    return [Trace(recordings[layer], index) for layer, index in neurons]

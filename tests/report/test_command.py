@@ -1,0 +1,131 @@
+"""python -m deploy.report and run_lava --report: from real files through real Lava to a page."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy import run_lava
+from deploy.report.__main__ import main
+from deploy.report.write import neuron
+from export import netx
+from export.network import IntegerNetwork
+from export.to_netx import main as export_main
+from tests.strategies import random_layer
+from tests.tiny import image_set, random_residual, tiny_residual, write_folder
+from train.checkpoint import model_content, save
+from train.models import MODELS
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, Path]]:
+    """(netx file, model file, folder of images) of a small residual network."""
+    folder = tmp_path_factory.mktemp("report")
+    data = write_folder(folder / "images", train=image_set(40), test=image_set(30, seed=1))
+    model, net = folder / "model.pt", folder / "net.h5"
+    save(model, model_content(random_residual(3), "tiny", image_set(1).classes, {}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "tiny", tiny_residual)
+        assert export_main([str(model), str(net), "--T", "2", "--data", str(data), "--calibration", "40"]) == 0
+        yield net, model, data
+
+
+def test_page_and_numbers_are_written(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, model, data = files
+    out, numbers = tmp_path / "new folder" / "a page.html", tmp_path / "numbers.json"
+    arguments = [str(net), "--data", str(data), "--samples", "20", "--model", str(model), "--tolerance", "100"]
+    capsys.readouterr()
+    assert main([*arguments, "--out", str(out), "--json", str(numbers)]) == 0
+    printed, page, content = capsys.readouterr().out, out.read_text(encoding="utf-8"), json.loads(numbers.read_text())
+    assert "EXACT: every spike and every read-out of 20 images equals the reference" in printed
+    assert "<strong>Exact</strong>" in page and content["exact"] is True
+    assert len(content["stages"]) == 4 and content["run"]["float_accuracy_on"] == "the same images"
+    assert content["origin"]["command"].startswith("python -m deploy.report") and "&#39;" in page
+    assert [file.name for file in out.parent.iterdir()] == ["a page.html"]
+
+
+def test_run_lava_writes_the_page_too(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    net, _, data = files
+    out = tmp_path / "page.html"
+    arguments = [str(net), "--data", str(data), "--samples", "5", "--tolerance", "100", "--report", str(out)]
+    assert run_lava.main(arguments) == 0
+    page = out.read_text(encoding="utf-8")
+    assert "<strong>Exact</strong>" in page and "on the calibration images" in page.replace(": the", " on the")
+
+
+def test_without_lava_the_page_says_so(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, _, data = files
+    out = tmp_path / "page.html"
+    first = netx.read(net).layers[0].name
+    chosen = ["--image", "4", "--neurons", f"{first}:0,1,2", f"{first}:3,0,0"]
+    assert main([str(net), "--data", str(data), "--samples", "5", "--integer-only", "--out", str(out), *chosen]) == 0
+    page = out.read_text(encoding="utf-8")
+    assert "<strong>Not run in Lava</strong>" in page and "Image no. 4" in page
+    assert page.count("Membrane potential of a neuron") == 2
+    assert "not run in Lava" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", "30"], "--image is 30; allowed: 0..29"),
+        (["--neurons", "nowhere:1"], "--neurons is nowhere:1; allowed: LAYER:C,Y,X or LAYER:N with a layer of "),
+        (["--samples", "0"], "--samples is 0; allowed: 1..10000000"),
+        (["--json", "."], ".: cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_runs(
+    files: tuple[Path, Path, Path],
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    net, _, data = files
+    out = tmp_path / "page.html"
+    assert main([str(net), "--data", str(data), "--samples", "30", "--out", str(out), *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and message in printed.err and printed.out == ""
+    assert not out.exists()
+
+
+def test_an_input_is_not_overwritten(files: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    net, model, _ = files
+    for path in (net, model):
+        assert main([str(net), "--model", str(model), "--out", str(path)]) == 2
+        assert "is an input too" in capsys.readouterr().err
+
+
+def test_missing_packages_are_named(
+    files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("deploy.report.needs.find_spec", lambda name: None if name != "scipy" else object())
+    for command, option in ((main, "--out"), (run_lava.main, "--report")):
+        assert command([str(files[0]), option, "page.html"]) == 2
+        assert "needs matplotlib, Jinja2, not installed: pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("a:1,2,3", (0, 1 * 20 + 2 * 5 + 3)), ("a:0,0,0", (0, 0)), ("b.c:1", (1, 1))],
+)
+def test_neurons_are_named_by_layer_and_place(text: str, found: tuple[int, int]) -> None:
+    assert neuron(small(), text) == found
+
+
+@pytest.mark.parametrize("text", ["a:1", "a:2,0,0", "a:0,4,0", "a:-1,0,0", "a:", "a", "b.c:2", "b.c:1.5", "c:1", ":1"])
+def test_neurons_that_are_not_there_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--neurons is .*; allowed: "):
+        neuron(small(), text)
+
+
+def small() -> IntegerNetwork:
+    rng = np.random.default_rng(0)
+    first = random_layer(rng, "a", (1, 4, 5), outputs=2, kernel=(1, 1))
+    return IntegerNetwork((1, 4, 5), (first, random_layer(rng, "b.c", (2, 4, 5), source="a", outputs=2, readout=True)))
