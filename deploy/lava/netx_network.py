@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 from lava.magma.core.model.model import AbstractProcessModel
 from lava.magma.core.process.process import AbstractProcess

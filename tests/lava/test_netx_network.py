@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 import pytest
 from lava.magma.core.process.ports.ports import OutPort
