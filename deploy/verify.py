@@ -18,6 +18,10 @@ from deploy.tally import Tally, merge
 from deploy.trace import Mismatch, Trace, count_differences, first_difference
 from export.network import IntegerNetwork
 
+_INSTALL = "pip install -e '.[lava]' -c constraints.txt"
+if sys.version_info >= (3, 11):
+    _INSTALL += "; pip install --no-deps --ignore-requires-python lava-nc==0.10.0"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -136,9 +140,7 @@ def backend_traces(
     ``batch`` and ``cores``, over which the layers are spread, matter to "cpu".
     """
     if importlib.util.find_spec("lava") is None:
-        raise LavaMissingError(
-            "Lava is not installed; it needs Python 3.10: pip install -e '.[lava]' -c constraints.txt"
-        )
+        raise LavaMissingError(f"Lava is not installed: {_INSTALL} (docs/install.md)")
     _let_lava_choose_the_start_method()
     if backend == "cpu":
         from deploy.lava import build
