@@ -128,6 +128,7 @@ def _run(options: argparse.Namespace) -> int:
         f"Lava: {verdict.seconds:.1f} s with its start, {len(data) / verdict.seconds:.1f} images/s per network; "
         f"all with the comparison: {wall_seconds:.1f} s, {len(data) / wall_seconds:.1f} images/s"
     )
+    print(f"digest of the network, all spikes and all read-outs: {verdict.digest}")
     good = verdict.exact and (floating is None or drop <= tolerance)
     if not verdict.exact:
         print(f"NOT EXACT: {sum(verdict.mismatches):,} mismatches; the first: {verdict.first}")

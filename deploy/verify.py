@@ -35,6 +35,7 @@ class Verdict:
         first: the first mismatch, or None.
         spike_rates: per spiking layer, spikes per neuron and step.
         saturations: per layer, clipped membrane potentials.
+        digest: of the network, all spikes and all read-outs of the backend (docs/semantics.md), 64 hexadecimal digits.
         seconds: time in the backend, its start included, comparison excluded; summed over processes.
     """
 
@@ -47,6 +48,7 @@ class Verdict:
     first: Mismatch | None
     spike_rates: tuple[float, ...]
     saturations: tuple[int, ...]
+    digest: str
     seconds: float
 
     @property
@@ -68,6 +70,7 @@ def verdict_of(network: IntegerNetwork, tally: Tally, samples: int) -> Verdict:
         first=tally.first,
         spike_rates=tuple(spikes / value for spikes, value in zip(tally.spikes, values, strict=True)),
         saturations=tally.saturations,
+        digest=f"{tally.digest:064x}",
         seconds=tally.seconds,
     )
 
@@ -93,6 +96,7 @@ def tallies(
         whatever the backend raises.
     """
     engine = IntegerEngine(network)
+    network_digest = network.digest()
     done = 0
     with closing(chunks):  # ends the backend also where the comparison fails
         while True:
@@ -114,6 +118,7 @@ def tallies(
                 saturations=trace.saturations,
                 deployed=tuple(deployed),
                 reference=tuple(expected),
+                digest=trace.digest(network_digest, start + part.start),
                 seconds=seconds,
             )
             done = part.stop
