@@ -76,6 +76,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         f"Lava: {verdict.seconds:.1f} s with its start, {len(data) / verdict.seconds:.1f} images/s per network; "
         f"all with the comparison: {wall_seconds:.1f} s, {len(data) / wall_seconds:.1f} images/s"
     )
+    print(f"digest of the network, all spikes and all read-outs: {verdict.digest}")
     print(outcome)
     if options.json is not None:
         settings = {

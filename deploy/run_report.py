@@ -26,6 +26,7 @@ def entries(verdict: Verdict, floating: Reference | None, wall_seconds: float) -
         "T": verdict.steps,
         "exact": verdict.exact,
         "mismatches": dict(zip(verdict.layers, verdict.mismatches, strict=True)),
+        "digest": verdict.digest,
         "first_mismatch": None if verdict.first is None else str(verdict.first),
         "saturations": dict(zip(verdict.layers, verdict.saturations, strict=True)),
         "spikes_per_neuron_and_step": dict(zip(verdict.layers, verdict.spike_rates, strict=False)),

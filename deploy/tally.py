@@ -6,7 +6,7 @@ from functools import reduce
 from operator import add
 
 from deploy.errors import CoverageError
-from deploy.trace import Mismatch
+from deploy.trace import DIGESTS, Mismatch
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Tally:
         spikes: per spiking layer.
         saturations: per layer, clipped membrane potentials.
         deployed, reference: correct classifications after each step 1 … T, of the backend and of the integer engine.
+        digest: of the backend's spikes and read-outs (Trace.digest).
         seconds: time in the backend, its start included, comparison excluded; summed over processes.
     """
 
@@ -33,6 +34,7 @@ class Tally:
     saturations: tuple[int, ...]
     deployed: tuple[int, ...]
     reference: tuple[int, ...]
+    digest: int
     seconds: float
 
     @property
@@ -64,6 +66,7 @@ class Tally:
             saturations=_sums(self.saturations, other.saturations),
             deployed=_sums(self.deployed, other.deployed),
             reference=_sums(self.reference, other.reference),
+            digest=(self.digest + other.digest) % DIGESTS,
             seconds=self.seconds + other.seconds,
         )
 

@@ -1,5 +1,6 @@
 """What a run of an integer network leaves behind, and where two runs differ."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.network import IntegerNetwork
+
+DIGESTS = 2**256  # how many different digests there are
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,22 @@ class Trace:
     def classes(self) -> NDArray[np.int64]:
         """Class after each step, (samples, T); of equal values the lowest index."""
         return self.readout.argmax(axis=-1)
+
+    def digest(self, network: str, start: int = 0) -> int:
+        """D of docs/semantics.md, over these samples: those of further samples are added, modulo 2²⁵⁶.
+
+        Args:
+            network: its digest, 64 hexadecimal digits.
+            start: number of the first of these samples among all.
+        """
+        total = 0
+        for index in range(self.samples):
+            sha = hashlib.sha256(bytes.fromhex(network) + (start + index).to_bytes(8, "little"))
+            for layer in self.spikes:
+                sha.update(layer[index].tobytes())
+            sha.update(self.readout[index].astype("<i4").tobytes())
+            total += int.from_bytes(sha.digest(), "big")
+        return total % DIGESTS
 
 
 def pack(spikes: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -18,6 +18,10 @@ from deploy.tally import Tally, merge
 from deploy.trace import Mismatch, Trace, count_differences, first_difference
 from export.network import IntegerNetwork
 
+_INSTALL = "pip install -e '.[lava]' -c constraints.txt"
+if sys.version_info >= (3, 11):
+    _INSTALL += "; pip install --no-deps --ignore-requires-python lava-nc==0.10.0"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -31,6 +35,7 @@ class Verdict:
         first: the first mismatch, or None.
         spike_rates: per spiking layer, spikes per neuron and step.
         saturations: per layer, clipped membrane potentials.
+        digest: of the network, all spikes and all read-outs of the backend (docs/semantics.md), 64 hexadecimal digits.
         seconds: time in the backend, its start included, comparison excluded; summed over processes.
     """
 
@@ -43,6 +48,7 @@ class Verdict:
     first: Mismatch | None
     spike_rates: tuple[float, ...]
     saturations: tuple[int, ...]
+    digest: str
     seconds: float
 
     @property
@@ -64,6 +70,7 @@ def verdict_of(network: IntegerNetwork, tally: Tally, samples: int) -> Verdict:
         first=tally.first,
         spike_rates=tuple(spikes / value for spikes, value in zip(tally.spikes, values, strict=True)),
         saturations=tally.saturations,
+        digest=f"{tally.digest:064x}",
         seconds=tally.seconds,
     )
 
@@ -89,6 +96,7 @@ def tallies(
         whatever the backend raises.
     """
     engine = IntegerEngine(network)
+    network_digest = network.digest()
     done = 0
     with closing(chunks):  # ends the backend also where the comparison fails
         while True:
@@ -110,6 +118,7 @@ def tallies(
                 saturations=trace.saturations,
                 deployed=tuple(deployed),
                 reference=tuple(expected),
+                digest=trace.digest(network_digest, start + part.start),
                 seconds=seconds,
             )
             done = part.stop
@@ -136,9 +145,7 @@ def backend_traces(
     ``batch`` and ``cores``, over which the layers are spread, matter to "cpu".
     """
     if importlib.util.find_spec("lava") is None:
-        raise LavaMissingError(
-            "Lava is not installed; it needs Python 3.10: pip install -e '.[lava]' -c constraints.txt"
-        )
+        raise LavaMissingError(f"Lava is not installed: {_INSTALL} (docs/install.md)")
     _let_lava_choose_the_start_method()
     if backend == "cpu":
         from deploy.lava import build

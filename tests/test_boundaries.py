@@ -74,6 +74,19 @@ def test_source_imports_only_what_its_package_may(path: Path) -> None:
     assert [name for name in sorted(imported_by(path)) if forbidden(module_name(path), name)] == []
 
 
+LAVA_USERS = [
+    path
+    for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]
+    if any(within(name, "lava") for name in imported_by(path))
+]
+
+
+@pytest.mark.parametrize("path", LAVA_USERS, ids=module_name)
+def test_lava_is_imported_after_what_newer_pythons_need(path: Path) -> None:
+    """The order is held by ruff (pyproject.toml); in functions only what follows the imports above them stands."""
+    assert "deploy.lava.compatibility" in imported_by(path)
+
+
 def test_network_representation_needs_only_numpy() -> None:
     imported = {name.split(".")[0] for name in imported_by(ROOT / "export" / "network.py")}
     assert imported - set(sys.stdlib_module_names) == {"numpy"}

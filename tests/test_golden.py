@@ -5,6 +5,7 @@ are. The values were computed with tests/oracle.py, not with the engine.
 """
 
 import hashlib
+import struct
 from pathlib import Path
 
 import h5py
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 
 from deploy.integer import IntegerEngine
-from deploy.lava import build, netx_network
+from deploy.lava import build, netx_network, stock
 from deploy.trace import Trace, concatenate
+from deploy.verify import verify
 from export import netx
+from export.network import IntegerNetwork
 from tests import oracle
+from tests.lava_dl import needs_lava_dl
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = {1: GOLDEN / "version1.h5", 2: GOLDEN / "version2.h5"}
@@ -27,8 +31,13 @@ RUN = {
     1: "35b3f615e2bd37b8d250600ecdf3fd76e5ff36f7e6b5133368a7bd5b439d6a0f",
     2: "672b56272d682dd5bcdd285154b89ac30ffb645cfb5d1d749f7ac8989b10535a",
 }
+DIGEST = {
+    1: "86dfba9fdb959e5ded9d15ae05c269147e1fcd755510e6a22ed665b98f064281",
+    2: "0d13c8d70df7ab877c2687db644fae9d3bdd194f5f4d4ca7d762b18ed2cee41d",
+}
 STEPS = 6
 IMAGES = (np.arange(2 * 3 * 10 * 8) * 37 % 256).astype(np.uint8).reshape(2, 3, 10, 8)
+LABELS = np.zeros(2, np.int64)
 
 every_version = pytest.mark.parametrize("version", FILES)
 
@@ -44,6 +53,19 @@ def digest(spikes: list[np.ndarray], readout: np.ndarray) -> str:
 
 def digest_of(trace: Trace) -> str:
     return digest([trace.layer_spikes(i) for i in range(len(trace.shapes))], trace.readout)
+
+
+def run_digest(network: IntegerNetwork, spikes: list[np.ndarray], readout: np.ndarray) -> str:
+    """D of docs/semantics.md, from spikes bool (samples, T, *shape) and the read-out (samples, T, K)."""
+    total = 0
+    for sample, potentials in enumerate(readout):
+        content = bytes.fromhex(network.digest()) + struct.pack("<Q", sample)
+        for layer in spikes:
+            for step in layer[sample]:
+                content += np.packbits(np.moveaxis(step, 0, -1)).tobytes()
+        content += struct.pack(f"<{potentials.size}i", *potentials.ravel().tolist())
+        total += int(hashlib.sha256(content).hexdigest(), 16)
+    return f"{total % 2**256:064x}"
 
 
 @every_version
@@ -72,8 +94,10 @@ def test_version_2_holds_what_version_1_cannot() -> None:
 
 @every_version
 def test_oracle(version: int) -> None:
-    spikes, readout, _ = oracle.simulate(netx.read(FILES[version]), IMAGES, STEPS)
+    network = netx.read(FILES[version])
+    spikes, readout, _ = oracle.simulate(network, IMAGES, STEPS)
     assert digest(spikes, readout) == RUN[version]
+    assert run_digest(network, spikes, readout) == DIGEST[version]
 
 
 @every_version
@@ -84,9 +108,20 @@ def test_integer_engine(version: int) -> None:
 @pytest.mark.parametrize("batch", [1, 2])
 @every_version
 def test_lava(version: int, batch: int) -> None:
-    got = concatenate(list(build.run(netx.read(FILES[version]), IMAGES, STEPS, batch=batch)))
+    network = netx.read(FILES[version])
+    got = concatenate(list(build.run(network, IMAGES, STEPS, batch=batch)))
     assert digest_of(got) == RUN[version]
+    verdict = verify(network, IMAGES, LABELS, build.run(network, IMAGES, STEPS, batch=batch))
+    assert verdict.exact and verdict.digest == DIGEST[version]
 
 
+@every_version
+def test_lava_of_stock_parts(version: int) -> None:
+    network = netx.read(FILES[version])
+    assert verify(network, IMAGES, LABELS, stock.run(network, IMAGES, STEPS)).digest == DIGEST[version]
+
+
+@needs_lava_dl
 def test_lava_dl() -> None:
-    assert digest_of(concatenate(list(netx_network.run(FILES[1], IMAGES, STEPS)))) == RUN[1]
+    verdict = verify(netx.read(FILES[1]), IMAGES, LABELS, netx_network.run(FILES[1], IMAGES, STEPS))
+    assert verdict.exact and verdict.digest == DIGEST[1]

@@ -22,6 +22,7 @@ from deploy.trace import Trace
 from export import netx
 from export.network import Connection, IntegerNetwork, Layer
 from export.to_netx import main as export_main
+from tests.lava_dl import needs_lava_dl
 
 INFO = {
     "T": 2,
@@ -58,7 +59,7 @@ def net(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("backend", ["cpu", "netx", "stock"])
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("netx", marks=needs_lava_dl), "stock"])
 def test_exact_run_reports_and_returns_0(net: Path, backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = net.with_name("new folder") / "result.json"
     options = ["--T", "2", "--samples", "5", "--batch", "2", "--backend", backend, "--json", str(result)]
@@ -176,7 +177,7 @@ def test_bad_file_gives_one_line_and_2(
         ("--data", "no/such/folder", "no/such/folder does not exist"),
         ("--json", ".", ".: cannot be written"),
         ("--json", "/proc/x.json", "/proc/x.json: cannot be written"),
-        ("--backend", "loihi2", "Loihi extension of Lava is not installed"),
+        pytest.param("--backend", "loihi2", "Loihi extension of Lava is not installed", marks=needs_lava_dl),
         ("--model", "no/such/model.pt", "no/such/model.pt: no such file"),
     ],
 )

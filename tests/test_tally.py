@@ -17,7 +17,7 @@ from deploy.trace import Mismatch, Trace
 from deploy.verify import tallies, verdict_of, verify
 from tests.strategies import images_for, networks
 
-MADE = Tally(((4, 7),), (0, 2), Mismatch(5, "hidden", 1, (2,), 0, 1), (9,), (0, 1), (1, 2), (1, 3), 0.5)
+MADE = Tally(((4, 7),), (0, 2), Mismatch(5, "hidden", 1, (2,), 0, 1), (9,), (0, 1), (1, 2), (1, 3), 2**256 - 1, 0.5)
 
 
 def part(trace: Trace, start: int, stop: int) -> Trace:
@@ -61,8 +61,8 @@ def other(start: int, stop: int, **changes: object) -> Tally:
 
 def test_sums() -> None:
     earlier = other(0, 4, first=None)
-    assert MADE + earlier == Tally(((0, 7),), (0, 4), MADE.first, (18,), (0, 2), (2, 4), (2, 6), 1.0), (
-        "ranges that touch become one"
+    assert MADE + earlier == Tally(((0, 7),), (0, 4), MADE.first, (18,), (0, 2), (2, 4), (2, 6), 2**256 - 2, 1.0), (
+        "ranges that touch become one; digests add up modulo 2²⁵⁶"
     )
     assert (MADE + other(9, 10)).ranges == ((4, 7), (9, 10))
     assert (MADE + other(9, 10)).samples == 4

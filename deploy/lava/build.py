@@ -4,6 +4,8 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 from lava.magma.core.model.model import AbstractProcessModel
 from lava.magma.core.process.ports.ports import OutPort

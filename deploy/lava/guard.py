@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from queue import Empty
 from types import TracebackType
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 from lava.magma.compiler.builders.py_builder import PyProcessBuilder
 from lava.magma.compiler.executable import Executable
 from lava.magma.core.process.message_interface_enum import ActorType

@@ -7,6 +7,8 @@ their ports inp and out. This was never run on a chip (docs/loihi.md).
 
 from types import ModuleType
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 from lava.magma.core.process.ports.ports import OutPort
 
 from deploy.errors import Loihi2UnavailableError

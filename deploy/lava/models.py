@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 import torch
 from lava.magma.core.decorator import implements, requires, tag

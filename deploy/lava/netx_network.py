@@ -9,8 +9,12 @@ deploy/lava/build.py, and both must give the same Trace.
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from platform import python_version
 from typing import Any
 from unittest.mock import patch
+
+import deploy.lava.compatibility  # noqa: F401 — before Lava
 
 import numpy as np
 from lava.magma.core.model.model import AbstractProcessModel
@@ -19,6 +23,7 @@ from lava.magma.core.run_configs import RunConfig
 from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 
+from deploy.errors import LavaMissingError
 from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
 from deploy.lava.hardware import from_chip, to_chip
 from deploy.lava.models import PyExactConv
@@ -60,20 +65,32 @@ def run(
         on_progress: called with the number of samples done.
 
     Raises:
+        LavaMissingError: lava-dl is not installed; it needs Python 3.10.
         NetxError: an invalid file.
         ValueError: a network that lava-dl's reader cannot build, or an invalid argument.
         Loihi2UnavailableError: backend "loihi2", and something is missing.
         LavaRunError: a process failed, was killed or stalled.
     """
+    name = "netx" if backend == "cpu" else backend
+    _require_lava_dl(name)
     chosen = dict(process_models or {})
     if backend == "cpu" and not stock_convolution:
         chosen.setdefault(Conv, PyExactConv)
     run_cfg = run_configuration(backend, chosen, callbacks=callbacks)
     network = read(path)
-    _require_readable(network, "netx" if backend == "cpu" else backend)
+    _require_readable(network, name)
     check_arguments(network, images, steps, 1, gap)
     on_chip = backend == "loihi2"
     return _run(os.fspath(path), network, images, steps, gap, on_chip, run_cfg, stall_timeout, on_progress)
+
+
+def _require_lava_dl(backend: str) -> None:
+    """LavaMissingError where lava-dl cannot be imported."""
+    if find_spec("lava.lib") is None or find_spec("lava.lib.dl") is None:
+        raise LavaMissingError(
+            f"--backend {backend} needs lava-dl, which is not installed; it needs Python 3.10, and this is "
+            f"{python_version()} (docs/install.md); --backend cpu runs every network"
+        )
 
 
 def _require_readable(network: IntegerNetwork, backend: str) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess

@@ -32,6 +32,8 @@ lava-nc 0.10.0. This is for CPUs: the Resets write a variable of the synapse mod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 from lava.magma.compiler.compiler_graphs import find_processes
 from lava.magma.core.process.ports.ports import InPort, OutPort

@@ -203,6 +203,7 @@ class Content:
         return {
             "command": run.command,
             "network SHA-256": run.network.digest(),
+            **({} if run.verdict is None else {"run's digest (docs/semantics.md)": run.verdict.digest}),
             "images": f"{len(run.data):,} test images of {' '.join(run.sources)}, drawn by seed {run.seed}",
             "images SHA-256": run.data.digest(),
             "versions": ", ".join(f"{name} {found}" for name, found in versions.items()),

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings

@@ -1,10 +1,14 @@
 """The same file, read by lava-dl into synapse and neuron processes, gives the same trace as the integer engine."""
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from platform import python_version
 from types import SimpleNamespace
+
+import deploy.lava.compatibility  # noqa: F401 — before Lava
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from lava.proc.graded.process import GradedVec
 from lava.proc.io.sink import RingBuffer as SpikeSink
 from lava.proc.io.source import RingBuffer as SpikeSource
 
-from deploy.errors import Loihi2UnavailableError
+from deploy.errors import LavaMissingError, Loihi2UnavailableError
 from deploy.integer import IntegerEngine
 from deploy.lava import netx_network
 from deploy.lava.hardware import to_chip
@@ -26,6 +30,7 @@ from deploy.lava.processes import IFNeuron
 from deploy.trace import concatenate, first_difference
 from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from export.netx import NetxError, write
+from tests.lava_dl import needs_lava_dl
 from tests.strategies import images_for, random_layer
 
 
@@ -54,15 +59,18 @@ def network() -> IntegerNetwork:
     return IntegerNetwork((2, 6, 8), (conv, grouped, dense, out))
 
 
+@needs_lava_dl
 @pytest.mark.parametrize("gap", [0, 2])
 def test_equals_the_integer_engine(network: IntegerNetwork, tmp_path: Path, gap: int) -> None:
     assert_equal(network, tmp_path, count=5, steps=4, gap=gap)
 
 
+@needs_lava_dl
 def test_stock_convolution(network: IntegerNetwork, tmp_path: Path) -> None:
     assert_equal(network, tmp_path, count=2, steps=3, stock_convolution=True)
 
 
+@needs_lava_dl
 def test_dilation_and_saturation(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     conv = random_layer(rng, "conv", (1, 7, 6), outputs=3, kernel=(2, 3), dilation=(3, 2), extreme=True)
@@ -79,6 +87,7 @@ def constant(layer: Layer, value: int) -> Layer:
     return replace(layer, connections=(same,), bias=np.abs(layer.bias))
 
 
+@needs_lava_dl
 @pytest.mark.parametrize("value", [-127, -1, 0, 1, 127])
 def test_weights_that_upstream_would_change(tmp_path: Path, value: int) -> None:
     """Without positive weights lava-dl's choice of the weight exponent loses values or fails."""
@@ -93,6 +102,7 @@ def test_weights_that_upstream_would_change(tmp_path: Path, value: int) -> None:
     assert first_difference(network, IntegerEngine(network).run(images, 4), got) is None
 
 
+@needs_lava_dl
 def test_refusals(network: IntegerNetwork, tmp_path: Path) -> None:
     images = images_for(network, 1)
     write(network, tmp_path / "net.net")
@@ -105,6 +115,21 @@ def test_refusals(network: IntegerNetwork, tmp_path: Path) -> None:
         netx_network.run(tmp_path / "net.net", images, 1)
 
 
+@pytest.mark.parametrize("missing", ["lava.lib", "lava.lib.dl"])
+@pytest.mark.parametrize(("backend", "named"), [("cpu", "netx"), ("loihi2", "loihi2")])
+def test_without_lava_dl(
+    network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, named: str, missing: str
+) -> None:
+    """On newer Pythons this is how it is; here, wherever the test runs."""
+    monkeypatch.setattr(netx_network, "find_spec", lambda name: None if name == missing else object())
+    message = (
+        f"--backend {named} needs lava-dl, which is not installed; it needs Python 3.10, and this is {python_version()}"
+    )
+    with pytest.raises(LavaMissingError, match="^" + re.escape(message)):
+        netx_network.run(tmp_path / "net.net", images_for(network, 1), 1, backend=backend)
+
+
+@needs_lava_dl
 def test_wiring_for_a_chip(network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With stand-ins for Intel's adapters that pass everything on, the network for a chip runs exactly on a CPU."""
     made = []
@@ -135,6 +160,7 @@ def test_without_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
         to_chip(OutPort(shape=(2,)), 8)
 
 
+@needs_lava_dl
 def test_what_the_reader_cannot_build_is_refused(
     network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +217,7 @@ def test_neurons_behind_stock_synapses(reset: str) -> None:
     assert (expected.sum(axis=0) > 0).all() and (expected.sum(axis=0) < 20).all()
 
 
+@needs_lava_dl
 def test_sums_beyond_32_bits_do_not_wrap(tmp_path: Path) -> None:
     """67,500 weights of 127 on white pixels sum to more than 2³¹."""
     weight = np.full((1, 3, 150, 150), 127, np.int8)

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
