@@ -140,6 +140,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of a Dask cluster whose workers run the images, such as tcp://10.0.0.1:8786; it must be trusted, since "
         "Dask exchanges pickles (docs/cluster.md)",
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check options, file and data, say what would run, and run nothing"
+    )
 
 
 def check(options: argparse.Namespace) -> None:
@@ -174,6 +177,14 @@ def load(options: argparse.Namespace) -> Task:
         raise ValueError(f"data: classes are {', '.join(data.classes)}; allowed: those of {options.net}")
     model = None if options.model is None else exported_model(network, options.model)
     return Task(options.net, network, steps, data, model)
+
+
+def planned(options: argparse.Namespace, task: Task) -> str:
+    """What ``run`` would do, in a few lines; errors as of ``deploy.dry_run.plan``."""
+    from deploy.dry_run import plan
+
+    chosen = {key: getattr(options, key) for key in ("backend", "batch", "workers", "scheduler")}
+    return plan(task.net, task.network, task.whole.images, steps=task.steps, **chosen)
 
 
 def run(options: argparse.Namespace, task: Task) -> "tuple[Verdict, float]":

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.comparison import EXIT_EXACT, EXIT_STATUS, Outcome, add_options, check, exit_status, load, run
+from deploy.comparison import EXIT_EXACT, EXIT_STATUS, Outcome, add_options, check, exit_status, load, planned, run
 from train.options import Parser
 
 
@@ -26,9 +26,6 @@ def parser() -> Parser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="also write a page of HTML about the run to FILE (deploy.report)"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="check options, file and data, say what would run, and run nothing"
     )
     return parser
 
@@ -62,10 +59,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         flush=True,
     )
     if options.dry_run:
-        from deploy.dry_run import plan
-
-        chosen = {key: getattr(options, key) for key in ("backend", "batch", "workers", "scheduler")}
-        print(plan(options.net, network, task.whole.images, steps=steps, **chosen))
+        print(planned(options, task))
         return EXIT_EXACT
     verdict, wall_seconds = run(options, task)
     print(table(verdict))

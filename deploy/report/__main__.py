@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.comparison import EXIT_EXACT, EXIT_STATUS, Outcome, add_options, check, exit_status, load, run
+from deploy.comparison import EXIT_EXACT, EXIT_STATUS, Outcome, add_options, check, exit_status, load, planned, run
 from train.options import Parser
 
 
@@ -64,6 +64,9 @@ def _run(options: argparse.Namespace, command: str) -> int:
         f"{'integer engine only' if options.integer_only else f'backend {options.backend}'}",
         flush=True,
     )
+    if options.dry_run:
+        print("dry run: nothing was run" if options.integer_only else planned(options, task))
+        return EXIT_EXACT
     verdict, seconds = (None, 0.0) if options.integer_only else run(options, task)
     stored = exported_accuracy(task.network, task.steps)
     content = make(options, task, verdict, stored, seconds, command, options.image)

@@ -71,6 +71,16 @@ def test_without_lava_the_page_says_so(
     assert "not run in Lava" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("more", [[], ["--integer-only"]])
+def test_dry_run_writes_nothing(
+    files: tuple[Path, Path, Path], more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, _, data = files
+    out = tmp_path / "page.html"
+    assert main([str(net), "--data", str(data), "--samples", "5", "--out", str(out), "--dry-run", *more]) == 0
+    assert "dry run: nothing was run" in capsys.readouterr().out and not out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from deploy.report import figures
-from deploy.report.content import Content
+from deploy.report.content import Content, Run
+from deploy.report.measure import measure
 from deploy.report.page import half_active, pictures, render
+from export.network import Connection, IntegerNetwork, Layer
 from tests.report.conftest import content_of
+from tests.strategies import random_layer
 from tests.tiny import random_residual
+from train.data import ImageSet
 
 
 @pytest.fixture(scope="session")
@@ -117,3 +122,32 @@ def test_browser_shows_everything_and_complains_of_nothing(
         assert picture.width == width and picture.height > 2000
         colors = picture.convert("RGB").quantize(64).histogram()
     assert max(colors) / sum(colors) < 0.98, "the screenshot is blank"
+
+
+def plain_page(network: IntegerNetwork, steps: int) -> str:
+    """The page of a network on random images, without Lava."""
+    rng = np.random.default_rng(0)
+    shape = (6, *network.input_shape[1:], network.input_shape[0])
+    labels = torch.arange(6) % network.classes
+    names = tuple(f"class {index}" for index in range(network.classes))
+    data = ImageSet(torch.from_numpy(rng.integers(0, 256, shape, np.uint8)), labels, names)
+    run = Run(Path("net.h5"), network, data, ["random"], 0, steps, "cpu", None, None, 0.0, "command")
+    content = Content(run, measure(run.net, network, data, ["random"], steps))
+    return render(content, half_active(content.measured.recordings))
+
+
+def test_a_network_without_spikes_has_a_page() -> None:
+    """One channel, one pixel, two classes, all weights zero: no raster, no rates, no range of θ."""
+    nothing = np.zeros(2, np.int32)
+    readout = Layer("out", (Connection("input", np.zeros((2, 1), np.int8)),), nothing, None, nothing)
+    page = plain_page(IntegerNetwork((1, 1, 1), (readout,)), steps=1)
+    assert "Spike raster" not in page and "Membrane potentials of the read-out" in page
+
+
+def test_many_classes_and_steps_have_a_page() -> None:
+    """30 classes are not named in the confusion matrix; of 70 steps the first 64 are drawn."""
+    rng = np.random.default_rng(0)
+    first = random_layer(rng, "first", (4, 5, 3), outputs=3, kernel=(2, 2))
+    readout = random_layer(rng, "out", (3, 4, 2), source="first", outputs=30, readout=True)
+    page = plain_page(IntegerNetwork((4, 5, 3), (first, readout)), steps=70)
+    assert "The first 64 of 70 steps are shown." in page
