@@ -101,7 +101,7 @@ class _Writer:
         metadata: dict[str, Any] = {
             "name": layer.name,
             "layer": index,
-            "v_initial": layer.v0,
+            "v_initial": layer.v0.copy(),
             "bias_dimensions": layer.bias.ndim,
         }
         node: nir.NIRNode
