@@ -59,8 +59,8 @@ def _run(options: argparse.Namespace) -> None:
     if not imported.own:
         rest = "set v to 0" if reading.reset == "hard" else "subtract v_threshold"
         print(
-            f"warning: IF nodes were read as: fire where v {reading.spike} v_threshold, then {rest}, v(0) = 0, input 0..255; "
-            "--spike and --reset change the first two",
+            f"warning: IF nodes were read as: fire where v {reading.spike} v_threshold, then {rest}, v(0) = 0, "
+            "input 0..255; --spike and --reset change the first two",
             file=sys.stderr,
         )
 

@@ -1,7 +1,6 @@
 """NIR files: HDF5, written all at once, and checked before nir reads them."""
 
 import io
-import math
 import os
 from pathlib import Path
 
@@ -57,7 +56,7 @@ class _Walk(CheckedFile):
     """Looks at everything in a file before it is read."""
 
     def check(self, file: h5py.File) -> None:
-        """NetxError where something is linked, stored elsewhere, of a type other than numbers and text, or too large."""
+        """NetxError where something is linked, stored elsewhere, neither numbers nor text, or too large."""
         self._left = MAX_NODES
         node = self.group("file", file, "node")
         self._visit("node", node, 0)
@@ -85,13 +84,11 @@ class _Walk(CheckedFile):
             self._left -= 1
             if self._left < 0:
                 self.fail("file", "number of groups and arrays", f"above {MAX_NODES}", f"at most {MAX_NODES}")
-            place = f"{where}/{key}"
-            if group.get(key, getclass=True, getlink=False) is h5py.Group:
-                self._visit(place, self.group(where, group, key), depth + 1)
+            self._hard_link(where, group, key)
+            if group.get(key, getclass=True) is h5py.Group:
+                self._visit(f"{where}/{key}", group[key], depth + 1)
                 continue
             dataset = self._dataset(where, group, key)
             text = dataset.dtype.kind == "S" or h5py.check_string_dtype(dataset.dtype)
             if dataset.dtype.kind not in "fiub" and not text:
                 self.fail(where, key, f"of type {dataset.dtype}", "numbers or text")
-            if math.prod(dataset.shape) and dataset.dtype.kind == "f" and dataset.dtype.itemsize > 8:
-                self.fail(where, key, f"of type {dataset.dtype}", "numbers of at most 64 bits")

@@ -121,9 +121,7 @@ class _Writer:
             )
         self._node_of[layer.name] = self._add(layer.name, node, *ends)
 
-    def _add_synapses(
-        self, name: str, number: int, connection: Connection, bias: Float | None
-    ) -> tuple[str, bool]:
+    def _add_synapses(self, name: str, number: int, connection: Connection, bias: Float | None) -> tuple[str, bool]:
         """Adds the nodes of a connection; the last of them, and whether the bias is in it."""
         shape = self._network.shape_of[connection.source]
         metadata = {"connection": number, "exponent": connection.exponent}
@@ -143,10 +141,8 @@ class _Writer:
         node = nir.Affine(weight.reshape(len(weight), -1), offset, metadata=metadata)
         return self._add(name, node, source), bias is not None
 
-    def _add_pooling(
-        self, name: str, connection: Connection, source: str
-    ) -> tuple[str, Convolution, tuple[int, ...]]:
-        """Adds the pooling of a connection, if any: the node behind it, the synapses that remain, and their input shape."""
+    def _add_pooling(self, name: str, connection: Connection, source: str) -> tuple[str, Convolution, tuple[int, ...]]:
+        """Adds the pooling of a connection: the node behind it, the synapses that remain and their input shape."""
         shape = self._network.shape_of[connection.source]
         parts = unfold(connection, shape)
         if self._fold_pooling or parts.window == (1, 1):
@@ -171,7 +167,7 @@ def _convolution(
     parts: Convolution, weight: Float, bias: Float, shape: tuple[int, ...], metadata: dict[str, Any]
 ) -> nir.Conv2d:
     return nir.Conv2d(
-        input_shape=shape[1:],  # type: ignore[arg-type]
+        input_shape=shape[1:],
         weight=weight,
         stride=parts.stride,
         padding=parts.padding,

@@ -235,7 +235,7 @@ class _Reader:
         for name in path:
             node = self._nodes[name]
             if isinstance(node, _POOLING):
-                self._pool(name, node, found)
+                self._pool(name, node, found, shape)
             elif isinstance(node, nir.Flatten):
                 if found.weight is not None:
                     self.fail(name, "place", "behind weights", "between neurons and weights")
@@ -250,7 +250,7 @@ class _Reader:
             found.weight = self._factors(np.ones(shape[0]), found, len(shape) == 3)
         return found
 
-    def _pool(self, name: str, node: Any, found: _Synapses) -> None:
+    def _pool(self, name: str, node: Any, found: _Synapses, shape: tuple[int, ...]) -> None:
         if found.weight is not None or found.flat:
             self.fail(name, "place", "behind weights or Flatten", "between neurons and weights")
         kernel, stride, padding = (_pair(value) for value in (node.kernel_size, node.stride, node.padding))
@@ -258,6 +258,8 @@ class _Reader:
             shown = f"{node.kernel_size}, stride {node.stride}, padding {node.padding}"
             self.fail(name, "kernel_size", shown, "windows that do not overlap, without padding")
         found.window = (found.window[0] * kernel[0], found.window[1] * kernel[1])
+        if len(shape) != 3 or found.window[0] > shape[1] or found.window[1] > shape[2]:
+            self.fail(name, "kernel_size", node.kernel_size, f"windows within {shape}")
         if isinstance(node, nir.AvgPool2d):
             found.factor /= math.prod(kernel)
 
@@ -346,9 +348,9 @@ class _Reader:
             if found.window != (1, 1):
                 if found.dilation != (1, 1):
                     self.fail(name, "dilation", found.dilation, "(1, 1) behind pooling")
-                for size, by, padding in zip(shape[1:], found.window, found.padding, strict=True):
-                    if padding and size % by:
-                        self.fail(name, "padding", found.padding, f"0 behind pooling by {by} of {size} rows or columns")
+                for length, by, border in zip(shape[1:], found.window, found.padding, strict=True):
+                    if border and length % by:
+                        self.fail(name, "padding", found.padding, f"0 behind pooling of {length} by {by}")
                 weight = weight.repeat(y, 2).repeat(x, 3)
         elif found.window != (1, 1):
             size = [n // by for n, by in zip(shape[1:], found.window, strict=True)]
@@ -397,9 +399,7 @@ class _Reader:
                 total = flat[:, 0]
         return self._whole(name, "bias", total)
 
-    def _threshold(
-        self, name: str, node: nir.IF, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.int32], Reset, int]:
+    def _threshold(self, name: str, node: nir.IF, shape: tuple[int, ...]) -> tuple[NDArray[np.int32], Reset, int]:
         """θ of u >= θ, the reset, and v(0).
 
         Integers u exceed a threshold where they reach the next integer above it. With a soft reset θ is also what is
@@ -411,12 +411,12 @@ class _Reader:
             if found not in (SUBTRACT, TO_RESET):
                 self.fail(name, "metadata reset", found, f"{SUBTRACT!r} or {TO_RESET!r}")
             spike, reset = ">=", "soft" if found == SUBTRACT else "hard"
-        threshold = self._channels(name, "v_threshold", node.v_threshold, shape)
+        threshold: Array = self._channels(name, "v_threshold", node.v_threshold, shape)
         if reset == "hard":
             v_reset = self._channels(name, "v_reset", node.v_reset, shape)
             if v_reset.any():
                 self.fail(name, "v_reset", v_reset[v_reset != 0].flat[0], "0")
-            threshold = np.ceil(threshold) if spike == ">=" else np.floor(threshold) + 1
+            threshold = np.ceil(threshold) if spike == ">=" else np.floor(threshold) + 1.0
         start = -1 if reset == "soft" and spike == ">" else 0
         return self._whole(name, "v_threshold", threshold), reset, start
 
@@ -435,7 +435,9 @@ class _Reader:
     def _finite(self, name: str, key: str, value: object) -> Array:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
-            self.fail(name, key, "not finite" if array.dtype.kind == "f" else f"of type {array.dtype}", "finite numbers")
+            self.fail(
+                name, key, "not finite" if array.dtype.kind == "f" else f"of type {array.dtype}", "finite numbers"
+            )
         return array.astype(np.float64)
 
     def _whole(self, name: str, key: str, value: object) -> NDArray[np.int32]:

@@ -11,8 +11,8 @@ from export.network import IntegerNetwork
 from train.checkpoint import check_writable
 
 WARNING = (
-    "NIR has no field for reset by subtraction, v(0), the spike at v = v_threshold or the 24-bit limit: they are in the "
-    "metadata, which readers ignore; docs/nir.md says what to set in them"
+    "NIR has no field for reset by subtraction, v(0), the spike at v = v_threshold or the 24-bit limit: they are in "
+    "the metadata, which readers ignore; docs/nir.md says what to set in them"
 )
 
 
@@ -49,9 +49,7 @@ def _run(options: argparse.Namespace) -> None:
     if not options.graph.absolute().parent.is_dir():
         raise ValueError(f"{options.graph.parent}: no such folder")
     network: IntegerNetwork = netx.read(options.net)
-    graph = to_graph(
-        network, fold_pooling=options.fold_pooling, integrate_readout=options.readout == "integrate"
-    )
+    graph = to_graph(network, fold_pooling=options.fold_pooling, integrate_readout=options.readout == "integrate")
     nir_file.write(graph, options.graph)
     size = options.graph.stat().st_size
     print(
