@@ -61,6 +61,9 @@ def test_what_readers_stumble_over_is_named(net: Path, capsys: pytest.CaptureFix
     err = capsys.readouterr().err
     assert "wide_in0" in err
     assert "type_check=False" in err
+    with pytest.raises(ValueError, match="type"):
+        nir.read(net.with_suffix(".nir"))
+    nir.read(net.with_suffix(".nir"), type_check=False)
     assert "sums of wide; compute them in float64" in err
 
 
