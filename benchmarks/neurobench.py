@@ -7,6 +7,7 @@ Every metric is an integer over all images, or follows from one, and has to equa
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def run_neurobench(
         [Footprint, ParameterCount, ConnectionSparsity],
         [ClassificationAccuracy, ActivationSparsity, SynapticOperations],
     ]
-    return Benchmark(model, loader, [], [lambda scores: scores.argmax(dim=-1)], metrics).run(quiet=True)
+    benchmark = Benchmark(model, loader, [], [lambda scores: scores.argmax(dim=-1)], metrics)
+    with redirect_stdout(sys.stderr):  # a metric that fails prints why, and counts 0
+        return benchmark.run()
 
 
 def compare(
@@ -180,6 +183,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--samples and --batch are {options.samples} and {options.batch}; allowed: at least 1")
     if options.json is not None:
         check_writable(options.json, inputs=[options.net])
+    settings = machine.describe()
     network = netx.read(options.net)
     steps = steps_for(options.net, network, options.steps)
     data = load_for(options.net, network, options.data).sample(options.samples, options.seed)
@@ -189,11 +193,11 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"{error}; allowed: with NeuroBench, which docs/fit.md says how to install") from None
     print(report(rows, len(data)))
     if options.json is not None:
-        settings = {"samples": len(data), "steps": steps, "data": options.data, "seed": options.seed}
+        run = {"samples": len(data), "steps": steps, "data": options.data, "seed": options.seed}
         written = [asdict(row) | {"equal": row.agrees} for row in rows]
         write_json(
             options.json,
-            {"machine": machine.describe(), **settings, "network": network.digest(), "rows": written, "results": found},
+            {"machine": settings, **run, "network": network.digest(), "rows": written, "results": found},
         )
     return 0 if all(row.agrees for row in rows) else 1
 

@@ -17,7 +17,7 @@ from tests.fit.test_activity import one_channel_network
 from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(networks(), st.integers(1, 4))
 def test_modules_compute_what_the_engine_computes(network: IntegerNetwork, steps: int) -> None:
     images = images_for(network, 3)
@@ -91,6 +91,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert neurobench.main(command) == 0
     assert capsys.readouterr().out.count("| yes |") == 8
     assert (tmp_path / "found.json").is_file()
-    for wrong, message in ((["--T", "0"], "--T is 0"), (["--batch", "0"], "at least 1"), (["--samples", "0"], "least 1")):
+    for wrong, message in (
+        (["--T", "0"], "--T is 0"),
+        (["--batch", "0"], "at least 1"),
+        (["--samples", "0"], "least 1"),
+    ):
         assert neurobench.main([*command, *wrong]) == 2
         assert message in capsys.readouterr().err

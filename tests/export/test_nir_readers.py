@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import nir
+import nirtorch
 import numpy as np
 import pytest
 import torch
+from snntorch.import_nir import import_from_nir
 from torch import nn
 
 from deploy.images import channels_first
@@ -91,9 +93,8 @@ def test_snntorch(network: IntegerNetwork, reference: Trace, tmp_path: Path) -> 
 
     fires at v > threshold and returns its potential beside the spikes, with which the next layer fails.
     """
-    import_nir = pytest.importorskip("snntorch.import_nir")
     graph = written(network, tmp_path / "net.nir", fold_pooling=True, integrate_readout=False)
-    model = import_nir.import_from_nir(graph)
+    model = import_from_nir(graph)
     names = ["conv1", "conv2", "dense"]
     spikes = recorded(model, names)
     scores = []
@@ -162,7 +163,6 @@ def linear(node: nir.Affine) -> nn.Linear:
 
 def test_nirtorch_with_shortcuts_and_biases_at_borders(tmp_path: Path) -> None:
     """The shipped ResNet-20 in the graph executor behind most readers; which flattens the batch too."""
-    nirtorch = pytest.importorskip("nirtorch")
     model, _ = load_model(model_path(None, "resnet20"))
     network, _ = quantize(lower(model, model.input_shape))
     graph = written(network, tmp_path / "net.nir")
