@@ -18,7 +18,8 @@ _NEURONS = (nir.IF, nir.I)
 _WEIGHTS = (nir.Conv2d, nir.Affine, nir.Linear)
 _POOLING = (nir.SumPool2d, nir.AvgPool2d)
 _BETWEEN = (*_WEIGHTS, *_POOLING, nir.Flatten, nir.Scale)
-_MAX_DIAGONAL = 2**28
+_MAX_WEIGHTS = 2**28
+"""Of one connection, as in a netx file."""
 Array = NDArray[np.float64]
 
 
@@ -153,31 +154,33 @@ class _Reader:
                 allowed = "I, Affine or Linear: the read-out integrates and does not spike"
                 self.fail(output, "source", f"{before} (IF)", allowed)
             readout = before if isinstance(self._nodes[before], nir.I) else output
-        found: dict[str, None] = {}
+        found: list[str] = []
         active: set[str] = set()
+        seen: set[str] = set()
         stack = [(readout, False)]
         while stack:
             name, done = stack.pop()
             if done:
                 active.discard(name)
+                seen.add(name)
                 if name == readout or isinstance(self._nodes[name], _NEURONS):
-                    found[name] = None
+                    found.append(name)
                 continue
             if name in active:
                 self.fail(name, "place", "in a loop of edges", "graphs without recurrent connections")
-            if name in found:
+            if name in seen:
                 continue
             active.add(name)
             stack.append((name, True))
             stack += [(source, False) for source in reversed(self._before[name])]
         for name, node in self._nodes.items():
-            if isinstance(node, _NEURONS) and name not in found:
+            if isinstance(node, _NEURONS) and name not in seen:
                 self.fail(name, "target", "none that leads to the Output", "only what the read-out needs")
             if isinstance(node, nir.I) and name != readout:
                 self.fail(name, "place", "between other nodes", "I directly before the Output only")
         if self._own:
             return sorted(found, key=lambda name: self._number(name, "layer", 0, len(found) - 1))
-        return list(found)
+        return found
 
     def _layer(self, name: str) -> Layer:
         node = self._nodes[name]
@@ -335,8 +338,8 @@ class _Reader:
         if maps:
             found.groups = len(factors)
             return factors.reshape(-1, 1, 1, 1)
-        if len(factors) ** 2 > _MAX_DIAGONAL:
-            raise GraphError(f"graph: factors for {len(factors)} neurons; allowed: {math.isqrt(_MAX_DIAGONAL)}")
+        if len(factors) ** 2 > _MAX_WEIGHTS:
+            raise GraphError(f"graph: factors for {len(factors)} neurons; allowed: {math.isqrt(_MAX_WEIGHTS)}")
         return np.diag(factors)
 
     def _connection(self, name: str, found: _Synapses, shape: tuple[int, ...], source: str) -> Connection:
@@ -344,6 +347,8 @@ class _Reader:
         assert found.weight is not None
         weight = found.weight * found.factor
         y, x = found.window
+        if weight.size * y * x > _MAX_WEIGHTS:
+            self.fail(name, "weight", f"{weight.size} values with windows of {y} x {x}", f"at most {_MAX_WEIGHTS}")
         if weight.ndim == 4:
             if found.window != (1, 1):
                 if found.dilation != (1, 1):

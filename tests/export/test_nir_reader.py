@@ -222,6 +222,21 @@ def test_loops_and_loose_ends_are_refused() -> None:
         to_network(graph)
 
 
+def test_hostile_graphs_are_refused_at_once() -> None:
+    """2^60 ways through a ladder of nodes; and a window that would become 2^40 weights."""
+    nodes: dict[str, nir.NIRNode] = {"in": nir.Input(np.array([1, 4, 4])), "out": nir.Output(np.array([3]))}
+    steps = [[f"{side}{n}" for side in "ab"] for n in range(60)]
+    nodes |= {name: pooling() for pair in steps for name in pair}
+    edges = [(one, two) for low, high in pairwise(steps) for one in low for two in high]
+    edges += [("in", name) for name in steps[0]] + [(name, "out") for name in steps[-1]]
+    with pytest.raises(GraphError, match="number of sources is 2"):
+        to_network(nir.NIRGraph(nodes, edges, type_check=False))
+    graph = chain(pooling(size=2**20, stride=2**20), flatten(1, 1, 1), dense(1))
+    graph.nodes["in"] = nir.Input(np.array([1, 2**20, 2**20]))
+    with pytest.raises(GraphError, match="windows of 1048576 x 1048576; allowed: at most"):
+        to_network(graph)
+
+
 def test_a_changed_graph_loses_what_was_said_of_the_network() -> None:
     network = small_network()
     graph = to_graph(network)
