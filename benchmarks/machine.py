@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 _ROOT = Path(__file__).resolve().parent.parent
-_PACKAGES = ("torch", "numpy", "numba", "scipy", "spikingjelly", "lava-nc", "lava-dl")
+_PACKAGES = ("torch", "numpy", "numba", "scipy", "spikingjelly", "lava-nc", "lava-dl", "neurobench")
 
 
 def describe() -> dict[str, Any]:

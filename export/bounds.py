@@ -3,12 +3,23 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from export.network import IMAGE, INPUT_MAX, IntegerNetwork, Layer, Reset
+from export.network import IMAGE, INPUT_MAX, MEMBRANE_MAX, IntegerNetwork, Layer, Reset
+
+_EXACT_FLOAT32 = 2**24
 
 
 def worst_case(network: IntegerNetwork, steps: int) -> tuple[int, ...]:
     """Per layer a bound on max |u| within ``steps`` steps, for any image: no saturation where it is ≤ 2²³ − 1."""
     return tuple(_worst_case(layer, steps) for layer in network.layers)
+
+
+def float32_exact(layer: Layer) -> bool:
+    """Whether float32 holds every sum that v + I + b can consist of: Σ|w · in| + |b| + 2²³ stays within 2²⁴."""
+    bias = np.abs(layer.bias.astype(np.int64)).reshape(layer.outputs, -1).max(1)
+    for connection in layer.connections:
+        weight = np.abs(connection.weight.astype(np.int64)).reshape(layer.outputs, -1).sum(1) << connection.exponent
+        bias += weight * (INPUT_MAX if connection.source == IMAGE else 1)
+    return bool((bias + MEMBRANE_MAX <= _EXACT_FLOAT32).all())
 
 
 def _worst_case(layer: Layer, steps: int) -> int:

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from export.files import write_bytes
 from export.network import Connection, IntegerNetwork, Layer, NetworkError
 from export.netx_hdf5 import NetxError
 from export.netx_layout import (
@@ -50,15 +51,7 @@ def write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
         file.flush()
         Reader(target).network(file)  # what could not be read, being too large, is not written
         image = file.id.get_file_image()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "xb") as stream:
-            stream.write(image)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(target, image)
 
 
 def _write_sequence(groups: h5py.Group, network: IntegerNetwork) -> None:

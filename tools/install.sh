@@ -42,7 +42,10 @@ fi
 
 rm -f "$venv/.installed"
 : >"$venv/.installing"
-if ! "$python" -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[lava,test]'; then
+pip_install() { "$python" -m pip install -qq --disable-pip-version-check -c constraints.txt "$@"; }
+
+# What the last of these declare to need (data sets, drivers of chips, an older nir) the tests do not.
+if ! pip_install -e '.[lava,test]' || ! pip_install --no-deps neurobench sinabs pbr; then
     rm -f "$venv/.installing" # pip stopped in good order: what it installed can stay
     echo "the installation into $venv failed: see pip's message above, then run make again" >&2
     exit 1

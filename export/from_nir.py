@@ -1,0 +1,82 @@
+"""Make a netx file from a NIR graph: ``python -m export.from_nir net.nir net.h5``. See docs/nir.md."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from export import netx
+from train.checkpoint import check_writable
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.from_nir",
+        description="Make a netx file from a graph of the Neuromorphic Intermediate Representation that computes in "
+        "integers.",
+        epilog="examples: python -m export.from_nir net.nir net.h5; python -m export.from_nir sinabs.nir net.h5 "
+        "--reset soft --spike '>='",
+    )
+    parser.add_argument("graph", type=Path, help="NIR file")
+    parser.add_argument("net", type=Path, help="netx file to write")
+    parser.add_argument(
+        "--spike",
+        choices=[">", ">="],
+        help="where IF neurons of other writers fire, v > v_threshold or v >= v_threshold (default: >, as NIR's "
+        "equations; graphs of export.to_nir say it themselves)",
+    )
+    parser.add_argument(
+        "--reset",
+        choices=["hard", "soft"],
+        help="what they do then, set v to v_reset or subtract v_threshold (default: hard, as NIR's equations)",
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    try:
+        from export import nir_file
+        from export.nir_reader import Reading, to_network
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; allowed: with the package nir, pip install 'nq-lava[nir]'") from None
+
+    check_writable(options.net, inputs=[options.graph])
+    if not options.net.absolute().parent.is_dir():
+        raise ValueError(f"{options.net.parent}: no such folder")
+    reading = Reading(options.spike or ">", options.reset or "hard")
+    imported = to_network(nir_file.read(options.graph), reading)
+    if imported.own and (options.spike or options.reset):
+        raise ValueError("--spike and --reset are given; allowed: neither, the graph of export.to_nir says both")
+    netx.write(imported.network, options.net)
+    network = imported.network
+    print(
+        f"wrote {options.net} ({options.net.stat().st_size:,} bytes, {len(network.layers)} layers, "
+        f"network {network.digest()[:16]})"
+    )
+    if imported.changed:
+        print("warning: the graph was changed after export.to_nir: left out what it says of accuracy and origin",
+              file=sys.stderr)  # fmt: skip
+    if not imported.own:
+        rest = "set v to 0" if reading.reset == "hard" else "subtract v_threshold"
+        print(
+            f"warning: IF nodes were read as: fire where v {reading.spike} v_threshold, then {rest}, v(0) = 0, "
+            "input 0..255; --spike and --reset change the first two",
+            file=sys.stderr,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        _run(options)
+    except (ValueError, OSError) as error:
+        print(f"export.from_nir: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nexport.from_nir: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

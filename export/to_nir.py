@@ -1,0 +1,84 @@
+"""Express a netx file as a NIR graph: ``python -m export.to_nir net.h5 net.nir``. See docs/nir.md."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from export import netx
+from export.bounds import float32_exact
+from export.network import IntegerNetwork
+from train.checkpoint import check_writable
+
+WARNING = (
+    "NIR has no field for reset by subtraction, v(0), the spike at v = v_threshold or the 24-bit limit: they are in "
+    "the metadata, which readers ignore; docs/nir.md says what to set in them"
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.to_nir",
+        description="Express an integer network as a graph of the Neuromorphic Intermediate Representation.",
+        epilog="example: python -m export.to_nir net.h5 net.nir",
+    )
+    parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
+    parser.add_argument("graph", type=Path, help="NIR file to write")
+    parser.add_argument(
+        "--fold-pooling",
+        action="store_true",
+        help="keep average pooling in the kernels, for readers without SumPool2d (default: SumPool2d nodes)",
+    )
+    parser.add_argument(
+        "--readout",
+        choices=["integrate", "current"],
+        default="integrate",
+        help="end in an I node, or give Output the current of each step, for readers without I (default: %(default)s)",
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    try:
+        from export import nir_file
+        from export.nir_graph import mistyped, to_graph
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; allowed: with the package nir, pip install 'nq-lava[nir]'") from None
+
+    check_writable(options.graph, inputs=[options.net])
+    if not options.graph.absolute().parent.is_dir():
+        raise ValueError(f"{options.graph.parent}: no such folder")
+    network: IntegerNetwork = netx.read(options.net)
+    graph = to_graph(network, fold_pooling=options.fold_pooling, integrate_readout=options.readout == "integrate")
+    nir_file.write(graph, options.graph)
+    size = options.graph.stat().st_size
+    print(
+        f"wrote {options.graph} ({size:,} bytes, {len(graph.nodes)} nodes, {len(graph.edges)} edges, "
+        f"network {network.digest()[:16]})"
+    )
+    print(f"warning: {WARNING}", file=sys.stderr)
+    if wrong := mistyped(graph):
+        print(
+            f"warning: nir's type check does not know grouped and non-square kernels ({', '.join(wrong)}); "
+            "read with nir.read(path, type_check=False)",
+            file=sys.stderr,
+        )
+    if large := [layer.name for layer in network.layers if not float32_exact(layer)]:
+        print(f"warning: float32 may round the sums of {', '.join(large)}; compute them in float64", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        _run(options)
+    except (ValueError, OSError) as error:
+        print(f"export.to_nir: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nexport.to_nir: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
