@@ -65,7 +65,7 @@ def forbidden(module: str, imported: str) -> bool:
         # Calibration runs integer layers one by one, as they are made, with the arithmetic of the engine.
         return within(imported, "deploy") and not within(imported, "deploy.integer", "deploy.layer")
     if within(module, "deploy"):
-        return within(imported, "export") and not within(imported, "export.network", "export.netx")
+        return within(imported, "export") and not within(imported, "export.network", "export.netx", "export.lava_dl")
     return False
 
 
@@ -106,6 +106,7 @@ def test_every_folder_with_sources_is_a_package(name: str) -> None:
         ("deploy.run", "from export import network", False),
         ("deploy.run", "from export import INPUT_MAX", True),
         ("deploy.run", "import export.lower", True),
+        ("deploy.run", "from export import lava_dl", False),
         ("deploy.demo", "from train import data", False),
         ("deploy.run", "import lava.proc", True),
         ("deploy.run", "import importlib; importlib.import_module('lava.proc')", True),
