@@ -36,6 +36,10 @@ class Activity:
     spikes: tuple[NDArray[np.uint8], ...]
     potentials: tuple[NDArray[np.int32], ...]
 
+    def samples(self, part: slice) -> "Activity":
+        """That of some samples."""
+        return Activity(tuple(s[part] for s in self.spikes), tuple(v[part] for v in self.potentials))
+
 
 class LifEngine:
     """Runs a LifNetwork, layer by layer instead of step by step.

@@ -23,6 +23,7 @@ MAX_DELAY = 62
 """Longer delays become this one in lava-dl."""
 _WEIGHT, _BIAS, _DECAY, _THRESHOLD = (-256, 255), (-(2**15), 2**15 - 1), (0, 2**12), (0, 2**18 - 1)
 _MAX_VALUE = 2**31 - 1
+_LFS = b"version https://git-lfs"
 
 _SYNAPSES = {"type", "shape", "weight", "bias", "delay", "neuron"}
 _LAYER_KEYS = {
@@ -114,6 +115,9 @@ def read(path: str | os.PathLike[str], input_shape: Shape | None = None) -> LifN
         raise FileNotFoundError(f"{where}: no such file")
     if not where.is_file():
         raise NetxError(f"{where}: not a file")
+    with where.open("rb") as start:
+        if start.read(len(_LFS)) == _LFS:
+            raise NetxError(f"{where}: a pointer of Git LFS, not the file itself; git lfs pull fetches it")
     try:
         with h5py.File(where, "r") as file:
             return _Reader(where).network(file, input_shape)

@@ -5,9 +5,9 @@ LIF; the models here add nothing but the recording.
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -134,15 +134,21 @@ def _run(
     )
 
 
-def _build(path: Path, network: LifNetwork, arguments: dict[str, int]) -> Any:
-    """lava-dl's network; what lava-dl prints goes to stderr."""
-    try:
-        # It divides by zero in the choice of an exponent, where no weight is positive.
-        with redirect_stdout(sys.stderr), np.errstate(divide="ignore"):
-            from lava.lib.dl.netx.hdf5 import Network
+def load() -> type:
+    """lava-dl's Network. Its import takes seconds, and prints what packages for other purposes are missing."""
+    with redirect_stdout(StringIO()):
+        from lava.lib.dl.netx.hdf5 import Network
+    return Network
 
+
+def _build(path: Path, network: LifNetwork, arguments: dict[str, int]) -> Any:
+    """lava-dl's network of the file."""
+    network_of_lava_dl = load()
+    try:
+        # It prints that it clips weights, and divides by zero where no weight is positive: both are in docs/lava_dl.md.
+        with redirect_stdout(StringIO()), np.errstate(divide="ignore"):
             shape = None if network.has_input_neurons else network.input_shape[::-1]
-            return Network(net_config=str(path), input_shape=shape, **arguments)
+            return network_of_lava_dl(net_config=str(path), input_shape=shape, **arguments)
     except Exception as error:  # whatever lava-dl stumbles over
         message = " ".join(f"{type(error).__name__}: {error}".split())
         raise NetxError(f"{path}: lava-dl's reader fails, so there is nothing to compare with: {message}") from None
