@@ -60,4 +60,4 @@ def write_arrays(path: Path, arrays: dict[str, NDArray]) -> None:
         OSError: the file cannot be written.
     """
     with replacing(path) as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, **arrays)

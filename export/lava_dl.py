@@ -331,23 +331,18 @@ class _Reader(CheckedFile):
             current, voltage, threshold = np.array([0]), np.array([4096]), 2**17
         else:
             neuron = self.group(where, group, "neuron")
-            self._text(where, neuron, "type", _NEURONS)
-            self._known(where, set(neuron), _NEURON_KEYS | set(_WITHOUT_EFFECT), "keys of neuron")
-            sizes = [1, shape[0]]
+            self._text(where, group, "neuron/type", _NEURONS)
+            self._known(where, neuron, _NEURON_KEYS | set(_WITHOUT_EFFECT), "keys of neuron")
             current, voltage = (
-                self._sized(where, f"neuron/{key}", self._integers(where, neuron, key, _DECAY), sizes)
-                for key in ("iDecay", "vDecay")
+                self._sized(where, key, self._integers(where, group, key, _DECAY), [1, shape[0]])
+                for key in ("neuron/iDecay", "neuron/vDecay")
             )
-            threshold = self._integer(where, neuron, "vThMant", _THRESHOLD)
+            threshold = self._integer(where, group, "neuron/vThMant", _THRESHOLD)
             for key, allowed in _WITHOUT_EFFECT.items():
-                value = allowed if key not in neuron else self._number(where, neuron, key, allowed)
+                value = self._number(where, group, f"neuron/{key}", allowed)
                 if value != allowed:
-                    self.fail(
-                        where,
-                        f"neuron/{key}",
-                        f"{value:g}",
-                        f"{allowed}, as lava-dl's reader does not do what else it means",
-                    )
+                    meant = f"{allowed}, as lava-dl's reader does not do what else it means"
+                    self.fail(where, f"neuron/{key}", f"{value:g}", meant)
         return LifLayer(name, shape, current, voltage, threshold, bias, **synapses)
 
     def _bias(self, where: str, group: h5py.Group, shape: Shape) -> NDArray[np.int64]:
