@@ -21,12 +21,16 @@ def load_array(path: Path) -> NDArray:
     try:
         with path.open("rb") as file:
             is_zip = file.read(len(_ZIP)) == _ZIP
-        if not is_zip:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        with np.load(path, allow_pickle=False) as arrays:
-            names = arrays.files
-            if len(names) == 1:
-                return arrays[names[0]]
+            file.seek(0)
+            if not is_zip:
+                return np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than there is
+            with np.load(file, allow_pickle=False) as arrays:
+                names = arrays.files
+                array = arrays[names[0]] if len(names) == 1 else None
+        if isinstance(array, np.ndarray):
+            return array
+        if array is not None:
+            raise ValueError
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except IsADirectoryError:

@@ -69,6 +69,18 @@ class LifEngine:
             kind = "spikes, unless they are graded" if spikes else "16 bits"
             raise ValueError(f"inputs are {inputs.min()}..{inputs.max()}; allowed: {low}..{high} ({kind})")
 
+    def check_clock(self, clock: Clock) -> None:
+        """ValueError for no clock, or for one with which the network cannot be run."""
+        if clock not in CLOCKS:
+            raise ValueError(f"clock is {clock!r}; allowed: {', '.join(CLOCKS)}")
+        conflict = local_clock_conflict(self.network)
+        if clock == "local" and conflict is not None:
+            biased, delayed = (layer.name for layer in conflict)
+            raise ValueError(
+                f"clock is local, but with its biases layer {biased} may fire before its first step, and the delays of "
+                f"layer {delayed} keep such spikes over the reset; allowed: global"
+            )
+
     def run(self, inputs: NDArray[np.integer], clock: Clock = "local") -> Activity:
         """Everything that the layers do.
 
@@ -77,11 +89,10 @@ class LifEngine:
             clock: "local" or "global" (docs/lava_dl.md, Timing).
 
         Raises:
-            ValueError: inputs that ``check`` refuses, or another clock.
+            ValueError: inputs or a clock that ``check`` and ``check_clock`` refuse.
         """
         self.check(inputs)
-        if clock not in CLOCKS:
-            raise ValueError(f"clock is {clock!r}; allowed: {', '.join(CLOCKS)}")
+        self.check_clock(clock)
         late = int(clock == "global")
         spikes: list[NDArray[np.uint8]] = []
         potentials: list[NDArray[np.int32]] = []
@@ -132,6 +143,10 @@ def _synapses(layer: LifLayer, input_shape: tuple[int, ...], input_max: int) -> 
     return _Dense(layer, input_max)
 
 
+def _tensor(values: NDArray[np.integer]) -> Tensor:
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+
+
 class _Convolution:
     """I = Σ w · in, wrapped into signed 24 bits."""
 
@@ -148,7 +163,7 @@ class _Convolution:
             to[:late] = 0
             for start in range(0, len(to) - late, at_once):
                 part = slice(start, min(start + at_once, len(to) - late))
-                sums = self._sums.sums(torch.from_numpy(np.ascontiguousarray(sample[part])))
+                sums = self._sums.sums(_tensor(sample[part]))
                 to[late:][part] = self._wrap(sums).numpy()
         return current
 
@@ -178,7 +193,7 @@ class _Dense:
 
     def __call__(self, values: NDArray[np.integer], late: int) -> NDArray[np.int32]:
         samples, steps = values.shape[:2]
-        flat = torch.from_numpy(np.ascontiguousarray(values).reshape(samples * steps, -1))
+        flat = _tensor(values).reshape(samples * steps, -1)
         current = np.zeros((samples, steps, *self._shape), np.int64)
         for delay, rows, sums in self._parts:
             first = delay + late
@@ -221,6 +236,17 @@ def synaptic_weight(weight: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
     weight = np.clip(sign * weight, -256 if both else 0, 255)
     unused = 8 - bits + both
     return sign * ((weight >> unused) << unused), exponent
+
+
+def local_clock_conflict(network: LifNetwork) -> tuple[LifLayer, LifLayer] | None:
+    """A layer with positive biases and one with delays behind it, or None where there is no such pair."""
+    biased: LifLayer | None = None
+    for layer in network.layers:
+        if biased is not None and layer.delay is not None and layer.delay.any():
+            return biased, layer
+        if biased is None and (layer.bias > 0).any():
+            biased = layer
+    return None
 
 
 def is_changed(layer: LifLayer) -> bool:

@@ -93,6 +93,10 @@ def _run(options: argparse.Namespace) -> int:
     network = lava_dl.read(options.net, tuple(array.shape[1:4]) if array.ndim in (4, 5) else None)
     engine = LifEngine(network, graded=options.graded)
     try:
+        engine.check_clock(options.clock)
+    except ValueError as error:
+        raise ValueError(f"{options.net}: {error}") from None
+    try:
         inputs = time_second(array, network.input_shape, options.steps)
         engine.check(inputs)
     except ValueError as error:

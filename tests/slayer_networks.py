@@ -37,7 +37,7 @@ def random_blocks(rng: np.random.Generator) -> tuple[nn.ModuleList, tuple[int, .
             options = {"weight_norm": rng.random() < 0.5, "delay": bool(rng.random() < 0.3)}
             blocks.append(block.cuba.Dense(_parameters(rng, shared=False), size, outputs, **options))
             size = outputs
-        if rng.random() < 0.3:
+        if rng.random() < 0.5:
             blocks.append(block.cuba.Affine(_parameters(rng, bias=False), size, 2, dynamics=bool(rng.random() < 0.5)))
     modules = nn.ModuleList(blocks)
     modules.eval()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from deploy.lif import CLOCKS, Activity, LifEngine, is_changed, synaptic_weight
+from deploy.lif import CLOCKS, Activity, LifEngine, is_changed, local_clock_conflict, synaptic_weight
 from export.lava_dl import LifLayer, LifNetwork
 from tests.lif_networks import generators, random_inputs, random_network
 from tests.lif_oracle import dense_weight, simulate
@@ -94,7 +94,7 @@ def test_engine_equals_brute_force(rng: np.random.Generator) -> None:
         for layer in network.layers
         if layer.weight is not None and layer.weight.ndim == 2
     }
-    clock = CLOCKS[rng.integers(0, 2)]
+    clock = CLOCKS[rng.integers(0, 2)] if local_clock_conflict(network) is None else "global"
     activity = LifEngine(network, graded=graded).run(inputs, clock)
     spikes, potentials = simulate(network, inputs, clock, weights)
     for got, expected in zip((*activity.spikes, *activity.potentials), (*spikes, *potentials), strict=True):
@@ -118,9 +118,9 @@ def test_samples_do_not_interact(rng: np.random.Generator) -> None:
     network = random_network(rng)
     engine = LifEngine(network)
     inputs = random_inputs(rng, network, 3, 5, graded=False)
-    together = engine.run(inputs)
+    together = engine.run(inputs, "global")
     for index in range(3):
-        alone: Activity = engine.run(inputs[index : index + 1])
+        alone: Activity = engine.run(inputs[index : index + 1], "global")
         for one, all_ in zip((*alone.spikes, *alone.potentials), (*together.spikes, *together.potentials), strict=True):
             np.testing.assert_array_equal(one[0], all_[index])
 
@@ -138,6 +138,16 @@ def test_refuses_inputs(inputs: np.ndarray, graded: bool, message: str) -> None:
     with pytest.raises(ValueError, match="inputs") as error:
         LifEngine(dense([[2, 4]]), graded=graded).run(inputs)
     assert str(error.value) == message
+
+
+def test_the_local_clock_has_no_place_for_spikes_that_outlast_the_reset() -> None:
+    biased = neuron(bias=np.array([1]))
+    (delayed,) = dense([[2]], delay=np.array(1)).layers
+    engine = LifEngine(LifNetwork((1,), (biased, delayed)))
+    with pytest.raises(ValueError, match=r"biases layer 0 \(input\) may fire .* delays of layer 0 \(dense\) keep"):
+        engine.run(np.zeros((1, 1, 1), int), "local")
+    engine.run(np.zeros((1, 1, 1), int), "global")
+    LifEngine(LifNetwork((1,), (neuron(bias=np.array([-1])), delayed))).run(np.zeros((1, 1, 1), int), "local")
 
 
 def test_refuses_another_clock() -> None:
