@@ -9,7 +9,7 @@ PY = .venv/bin/python
 help:
 	@echo 'make demo   convert the trained model, run it in Lava on a CPU, compare bit by bit'
 	@echo 'make test   ruff, ruff format --check and all tests'
-	@echo 'make campaign  300 random networks and convolutions: oracle, engine, Lava and lava-dl agree (some minutes)'
+	@echo 'make campaign  300 random networks and convolutions: oracle, engines, Lava and lava-dl agree (some minutes)'
 	@echo 'make lint   ruff, ruff format --check and mypy'
 	@echo 'make clean  remove .venv, build products and tool caches'
 	@echo 'The first of them installs into .venv (Python 3.10, about 5.6 GB).'
@@ -23,7 +23,7 @@ test: .venv/.installed
 	$(PY) -m pytest
 
 campaign: .venv/.installed
-	EXAMPLES=300 $(PY) -m pytest tests/test_agreement.py tests/cpu/test_synapses.py -s
+	EXAMPLES=300 $(PY) -m pytest tests/test_agreement.py tests/cpu/test_synapses.py tests/lava/test_lava_dl_network.py -s
 
 lint: .venv/.installed
 	$(PY) -m ruff check .

@@ -6,13 +6,14 @@ CPUs is deploy/cpu/layer.py.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deploy.pooling import unfold
+from deploy.pooling import Convolution, unfold
 from export.network import IMAGE, INPUT_MAX, MEMBRANE_MAX, Connection, Layer, Reset
 
 _EXACT_FLOAT32 = 2**24
@@ -36,8 +37,8 @@ def exact_arithmetic() -> Iterator[None]:
         yield
 
 
-class Synapses:
-    """What reaches a layer from one source by one convolution or matrix: Σ w · in, exact.
+class Sums:
+    """Σ w · in of one convolution or matrix, exact.
 
     Exactness. Let A = max over output channels of Σ|w| · (largest input). Every product is an integer, and every
     partial sum, in whatever order and with whatever fused multiply-adds it is formed, is an integer of magnitude at
@@ -46,34 +47,35 @@ class Synapses:
     Window sums (deploy/pooling.py) are bounded by A too.
 
     Args:
-        connections: from the same source, with the same shape of weights and the same geometry: their weights,
-            2^exponent · w, are added up beforehand.
+        convolution: integer weights and geometry.
         input_shape: (C, H, W) or (N,).
-        input_max: largest input: 255 for the image, 1 for spikes.
+        input_max: largest magnitude of an input.
         device: where to compute.
+        is_dense: whether there is a single output position, which sees all inputs.
 
     Attributes:
-        source: name of the source.
         bound: A.
     """
 
     def __init__(
-        self, connections: Sequence[Connection], input_shape: tuple[int, ...], input_max: int, device: torch.device
+        self,
+        convolution: Convolution,
+        input_shape: tuple[int, ...],
+        input_max: int,
+        device: torch.device,
+        *,
+        is_dense: bool,
     ) -> None:
-        self.source = connections[0].source
-        parts = [unfold(connection, input_shape) for connection in connections]
-        weight = np.zeros(parts[0].weight.shape, np.int64)
-        for part, connection in zip(parts, connections, strict=True):
-            weight += part.weight.astype(np.int64) << connection.exponent
-        self._convolution = parts[0]
-        repeats = int(np.prod(parts[0].window))
+        self._convolution = convolution
+        weight = convolution.weight.astype(np.int64)
+        repeats = int(np.prod(convolution.window))
         self.bound = int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max()) * input_max * repeats
         self._input_shape = input_shape if len(input_shape) == 3 else (weight.shape[1], 1, 1)
-        height, width = (size // by for size, by in zip(self._input_shape[1:], parts[0].window, strict=True))
-        common = parts[0].is_common(height, width)
+        height, width = (size // by for size, by in zip(self._input_shape[1:], convolution.window, strict=True))
+        common = convolution.is_common(height, width)
         self._float = torch.float32 if common and self.bound < _EXACT_FLOAT32 else torch.float64
         self._weight = torch.tensor(weight, dtype=self._float, device=device)
-        if not connections[0].is_convolution:
+        if is_dense:
             self._weight = self._weight.flatten(1)
 
     def sums(self, inputs: Tensor) -> Tensor:
@@ -85,6 +87,32 @@ class Synapses:
         if self._weight.ndim == 2:
             return F.linear(x.flatten(1), self._weight)
         return F.conv2d(x, self._weight, None, c.stride, c.padding, c.dilation, c.groups)
+
+
+class Synapses(Sums):
+    """What reaches a layer from one source by one convolution or matrix.
+
+    Args:
+        connections: from the same source, with the same shape of weights and the same geometry: their weights,
+            2^exponent · w, are added up beforehand.
+        input_shape: (C, H, W) or (N,).
+        input_max: largest input: 255 for the image, 1 for spikes.
+        device: where to compute.
+
+    Attributes:
+        source: name of the source.
+    """
+
+    def __init__(
+        self, connections: Sequence[Connection], input_shape: tuple[int, ...], input_max: int, device: torch.device
+    ) -> None:
+        self.source = connections[0].source
+        parts = [unfold(connection, input_shape) for connection in connections]
+        weight = np.zeros(parts[0].weight.shape, np.int64)
+        for part, connection in zip(parts, connections, strict=True):
+            weight += part.weight.astype(np.int64) << connection.exponent
+        convolution = replace(parts[0], weight=weight)
+        super().__init__(convolution, input_shape, input_max, device, is_dense=not connections[0].is_convolution)
 
 
 class PreparedLayer:

@@ -18,12 +18,12 @@ class Convolution:
     """Synapses as window sums followed by a convolution.
 
     Attributes:
-        weight: int8 (O, I, kh, kw). A dense connection behind (C, H, W) is a convolution with one output position.
+        weight: integers (O, I, kh, kw). A dense connection behind (C, H, W) is a convolution with one output position.
         window: (y, x) size of the windows summed first; (1, 1) for none; what fills no window is unused.
         stride, padding, dilation, groups: of the convolution over the window sums.
     """
 
-    weight: NDArray[np.int8]
+    weight: NDArray[np.signedinteger]
     window: Pair
     stride: Pair
     padding: Pair

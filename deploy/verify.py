@@ -144,9 +144,7 @@ def backend_traces(
 
     ``batch`` and ``cores``, over which the layers are spread, matter to "cpu".
     """
-    if importlib.util.find_spec("lava") is None:
-        raise LavaMissingError(f"Lava is not installed: {_INSTALL} (docs/install.md)")
-    _let_lava_choose_the_start_method()
+    require_lava()
     if backend == "cpu":
         from deploy.lava import build
 
@@ -160,7 +158,12 @@ def backend_traces(
     return netx_network.run(path, images, steps, backend="cpu" if backend == "netx" else backend)
 
 
-def _let_lava_choose_the_start_method() -> None:
-    """Importing Lava sets the start method to fork, and fails where something, such as a progress bar, did before."""
+def require_lava() -> None:
+    """To be called before Lava is imported; LavaMissingError where it is not installed.
+
+    Importing Lava sets the start method to fork, and fails where something, such as a progress bar, did before.
+    """
+    if importlib.util.find_spec("lava") is None:
+        raise LavaMissingError(f"Lava is not installed: {_INSTALL} (docs/install.md)")
     if "lava" not in sys.modules and multiprocessing.get_start_method(allow_none=True) is not None:
         multiprocessing.set_start_method(None, force=True)

@@ -54,6 +54,8 @@ class Reader(CheckedFile):
     def _header(self, file: h5py.File) -> None:
         # The version decides what else is allowed, so it comes first.
         found = file.attrs.get("format")
+        if found is None and self._is_of_lava_dl(file):
+            raise NetxError(f"{self.path}: a network of lava-dl; python -m deploy.run_lava_dl runs it")
         if not isinstance(found, bytes) or found != FORMAT.encode():
             self.fail("file", "attribute format", "missing" if found is None else found, FORMAT)
         found = file.attrs.get("version")
@@ -64,6 +66,14 @@ class Reader(CheckedFile):
         self.keys("file", set(file.attrs), {"format", "version"}, "attributes")
         self.keys("file", set(file), {"layer", "info"}, "keys")
         self.keys("info", set(self.group("file", file, "info")), set(), "keys")
+
+    def _is_of_lava_dl(self, file: h5py.File) -> bool:
+        """SLAYER stores types as arrays of one string."""
+        try:
+            first = self.numbered("file", file, "layer", "layers", 1, MAX_LAYERS)[0]
+            return self._dataset("layer 0", first, "type").shape == (1,)
+        except NetxError:
+            return False
 
     def _kind(self, index: int, group: h5py.Group) -> str:
         """The type of a layer, whose keys are those of this type."""

@@ -10,12 +10,25 @@ def synaptic_sum(connection: Connection, x: np.ndarray) -> np.ndarray:
     weight = connection.weight.astype(np.int64) * 2**connection.exponent
     if not connection.is_convolution:
         return weight @ x.reshape(-1)
-    (py, px), (sy, sx), (dy, dx) = connection.padding, connection.stride, connection.dilation
+    return convolve(weight, x, connection.output_shape(x.shape), *connection.geometry)
+
+
+def convolve(
+    weight: np.ndarray,
+    x: np.ndarray,
+    output_shape: tuple[int, ...],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> np.ndarray:
+    """Cross-correlation of one sample x (C, H, W), in int64."""
+    (py, px), (sy, sx), (dy, dx) = padding, stride, dilation
     padded = np.pad(x, ((0, 0), (py, py), (px, px)))
-    out = np.zeros(connection.output_shape(x.shape), np.int64)
+    out = np.zeros(output_shape, np.int64)
     outputs, inputs, height, width = weight.shape
     for o in range(outputs):
-        first = o // (outputs // connection.groups) * inputs
+        first = o // (outputs // groups) * inputs
         for i in range(inputs):
             for ky in range(height):
                 for kx in range(width):

@@ -66,7 +66,8 @@ def forbidden(module: str, imported: str) -> bool:
         # for the pooling that the engine finds in the weights.
         return within(imported, "deploy") and not within(imported, "deploy.integer", "deploy.layer", "deploy.pooling")
     if within(module, "deploy"):
-        return within(imported, "export") and not within(imported, "export.network", "export.netx", "export.bounds")
+        allowed = ("export.network", "export.netx", "export.bounds", "export.lava_dl")
+        return within(imported, "export") and not within(imported, *allowed)
     return False
 
 
@@ -120,6 +121,7 @@ def test_every_folder_with_sources_is_a_package(name: str) -> None:
         ("deploy.run", "from export import network", False),
         ("deploy.run", "from export import INPUT_MAX", True),
         ("deploy.run", "import export.lower", True),
+        ("deploy.run", "from export import lava_dl", False),
         ("deploy.demo", "from train import data", False),
         ("deploy.run", "import lava.proc", True),
         ("deploy.run", "import importlib; importlib.import_module('lava.proc')", True),
