@@ -88,14 +88,14 @@ class _Synapses:
 
     Attributes:
         window: pooling before the weights, summed over (y, x).
-        factor: of the pooling: 1 / (y · x) of averages.
+        divisor: what is left of averages when windows are summed: y · x.
         weight: (O, I/groups, kh, kw) or (O, N); None so far.
         bias: (O,), or (O, H, W).
         flat: whether it was flattened.
     """
 
     window: Pair = (1, 1)
-    factor: float = 1.0
+    divisor: int = 1
     weight: Array | None = None
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
@@ -114,6 +114,8 @@ class _Reader:
             for name in (source, target):
                 if name not in self._nodes:
                     raise GraphError(f"edge {source} to {target}: there is no node {name}")
+            if source in self._before[target]:
+                raise GraphError(f"edge {source} to {target}: it is there twice; allowed: once")
             self._before[target].append(source)
 
     def fail(self, name: str, key: str, value: object, allowed: str) -> NoReturn:
@@ -197,7 +199,9 @@ class _Reader:
             if constant and synapses.weight is not None and not synapses.weight.any():
                 continue  # a constant current
             end = path[-1] if path else name
-            number = self._number(end, "connection", 0, len(self._before[name])) if self._own and path else len(biases)
+            number = (
+                self._number(end, "connection", 0, len(self._before[name])) if self._own and path else len(connections)
+            )
             connections.append((number, self._connection(end, synapses, self._shapes[source], self._names[source])))
         if not connections:
             self.fail(name, "sources", "none", "at least one with weights")
@@ -217,7 +221,9 @@ class _Reader:
             self.fail(name, "r", "not 1 everywhere", "1: put it into the weights")
         if self._own:
             v0 = self._whole(name, "metadata v_initial", node.metadata.get("v_initial"))
-        label = str(node.metadata.get("name")) if self._own else _label(name)
+        label = node.metadata.get("name") if self._own else _label(name)
+        if not isinstance(label, str):
+            self.fail(name, "metadata name", label, "a string")
         layer = Layer(label, ordered, self._bias(name, biases, shape), threshold, v0, reset)
         self._shapes[name] = layer.output_shape(sources)
         return layer
@@ -264,7 +270,7 @@ class _Reader:
         if len(shape) != 3 or found.window[0] > shape[1] or found.window[1] > shape[2]:
             self.fail(name, "kernel_size", node.kernel_size, f"windows within {shape}")
         if isinstance(node, nir.AvgPool2d):
-            found.factor /= math.prod(kernel)
+            found.divisor *= math.prod(kernel)
 
     def _weigh(self, name: str, node: Any, found: _Synapses, shape: tuple[int, ...]) -> None:
         if found.weight is not None:
@@ -345,7 +351,7 @@ class _Reader:
     def _connection(self, name: str, found: _Synapses, shape: tuple[int, ...], source: str) -> Connection:
         """The synapses in integers, with the pooling in their kernels."""
         assert found.weight is not None
-        weight = found.weight * found.factor
+        weight = found.weight / found.divisor  # exact where it gives integers
         y, x = found.window
         if weight.size * y * x > _MAX_WEIGHTS:
             self.fail(name, "weight", f"{weight.size} values with windows of {y} x {x}", f"at most {_MAX_WEIGHTS}")
