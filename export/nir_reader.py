@@ -199,9 +199,9 @@ class _Reader:
             if constant and synapses.weight is not None and not synapses.weight.any():
                 continue  # a constant current
             end = path[-1] if path else name
-            number = (
-                self._number(end, "connection", 0, len(self._before[name])) if self._own and path else len(connections)
-            )
+            number = len(connections)
+            if self._own and path:
+                number = self._number(end, "connection", 0, len(self._before[name]))
             connections.append((number, self._connection(end, synapses, self._shapes[source], self._names[source])))
         if not connections:
             self.fail(name, "sources", "none", "at least one with weights")
