@@ -129,6 +129,16 @@ def test_pooling_goes_into_the_kernels() -> None:
     ]
 
 
+def test_averages_are_divided_exactly() -> None:
+    """127 · 9 / 9 = 127 for all integers, where 127 · 9 · (1 / 9) may not be."""
+    values = np.arange(-127.0, 128.0)
+    graph = chain(pooling(nir.AvgPool2d, 3, 3), flatten(1, 1, 1), nir.Linear(9 * values[:, None]))
+    graph.nodes["out"] = nir.Output(np.array([255]))
+    graph.nodes["in"] = nir.Input(np.array([1, 3, 3]))
+    (readout,) = to_network(graph).network.layers
+    np.testing.assert_array_equal(readout.connections[0].weight, values[:, None].repeat(9, 1))
+
+
 def test_edges_without_weights_are_identities() -> None:
     nodes = {
         "in": nir.Input(np.array([1, 4, 4])),
@@ -220,6 +230,10 @@ def test_loops_and_loose_ends_are_refused() -> None:
     graph.edges.append(("n1", "nowhere"))
     with pytest.raises(GraphError, match="there is no node nowhere"):
         to_network(graph)
+    graph = network_with()
+    graph.edges.append(graph.edges[-1])
+    with pytest.raises(GraphError, match="edge n3 to out: it is there twice"):
+        to_network(graph)
 
 
 def test_hostile_graphs_are_refused_at_once() -> None:
@@ -255,6 +269,7 @@ def test_a_changed_graph_loses_what_was_said_of_the_network() -> None:
         ("reset", "explode", "metadata reset is explode"),
         ("layer", 99, "metadata layer is 99"),
         ("layer", "first", "metadata layer is first"),
+        ("name", 7, "metadata name is 7"),
     ],
 )
 def test_damaged_metadata_are_refused(key: str, value: Any, message: str) -> None:

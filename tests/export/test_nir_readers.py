@@ -19,6 +19,7 @@ from export import nir_file
 from export.lower import lower
 from export.network import IntegerNetwork, Layer
 from export.nir_graph import to_graph
+from export.nir_reader import Reading, to_network
 from export.quantize import quantize
 from tests.strategies import images_for, random_layer
 from train.checkpoint import load_model
@@ -180,6 +181,30 @@ def test_nirtorch_with_shortcuts_and_biases_at_borders(tmp_path: Path) -> None:
     for index, layer in enumerate(network.layers[:-1]):
         np.testing.assert_array_equal(np.stack(spikes[nodes[layer.name]], 1), expected.layer_spikes(index))
     np.testing.assert_array_equal(np.stack(scores, 1), expected.readout)
+
+
+def test_a_graph_that_sinabs_made() -> None:
+    """Integer weights; one spike per step; in memory, since nir 1.0.8 cannot write a Conv2d without input_shape."""
+    sinabs = pytest.importorskip("sinabs.nir")
+    from sinabs.activation import SingleSpike
+    from sinabs.layers import IAFSqueeze, SumPool2d
+
+    torch.manual_seed(0)
+    neurons = IAFSqueeze(batch_size=1, spike_threshold=torch.tensor(3000.0), spike_fn=SingleSpike, min_v_mem=None)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), neurons, SumPool2d(2), nn.Flatten(), nn.Linear(12, 5))
+    with torch.no_grad():
+        for parameter in [*model[0].parameters(), *model[-1].parameters()]:
+            parameter.copy_(torch.randint(-9, 10, parameter.shape))
+        image = torch.randint(0, 256, (1, 2, 4, 4))
+        spikes = recorded(model, ["1"])
+        currents = model(image.repeat(STEPS, 1, 1, 1).float()).numpy()
+        with pytest.warns(DeprecationWarning, match="extract_nir_graph"):
+            graph = sinabs.to_nir(model, image.float())
+    network = to_network(graph, Reading(spike=">=", reset="soft")).network
+    trace = IntegerEngine(network).run(image.to(torch.uint8), STEPS)
+    assert 0.1 < trace.layer_spikes(0).mean() < 0.9
+    np.testing.assert_array_equal(spikes["1"][0], trace.layer_spikes(0)[0])
+    np.testing.assert_array_equal(currents.cumsum(0), trace.readout[0])
 
 
 def test_sinabs(network: IntegerNetwork, reference: Trace, tmp_path: Path) -> None:
