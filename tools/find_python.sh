@@ -13,7 +13,8 @@ for wanted in "$@"; do
     *) candidates=$wanted ;;
     esac
     for candidate in $candidates; do
-        PYENV_VERSION="${wanted#python}" "$candidate" - "$wanted" 2>/dev/null <<'EOF' && exit 0
+        found=$(
+            PYENV_VERSION="${wanted#python}" "$candidate" - "$wanted" 2>/dev/null <<'EOF'
 import ensurepip, os, sys, venv
 
 version = "%d.%d" % sys.version_info[:2]
@@ -22,6 +23,7 @@ if not tested or (sys.argv[1][0].isdigit() and sys.argv[1] != version):
     sys.exit(1)
 print(os.path.realpath(sys.executable))
 EOF
+        ) && [ -x "$found" ] && echo "$found" && exit 0
     done
 done
 exit 1
