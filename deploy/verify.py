@@ -144,7 +144,7 @@ def backend_traces(
 
     ``batch`` and ``cores``, over which the layers are spread, matter to "cpu".
     """
-    if importlib.util.find_spec("lava") is None:
+    if not _lava_is_installed():
         raise LavaMissingError(f"Lava is not installed: {_INSTALL} (docs/install.md)")
     _let_lava_choose_the_start_method()
     if backend == "cpu":
@@ -158,6 +158,14 @@ def backend_traces(
     from deploy.lava import netx_network
 
     return netx_network.run(path, images, steps, backend="cpu" if backend == "netx" else backend)
+
+
+def _lava_is_installed() -> bool:
+    """Whether a module of lava-nc is there; folders alone may be left of a Lava that was uninstalled."""
+    try:
+        return importlib.util.find_spec("lava.magma.core.process.process") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _let_lava_choose_the_start_method() -> None:
