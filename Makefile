@@ -1,38 +1,63 @@
-# Everything runs in .venv, which the first target that needs it installs.
-# PYTHON names the Python 3.10 to make it with; by default python3.10, python3 or uv provide one.
+# Everything runs in .venv, which the first target that needs it installs, with Python 3.10 from python3.10, python3 or uv.
+# PYTHON names another interpreter; a newer one has an environment of its own, such as .venv-3.12 (docs/install.md).
 
 PYTHON =
-PY = .venv/bin/python
+INTERPRETER =
+VENV = .venv
+ifneq ($(strip $(PYTHON)),)
+INTERPRETER := $(shell ./tools/find_python.sh $(PYTHON))
+ifeq ($(INTERPRETER),)
+$(error PYTHON is $(PYTHON); allowed: an interpreter of Python 3.10 to 3.13 that can make environments)
+endif
+VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv$(addprefix -,$(filter-out 3.10,$(VERSION)))
+endif
+PY = $(VENV)/bin/python
 
-.PHONY: help demo test campaign lint clean
+# Lava on a newer Python: small networks, less than a minute.
+NEWER_TESTS = tests/lava/test_compatibility.py tests/lava/test_lava_engine.py tests/test_golden.py
+
+.PHONY: help demo test test-newer campaign lint clean
 
 help:
 	@echo 'make demo   convert the trained model, run it in Lava on a CPU, compare bit by bit'
 	@echo 'make test   ruff, ruff format --check and all tests'
+	@echo 'make test-newer  tests of Lava on a newer Python: 3.11, 3.12 or 3.13, whichever is found first'
 	@echo 'make campaign  300 random networks and convolutions: oracle, engines, Lava and lava-dl agree (some minutes)'
 	@echo 'make lint   ruff, ruff format --check and mypy'
 	@echo 'make clean  remove .venv, build products and tool caches'
 	@echo 'The first of them installs into .venv (Python 3.10, about 5.6 GB).'
+	@echo 'With PYTHON=python3.12, say, all that runs on Python 3.12, installed into .venv-3.12.'
 
-demo: .venv/.installed
+demo: $(VENV)/.installed
 	@$(PY) -m deploy.demo
 
-test: .venv/.installed
+test: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
 
-campaign: .venv/.installed
+ifeq ($(VENV),.venv)
+test-newer:
+	@newer=$$(./tools/find_python.sh 3.11 3.12 3.13) || { \
+	  echo 'no Python 3.11 to 3.13 found: install one, or name it: make PYTHON=/path/to/python3.12 test-newer' >&2; exit 2; }; \
+	$(MAKE) --no-print-directory PYTHON="$$newer" test-newer
+else
+test-newer: $(VENV)/.installed
+	$(PY) -m pytest $(NEWER_TESTS)
+endif
+
+campaign: $(VENV)/.installed
 	EXAMPLES=300 $(PY) -m pytest tests/test_agreement.py tests/cpu/test_synapses.py tests/lava/test_lava_dl_network.py -s
 
-lint: .venv/.installed
+lint: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-3.* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find train export deploy tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-.venv/.installed: pyproject.toml constraints.txt
-	@PYTHON='$(PYTHON)' ./tools/install.sh
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@./tools/install.sh $(VENV) $(INTERPRETER)

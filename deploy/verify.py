@@ -19,6 +19,7 @@ from deploy.trace import Mismatch, Trace, count_differences, first_difference
 from export.network import IntegerNetwork
 
 _INSTALL = "pip install -e '.[lava]' -c constraints.txt"
+_SETS_METHOD = "lava.magma.runtime.message_infrastructure.multiprocessing"
 if sys.version_info >= (3, 11):
     _INSTALL += "; pip install --no-deps --ignore-requires-python lava-nc==0.10.0"
 
@@ -158,12 +159,20 @@ def backend_traces(
     return netx_network.run(path, images, steps, backend="cpu" if backend == "netx" else backend)
 
 
+def _lava_is_installed() -> bool:
+    """Whether a module of lava-nc is there; folders alone may be left of a Lava that was uninstalled."""
+    try:
+        return importlib.util.find_spec("lava.magma.core.process.process") is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def require_lava() -> None:
     """To be called before Lava is imported; LavaMissingError where it is not installed.
 
     Importing Lava sets the start method to fork, and fails where something, such as a progress bar, did before.
     """
-    if importlib.util.find_spec("lava") is None:
+    if not _lava_is_installed():
         raise LavaMissingError(f"Lava is not installed: {_INSTALL} (docs/install.md)")
-    if "lava" not in sys.modules and multiprocessing.get_start_method(allow_none=True) is not None:
+    if _SETS_METHOD not in sys.modules and multiprocessing.get_start_method(allow_none=True) is not None:
         multiprocessing.set_start_method(None, force=True)

@@ -115,10 +115,9 @@ def test_lava(version: int, batch: int) -> None:
     assert verdict.exact and verdict.digest == DIGEST[version]
 
 
-@every_version
-def test_lava_of_stock_parts(version: int) -> None:
-    network = netx.read(FILES[version])
-    assert verify(network, IMAGES, LABELS, stock.run(network, IMAGES, STEPS)).digest == DIGEST[version]
+def test_lava_of_stock_parts() -> None:
+    verdict = verify(netx.read(FILES[1]), IMAGES, LABELS, stock.run(netx.read(FILES[1]), IMAGES, STEPS))
+    assert verdict.exact and verdict.digest == DIGEST[1]
 
 
 @needs_lava_dl

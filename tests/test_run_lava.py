@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,6 +186,24 @@ def test_bad_option_gives_one_line_and_2(
     net: Path, option: str, value: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert_refused(run_lava.main, [str(net), option, value], [named], capsys)
+
+
+def test_a_missing_lava_is_named(net: Path) -> None:
+    """Also where folders are left of one that was uninstalled."""
+    (net.parent / "site" / "lava" / "magma" / "core" / "process").mkdir(parents=True)
+    code = f"""
+import importlib.machinery, sys
+from deploy import run_lava
+finder = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = lambda name, path=None, target=None: finder(
+    name, [{str(net.parent / "site")!r}] if name == "lava" else path, target
+)
+sys.exit(run_lava.main([{str(net)!r}, "--samples", "2"]))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"deploy.run_lava: Lava is not installed: pip install .* \(docs/install.md\)\n", done.stderr)
 
 
 def test_images_of_another_size_are_refused(net: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Traces are compared as they come, and dropped."""
 
+import subprocess
+import sys
 import weakref
 from collections.abc import Generator
 
@@ -62,3 +64,15 @@ def test_a_backend_that_loses_samples_is_found_out(network: IntegerNetwork) -> N
     images = images_for(network, 5)
     with pytest.raises(CoverageError, match=r"samples 0\.\.3 were compared; expected: 0\.\.4"):
         verify(network, images, np.zeros(5, np.int64), engine_traces(network, images[:4], 2))
+
+
+def test_lava_can_be_imported_where_a_start_method_was_chosen_before() -> None:
+    """Lava chooses one as it is imported, which fails if there is one, such as after a progress bar."""
+    script = (
+        "import multiprocessing; multiprocessing.set_start_method('spawn')\n"
+        "from deploy.verify import require_lava; require_lava()\n"
+        "import deploy.lava.build\n"
+        "assert multiprocessing.get_start_method() == 'fork'"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
