@@ -1,6 +1,5 @@
 """The three commands in a row on the images shipped with the project: ``python -m deploy.demo``."""
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -8,6 +7,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from train.options import Parser
 
 PRETRAINED = Path("train/pretrained/vgg_small.pt")
 
@@ -23,13 +24,20 @@ def commands(out: Path, samples: int) -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__.replace("``", ""))
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="folder for the files (default: %(default)s)"
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser(
+        "deploy.demo",
+        "Fine-tune, export and run in Lava a shipped network, on the images shipped with the project.",
+        ["deploy.demo", "deploy.demo --samples 100 --out runs/demo"],
     )
-    parser.add_argument("--samples", type=int, default=1000, help="test images in Lava (default: %(default)s)")
-    options = parser.parse_args(argv)
+    made.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the files (default: %(default)s)")
+    made.add_argument("--samples", type=int, default=1000, help="test images in Lava (default: %(default)s)")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
     if not PRETRAINED.is_file():
         print(f"deploy.demo: {PRETRAINED}: no such file; run it in the project's folder", file=sys.stderr)
         return 2

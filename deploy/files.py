@@ -1,10 +1,10 @@
 """Files that the commands write."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from train.files import replacing
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -13,14 +13,5 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.network import IntegerNetwork
+from train.options import add_data
 
 if TYPE_CHECKING:
     from train.data import ImageSet
@@ -20,14 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser, samples: str = "test images")
     """Add --T, --samples, --data and --seed; ``samples`` is the help text of the second."""
     parser.add_argument("--T", type=int, dest="steps", help="time steps per image (default: the T in the file)")
     parser.add_argument("--samples", type=int, default=100, help=f"{samples} (default: %(default)s)")
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        default=["sample"],
-        metavar="SOURCE",
-        help="'sample' (1,000 test images shipped with the project), 'cifar10' or 'cifar100' (download), or folders or "
-        "zip archives with test/<class>/<image> (default: sample)",
-    )
+    add_data(parser, "test images")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
 
 

@@ -15,6 +15,7 @@ from deploy.errors import ClusterError, CoverageError, LavaMissingError, LavaRun
 from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
 from deploy.job import Job, Part
 from deploy.tally import Tally
+from train.options import Parser
 
 if TYPE_CHECKING:
     from export.network import IntegerNetwork
@@ -23,14 +24,19 @@ EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1,
 _BACKENDS = ("cpu", "netx", "stock", "loihi2")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.run_lava",
-        description="Run test images through a netx file in Lava and compare every spike of every layer at every step, "
+def parser() -> Parser:
+    """The command's options."""
+    parser = Parser(
+        "deploy.run_lava",
+        "Run test images through a netx file in Lava and compare every spike of every layer at every step, "
         "and the read-out, with the exact integer engine.",
-        epilog="exit status: 0 exact; 1 a mismatch, or accuracy lost beyond the tolerance; 2 bad input; 3 Lava, a "
-        "worker or the cluster failed. "
-        "example: python -m deploy.run_lava net.h5 --T 4 --samples 1000 --data cifar10-archives/",
+        [
+            "deploy.run_lava net.h5",
+            "deploy.run_lava net.h5 --T 4 --samples 1000 --data cifar10 --model model.pt --json result.json",
+            "deploy.run_lava net.h5 --samples 10000 --data cifar10 --workers 4 --dry-run",
+        ],
+        "exit status: 0 exact; 1 a mismatch, or accuracy lost beyond the tolerance; 2 bad input; 3 Lava, a "
+        "worker or the cluster failed; 130 interrupted",
     )
     parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
     add_arguments(parser)
@@ -66,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="of a Dask cluster whose workers run the images, such as tcp://10.0.0.1:8786; it must be trusted, since "
         "Dask exchanges pickles (docs/cluster.md)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check options, file and data, say what would run, and run nothing"
     )
     return parser
 
@@ -109,7 +118,19 @@ def _run(options: argparse.Namespace) -> int:
         f"{len(data)} test images, T = {steps}, backend {options.backend}; kernels: {describe()}",
         flush=True,
     )
+    print(
+        f"images of {' '.join(options.data)}, seed {options.seed}; batch {options.batch}, "
+        f"{options.scheduler or f'workers {options.workers}'}, tolerance "
+        f"{'by the number of images' if options.tolerance is None else f'{options.tolerance:g} points'}",
+        flush=True,
+    )
     whole = Part(0, channels_first(data), data.labels.numpy())
+    if options.dry_run:
+        from deploy.dry_run import plan
+
+        chosen = {key: getattr(options, key) for key in ("backend", "batch", "workers", "scheduler")}
+        print(plan(options.net, network, whole.images, steps=steps, **chosen))
+        return EXIT_EXACT
     began = time.monotonic()
     tally = _with_progress(_tallies(options, network, whole, steps), len(data))
     wall_seconds = time.monotonic() - began
@@ -171,11 +192,11 @@ def _tallies(
 
 
 def _with_progress(tallies: Generator[Tally, None, None], samples: int) -> Tally:
-    """The sum of the tallies; on a terminal, shows images per second, the accuracy so far and the time left."""
-    from tqdm import tqdm
+    """The sum of the tallies; shows images per second, the accuracy so far and the time left meanwhile."""
+    from train.progress import progress
 
     tally: Tally | None = None
-    with closing(tallies), tqdm(total=samples, unit=" images", smoothing=0.1, disable=None, leave=False) as bar:
+    with closing(tallies), progress(samples, "images", "Lava") as bar:
         for part in tallies:
             tally = part if tally is None else tally + part
             bar.set_postfix(accuracy=f"{tally.accuracy:.2f} %", refresh=False)
@@ -186,7 +207,7 @@ def _with_progress(tallies: Generator[Tally, None, None], samples: int) -> Tally
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         return _run(options)
     except (ValueError, OSError, LavaMissingError, Loihi2UnavailableError) as error:

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from export.rounding import NEAREST, CalibratedRounding, Method
 from train.calibrate import evaluate
 from train.checkpoint import check_writable, load_model
 from train.data import ImageSet, load
+from train.options import Parser, add_data
 from train.shipped import NAMES, model_path
 
 _CHECK_IMAGES = 2  # on which the lowering is checked
@@ -112,32 +114,36 @@ def convert(
     return IntegerNetwork(network.input_shape, network.layers, stored), report
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m export.to_netx",
-        description="Export a trained model to an integer spiking network in a netx HDF5 file.",
-        epilog="examples: python -m export.to_netx runs/vgg_small.pt runs/vgg_small.h5 --T 4; "
-        "python -m export.to_netx --pretrained resnet20 net.h5",
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser(
+        "export.to_netx",
+        "Export a trained model to an integer spiking network in a netx HDF5 file.",
+        [
+            "export.to_netx model.pt net.h5 --T 4 --data cifar10",
+            "export.to_netx --pretrained resnet20 net.h5 --bits 4 --layer-bits layers.1=8",
+            "export.to_netx model.pt net.h5 --dry-run",
+        ],
     )
-    parser.add_argument("model", type=Path, nargs="?", help="model file written by train.cifar or train.imagenet")
-    parser.add_argument("net", type=Path, help="netx file to write")
-    parser.add_argument("--pretrained", choices=NAMES, help="a model that ships with the project, in place of MODEL")
-    parser.add_argument("--T", type=int, default=4, dest="steps", help="time steps (default: %(default)s)")
-    parser.add_argument("--bits", type=int, default=8, help="of the weights, 2 to 8 (default: %(default)s)")
-    parser.add_argument(
+    made.add_argument("model", type=Path, nargs="?", help="model file written by train.cifar or train.imagenet")
+    made.add_argument("net", type=Path, help="netx file to write")
+    made.add_argument("--pretrained", choices=NAMES, help="a model that ships with the project, in place of MODEL")
+    made.add_argument("--T", type=int, default=4, dest="steps", help="time steps (default: %(default)s)")
+    made.add_argument("--bits", type=int, default=8, help="of the weights, 2 to 8 (default: %(default)s)")
+    made.add_argument(
         "--layer-bits",
         nargs="+",
         default=[],
         metavar="LAYER=BITS",
         help="other bits for some layers, such as layers.1=8",
     )
-    parser.add_argument(
+    made.add_argument(
         "--granularity",
         choices=["channel", "layer"],
         default="channel",
         help="one weight scale per output channel or per layer (default: %(default)s)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--rounding",
         choices=["nearest", "error"],
         help="of the weights: to the nearest integers, or to those of the least error of every layer's input current "
@@ -147,20 +153,16 @@ def _parser() -> argparse.ArgumentParser:
         ("scale-search", "choose weight scales by their squared error instead of from the largest weight"),
         ("bias-correction", "keep the mean input current of every channel on the calibration images"),
     ):
-        parser.add_argument(
+        made.add_argument(
             f"--{name}", action=argparse.BooleanOptionalAction, help=f"{what} (default: with --rounding error)"
         )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        default=["sample"],
-        metavar="SOURCE",
-        help="where the calibration images come from (training split): 'sample', 'cifar10', folders or zip archives "
-        "(default: sample)",
+    add_data(made, "training images, for calibration")
+    made.add_argument("--calibration", type=int, default=500, help="calibration images (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
+    made.add_argument(
+        "--dry-run", action="store_true", help="check options, model and data, say what would be written, write nothing"
     )
-    parser.add_argument("--calibration", type=int, default=500, help="calibration images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
-    return parser
+    return made
 
 
 def _layer_bits(entries: Sequence[str]) -> dict[str, int]:
@@ -212,14 +214,37 @@ def _run(options: argparse.Namespace) -> None:
         "architecture": content["architecture"],
         "source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
+    print(
+        f"{path}: {content['architecture']}, L = {content['levels']}; T = {options.steps}, {precision.bits}-bit weights"
+        f"{f' (besides {len(precision.layers)} layers)' if precision.layers else ''} per {precision.granularity}, "
+        f"rounding {method}; {len(calibration)} calibration images of {' '.join(options.data)}, seed {options.seed}",
+        flush=True,
+    )
+    if options.dry_run:
+        print(_plan(model, calibration, precision, options.net))
+        return
     network, report = convert(model, calibration, steps=options.steps, precision=precision, method=method, info=info)
     netx.write(network, options.net)
     print(describe(report, options.steps, len(calibration)))
     print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]})")
 
 
+def _plan(model: nn.Module, calibration: ImageSet, precision: Precision, out: Path) -> str:
+    """What would be written, as text; weights are not calibrated for it. Errors as of ``convert``."""
+    folded = lower(model, calibration.shape)
+    check(model, folded, calibration.images[:_CHECK_IMAGES].permute(0, 3, 1, 2).contiguous())
+    network, _ = quantize(folded, precision=precision)
+    weights = sum(connection.weight.size for layer in network.layers for connection in layer.connections)
+    neurons = sum(math.prod(shape) for shape in network.shapes)
+    return (
+        f"network: {len(network.layers)} layers, {neurons:,} neurons, {weights:,} weights\n"
+        f"writes: {out}, netx version {netx.version_of(network)}{', replacing it' if out.exists() else ''}\n"
+        "dry run: nothing was written"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         _run(options)
     except (ValueError, OSError) as error:

@@ -13,8 +13,8 @@ from deploy import demo, run_lava
 def test_commands_parse() -> None:
     parsers = {
         "train.cifar": train.command.parser(train.cifar.COMMAND),
-        "export.to_netx": export.to_netx._parser(),
-        "deploy.run_lava": run_lava._parser(),
+        "export.to_netx": export.to_netx.parser(),
+        "deploy.run_lava": run_lava.parser(),
     }
     trained, exported, deployed = (
         parsers[module].parse_args(options) for module, *options in demo.commands(Path("a folder"), 7)

@@ -248,11 +248,41 @@ def test_interrupt_ends_everything(net: Path, after: float) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.parametrize(
+    ("more", "runs", "steps"),
+    [
+        ([], "1 Lava network on ", "Lava steps: 6 per network, 2 batches of 4 with T = 2, and 2 to end"),
+        (["--workers", "2"], "2 Lava networks on ", "Lava steps: 4 per network, 1 batch of 3 with T = 2, and 2 to end"),
+        (
+            ["--backend", "netx"],
+            "1 Lava network on ",
+            "Lava steps: 12 per network, 5 batches of 1 with T = 2, and 2 to end",
+        ),
+        (["--backend", "stock"], "1 Lava network on ", None),
+        (["--scheduler", "tcp://10.0.0.1:8786"], "parts of the images on the Dask cluster tcp://10.0.0.1:8786", None),
+    ],
+)
+def test_dry_run_tells_the_run_and_runs_nothing(
+    net: Path, more: list[str], runs: str, steps: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--samples", "5", "--batch", "4", "--dry-run", "--json", str(net.with_name("result.json"))]
+    assert run_lava.main([str(net), *options, *more]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[2].startswith(f"runs: {runs}") and printed[-1] == "dry run: nothing was run"
+    assert [line for line in printed if line.startswith("Lava steps")] == ([steps] if steps else [])
+    assert list(net.parent.iterdir()) == [net]
+
+
+def test_dry_run_finds_what_the_backend_cannot_run(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_lava.main([str(net), "--backend", "loihi2", "--dry-run"]) == 2
+    assert "Loihi 2 is not available" in capsys.readouterr().err
+
+
 def test_workers_and_a_scheduler_exclude_each_other(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run_lava.main([str(net), "--workers", "2", "--scheduler", "tcp://127.0.0.1:8786"])
     assert caught.value.code == 2
-    assert "argument --scheduler: not allowed with argument --workers" in capsys.readouterr().err
+    assert "deploy.run_lava: --scheduler: not allowed with argument --workers" in capsys.readouterr().err
 
 
 def test_help_is_fast() -> None:

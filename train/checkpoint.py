@@ -1,6 +1,5 @@
 """Model and checkpoint files: written atomically, read with weights_only (nothing is unpickled)."""
 
-import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from train.files import replacing
 from train.models import ACTIVATIONS, MAX_LEVELS, MODELS, Activation, Network
 from train.neuron import RESETS, Reset
 from train.snn import neurons
@@ -22,19 +22,9 @@ class CheckpointError(ValueError):
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write with torch.save to a temporary file beside ``path``, flush it to disk, then replace ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write with torch.save, complete or not at all."""
+    with replacing(path) as file:
+        torch.save(content, file)
 
 
 def check_writable(path: Path, inputs: Iterable[Path | None] = ()) -> None:

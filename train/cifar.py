@@ -5,15 +5,19 @@ from collections.abc import Sequence
 
 from train import command
 from train.data import load
+from train.options import SOURCES
 from train.recipe import Recipe
 
 COMMAND = command.Command(
     name="train.cifar",
     description="Train an image classifier with the NQ activation, ready for conversion to an integer SNN.",
-    example="python -m train.cifar --data cifar10-archives/ --epochs 40 --out runs/vgg_small.pt",
+    examples=[
+        "train.cifar --data cifar10 --out vgg_small.pt",
+        "train.cifar --data my-images/ --model resnet20 --epochs 200 --out mine.pt --dry-run",
+        "train.cifar --data cifar10 --config recipe.toml --resume --tensorboard runs/",
+    ],
     default=Recipe(),
-    sources="'sample' (1,000 images shipped with the project), 'cifar10' or 'cifar100' (download), or folders or zip "
-    "archives of Tiny-ImageNet or with train/<class>/<image> and test/<class>/<image>, all images of one size",
+    sources=SOURCES,
     data=["sample"],
     load=lambda options, split: load(options.data, split),
 )

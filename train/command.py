@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from train import checkpoint
 from train.augment import POLICIES
 from train.calibrate import evaluate
 from train.data import DataError, Split
+from train.kernels import Kernels
 from train.models import ACTIVATIONS, MODELS
 from train.neuron import RESETS
+from train.options import Parser
 from train.processes import own_device, processes
 from train.recipe import Recipe
 from train.shipped import NAMES, pretrained
 from train.snn import neurons
 from train.stream import Images
-from train.trainer import fast_bfloat16, train
+from train.tensorboard import EpochLog
+from train.trainer import Training, checkpoint_path, fast_bfloat16, train
 
 RELU_STEPS = 32  # of the thresholds' calibration: with fewer, spikes may not reach the last layers
 REPORTED_STEPS = {"nq": (1, 2, 4, 8, 16), "relu": (4, 8, 16, 32)}
@@ -32,16 +36,16 @@ class Command:
 
     Attributes:
         name: such as train.cifar.
-        description, example: for --help.
+        description, examples: for --help.
         default: the recipe without options.
-        sources: what --data takes, for --help. data: its default.
+        sources: what --data takes, for --help. data: its default; required where it is empty.
         load: reads one split of the sources, given the options.
         workers: default of --workers; None for no such option.
     """
 
     name: str
     description: str
-    example: str
+    examples: Sequence[str]
     default: Recipe
     sources: str
     data: Sequence[str]
@@ -62,12 +66,10 @@ def _layer_bits(text: str) -> tuple[str, int]:
     return name, int(bits)
 
 
-def parser(command: Command) -> argparse.ArgumentParser:
+def parser(command: Command) -> Parser:
     """The command's options."""
     default = command.default
-    made = argparse.ArgumentParser(
-        prog=f"python -m {command.name}", description=command.description, epilog=f"example: {command.example}"
-    )
+    made = Parser(command.name, command.description, command.examples)
     data = made.add_argument_group("data and files")
     data.add_argument(
         "--data",
@@ -83,6 +85,15 @@ def parser(command: Command) -> argparse.ArgumentParser:
         )
     data.add_argument("--out", type=Path, default=Path("model.pt"), help="model file to write (default: %(default)s)")
     data.add_argument("--resume", action="store_true", help="continue from OUT.checkpoint")
+    data.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="FOLDER",
+        help="write loss, accuracies, σ and thresholds of every epoch there, for TensorBoard",
+    )
+    data.add_argument(
+        "--dry-run", action="store_true", help="check options and data, say what would be trained, write nothing"
+    )
     start = data.add_mutually_exclusive_group()
     start.add_argument("--init", type=Path, metavar="MODEL", help="fine-tune this model file instead of random weights")
     start.add_argument("--pretrained", choices=NAMES, help="fine-tune a model that ships with the project")
@@ -105,6 +116,7 @@ def parser(command: Command) -> argparse.ArgumentParser:
     )
     net.add_argument(
         "--induction-steps",
+        "--T",
         type=_positive,
         help="time steps T of the noise induction and of model choice; for relu of the thresholds' calibration "
         f"(default: {default.induction_steps}, for relu {RELU_STEPS})",
@@ -234,6 +246,7 @@ def _start(options: argparse.Namespace) -> dict[str, Any] | None:
 def _run(command: Command, options: argparse.Namespace) -> None:
     device = _device(options.device)
     checkpoint.check_writable(options.out, inputs=[options.init, *map(Path, options.data)])
+    log = None if options.tensorboard is None else EpochLog(options.tensorboard)
     start = _start(options)
     data = command.load(options, "train")
     if start is not None and start["shape"] != data.shape:
@@ -260,19 +273,65 @@ def _run(command: Command, options: argparse.Namespace) -> None:
             f"{'bfloat16' if recipe.bfloat16 else 'float32'}, seed {recipe.seed}",
             flush=True,
         )
+        say(_choices(recipe), flush=True)
         if list(options.data) == ["sample"] and start is None:
             say("The sample shows that everything works; for accuracy give the whole data set with --data.", flush=True)
-        network = train(
-            recipe,
-            data,
-            out=options.out,
-            device=device,
-            resume=options.resume,
-            start=None if start is None else start["state"],
-            processes=everyone,
-        )
+        state = None if start is None else start["state"]
+        if options.dry_run:
+            training = Training(recipe, data, device=device, start=state, processes=everyone, kernels=Kernels())
+            say(_plan(options, training, len(data), len(test)), flush=True)
+            return
+        with closing(log) if log is not None else nullcontext():
+            network = train(
+                recipe,
+                data,
+                out=options.out,
+                device=device,
+                resume=options.resume,
+                start=state,
+                processes=everyone,
+                log=log,
+            )
         if everyone.rank == 0:
             _report(options.out, network, test.to(device), REPORTED_STEPS[recipe.activation])
+
+
+def _choices(recipe: Recipe) -> str:
+    """The options that matter most, defaults included, in one line."""
+    if recipe.activation == "relu":
+        what = f"ReLU, {recipe.reset} reset, thresholds from T={recipe.induction_steps}, dropout {recipe.dropout:g}"
+    elif recipe.snn_steps:
+        what = f"spikes over T={recipe.snn_steps} steps, L={recipe.levels}"
+    else:
+        what = f"NQ, L={recipe.levels}, noise {recipe.noise_factor:g} x sigma at T={recipe.induction_steps}"
+    if recipe.weight_bits:
+        what += f", {recipe.weight_bits}-bit weights"
+    return (
+        f"{what}; batch {recipe.batch}, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, "
+        f"label smoothing {recipe.label_smoothing:g}, cutout {recipe.cutout}, augmentation {recipe.policy}"
+    )
+
+
+def _plan(options: argparse.Namespace, training: Training, images: int, test: int) -> str:
+    """What the training would do, in a few lines. CheckpointError where --resume cannot continue."""
+    recipe = training.recipe
+    parameters = sum(parameter.numel() for parameter in training.network.parameters())
+    steps = (images - recipe.validation) // recipe.batch
+    saved = checkpoint_path(options.out)
+    if options.resume:
+        done = len(training.restore(saved)[0])
+        state = f"continues after epoch {done} of {saved}"
+    else:
+        state = f"starts anew{f', and replaces {saved}' if saved.exists() else ''}"
+    lines = [
+        f"network: {parameters:,} parameters, {len(training.classes)} classes",
+        f"training: {steps} steps per epoch, {steps * recipe.epochs:,} in all; {test} test images are read at the end",
+        f"writes: {saved} after every epoch, {options.out} at the end{', replacing it' if options.out.exists() else ''}"
+        + ("" if options.tensorboard is None else f", {options.tensorboard}/ for TensorBoard"),
+        f"state: {state}",
+        "dry run: nothing was trained or written",
+    ]
+    return "\n".join(lines)
 
 
 def _report(path: Path, network: torch.nn.Module, test: Images, steps: Sequence[int]) -> None:

@@ -11,9 +11,11 @@ import torch
 
 from train.activation import RateReLU
 from train.calibrate import balance_thresholds, evaluate
-from train.checkpoint import load_model
+from train.checkpoint import check_writable, load_model
 from train.data import MAX_SEED, load
+from train.files import replacing
 from train.neuron import RESETS
+from train.options import Parser, add_data
 from train.origin import check_images, held_out, recipe
 from train.recipe import MAX_STEPS
 from train.shipped import NAMES, model_path
@@ -21,33 +23,35 @@ from train.snn import neurons, poisson_input
 from train.trainer import THRESHOLD_IMAGES
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.evaluate",
-        description="Accuracy of a trained model, as ANN and as spiking network in floating point after T steps.",
-        epilog="example: python -m train.evaluate --pretrained resnet20 --data cifar10-archives/ --T 1 2 4 8",
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser(
+        "train.evaluate",
+        "Accuracy of a trained model, as ANN and as spiking network in floating point after T steps.",
+        [
+            "train.evaluate --pretrained resnet20 --data cifar10 --T 1 2 4 8",
+            "train.evaluate model.pt --data cifar10 --split held-out --json result.json",
+        ],
     )
-    parser.add_argument("model", type=Path, nargs="?", help="model file written by train.cifar or train.imagenet")
-    parser.add_argument("--pretrained", choices=NAMES, help="a model that ships with the project, in place of MODEL")
-    parser.add_argument(
-        "--data", nargs="+", default=["sample"], metavar="SOURCE", help="as for train.cifar (default: sample)"
-    )
-    parser.add_argument(
+    made.add_argument("model", type=Path, nargs="?", help="model file written by train.cifar or train.imagenet")
+    made.add_argument("--pretrained", choices=NAMES, help="a model that ships with the project, in place of MODEL")
+    add_data(made, "images")
+    made.add_argument(
         "--split",
         choices=["test", "held-out"],
         default="test",
         help="held-out: the training images that were held out in training (default: %(default)s)",
     )
-    parser.add_argument("--samples", type=int, help="images, drawn by --seed (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of --samples and --input poisson (default: %(default)s)")
-    parser.add_argument("--T", type=int, nargs="+", default=[1, 2, 4, 8], dest="steps", help="default: 1 2 4 8")
-    parser.add_argument(
+    made.add_argument("--samples", type=int, help="images, drawn by --seed (default: all)")
+    made.add_argument("--seed", type=int, default=0, help="of --samples and --input poisson (default: %(default)s)")
+    made.add_argument("--T", type=int, nargs="+", default=[1, 2, 4, 8], dest="steps", help="default: 1 2 4 8")
+    made.add_argument(
         "--input",
         choices=["constant", "poisson"],
         default="constant",
         help="the image as a constant current, or as Poisson spikes (default: %(default)s)",
     )
-    relu = parser.add_argument_group("ReLU networks")
+    relu = made.add_argument_group("ReLU networks")
     relu.add_argument("--reset", choices=RESETS, help="of the neurons (default: as in the model file)")
     relu.add_argument(
         "--threshold-scale",
@@ -55,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="α",
         help="calibrate the thresholds anew, on held-out images: α times the largest current (default: as in the file)",
     )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
-    return parser
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
+    return made
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -65,6 +69,8 @@ def _run(options: argparse.Namespace) -> None:
             raise ValueError(f"--T is {steps}; allowed: 1..{MAX_STEPS}")
     path = model_path(options.model, options.pretrained)
     network, content = load_model(path)
+    if options.json is not None:
+        check_writable(options.json, inputs=[path, *map(Path, options.data)])
     rate_coded = [neuron for neuron in neurons(network) if isinstance(neuron, RateReLU)]
     if (options.reset or options.threshold_scale is not None) and not rate_coded:
         raise ValueError(f"{path}: has NQ activations; allowed with --reset or --threshold-scale: ReLU networks")
@@ -86,17 +92,18 @@ def _run(options: argparse.Namespace) -> None:
     with spikes if options.input == "poisson" else nullcontext():
         result = evaluate(network, data, max(options.steps))
     found = {str(steps): result.snn[steps - 1] for steps in options.steps}
-    if options.json:
+    if options.json is not None:
         settings = {key: getattr(options, key) for key in ("split", "input", "reset", "threshold_scale", "seed")}
-        print(json.dumps({"model": str(path), "images": len(data), **settings, "ann": result.ann, "snn": found}))
-        return
+        report = {"model": str(path), "images": len(data), **settings, "ann": result.ann, "snn": found}
+        with replacing(options.json) as file:
+            file.write(json.dumps(report, indent=2).encode() + b"\n")
     print(f"{path}: accuracy on {len(data)} {options.split} images")
     print("  ANN      " + "".join(f"  SNN T={steps:<4}" for steps in options.steps))
     print(f"  {result.ann:5.2f} % " + "".join(f"   {value:5.2f} % " for value in found.values()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         _run(options)
     except (ValueError, OSError) as error:

@@ -37,6 +37,7 @@ from train.curves import (
     write_csv,
 )
 from train.data import DataError, ImageSet, load
+from train.options import Parser, add_data
 from train.recipe import MAX_STEPS, Recipe
 from train.snn import neurons
 
@@ -359,27 +360,35 @@ def write(drawing: Drawing, folder: Path, name: str) -> None:
             os.replace(file, folder / f"{name}.{file.name}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.figures",
-        description="Draw the figures of the NQ and RMP-SNN papers from trained models, with their numbers as CSV.",
-        epilog="example: python -m train.figures nq.pt qcfs.pt --data cifar10-archives/ --out figures",
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser(
+        "train.figures",
+        "Draw the figures of the NQ and RMP-SNN papers from trained models, with their numbers as CSV.",
+        [
+            "train.figures nq.pt qcfs.pt --data cifar10 --out figures/",
+            "train.figures nq.pt --only residuals activity --T 8",
+        ],
     )
-    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="model file written by train.cifar")
-    parser.add_argument("--data", nargs="+", default=["sample"], metavar="SOURCE", help="as for train.cifar")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: %(default)s)")
-    parser.add_argument(
+    made.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="model file written by train.cifar")
+    add_data(made, "images")
+    made.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: %(default)s)")
+    made.add_argument(
         "--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="FIGURE", help=", ".join(FIGURES)
     )
-    parser.add_argument(
-        "--T", type=int, default=4, help="steps for residuals, activation and activity (default: %(default)s)"
+    made.add_argument(
+        "--T",
+        type=int,
+        default=4,
+        dest="steps",
+        help="steps for residuals, activation and activity (default: %(default)s)",
     )
-    parser.add_argument("--steps", type=int, default=64, help="largest T of rmp (default: %(default)s)")
-    parser.add_argument("--layer", type=int, help="activation drawn by activation, from 1 (default: the middle one)")
-    parser.add_argument("--samples", type=int, default=1000, help="images, drawn by the seed (default: %(default)s)")
-    parser.add_argument("--split", choices=["test", "train"], default="test", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="decides which images (default: %(default)s)")
-    return parser
+    made.add_argument("--reset-steps", "--steps", type=int, default=64, help="largest T of rmp (default: %(default)s)")
+    made.add_argument("--layer", type=int, help="activation drawn by activation, from 1 (default: the middle one)")
+    made.add_argument("--samples", type=int, default=1000, help="images, drawn by the seed (default: %(default)s)")
+    made.add_argument("--split", choices=["test", "train"], default="test", help="default: %(default)s")
+    made.add_argument("--seed", type=int, default=0, help="decides which images (default: %(default)s)")
+    return made
 
 
 def _subjects(paths: Sequence[Path], settings: Settings) -> list[Subject]:
@@ -404,16 +413,21 @@ def _subjects(paths: Sequence[Path], settings: Settings) -> list[Subject]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    for key in ("T", "steps"):
-        if not 1 <= getattr(options, key) <= MAX_STEPS:
-            raise ValueError(f"{key} is {getattr(options, key)}; allowed: 1..{MAX_STEPS}")
+    for name, steps in (("T", options.steps), ("reset-steps", options.reset_steps)):
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"--{name} is {steps}; allowed: 1..{MAX_STEPS}")
     for name in options.only:
         for suffix in ("csv", "png"):
             checkpoint.check_writable(options.out / f"{name}.{suffix}")
     data = load(options.data, options.split).sample(options.samples, options.seed)
     images = f"{len(data):,} {'training' if options.split == 'train' else 'test'} images"
-    settings = Settings(data, images, options.T, options.steps, options.layer)
+    settings = Settings(data, images, options.steps, options.reset_steps, options.layer)
     subjects = _subjects(options.models, settings)
+    print(
+        f"{', '.join(map(str, options.models))}: {images} of {' '.join(options.data)}, T = {options.steps}, "
+        f"seed {options.seed}; {', '.join(options.only)}",
+        flush=True,
+    )
     for name in dict.fromkeys(options.only):
         with matplotlib.rc_context(STYLE):
             drawing = FIGURES[name](subjects, settings)
@@ -425,7 +439,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         _run(options)
     except (ValueError, DataError, OSError) as error:

@@ -19,7 +19,10 @@ def _load(options: argparse.Namespace, split: Split) -> StreamedSet:
 COMMAND = command.Command(
     name="train.imagenet",
     description="Train a network for 224x224 images, decoded while it trains, ready for conversion to an integer SNN.",
-    example="torchrun --nproc-per-node 8 -m train.imagenet --data imagenet/ --out runs/resnet34.pt",
+    examples=[
+        "train.imagenet --data imagenet/ --out resnet34.pt --dry-run",
+        "torchrun --nproc-per-node 8 -m train.imagenet --data imagenet/ --out resnet34.pt",
+    ],
     default=Recipe(
         model="resnet34_imagenet", epochs=120, learning_rate=0.1, weight_decay=1e-4, cutout=0, validation=10_000
     ),

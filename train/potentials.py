@@ -10,32 +10,35 @@ import torch
 from train import checkpoint
 from train.calibrate import calibrate_potentials
 from train.data import load
+from train.options import Parser, add_data
 from train.origin import check_images, recipe
 from train.recipe import MAX_STEPS
 from train.shipped import NAMES, model_path
 from train.snn import neurons
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.potentials",
-        description="Give every channel the membrane potential v(0) with which its spikes carry on average what its "
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser(
+        "train.potentials",
+        "Give every channel the membrane potential v(0) with which its spikes carry on average what its "
         "activation did. Free in the deployed network; gains accuracy at few time steps.",
-        epilog="example: python -m train.potentials model.pt calibrated.pt --T 2 --data cifar10-archives/",
+        [
+            "train.potentials model.pt calibrated.pt --T 2 --data cifar10",
+            "train.potentials --pretrained resnet20 calibrated.pt --T 4",
+        ],
     )
-    parser.add_argument("model", type=Path, nargs="?", help="model file written by train.cifar or train.imagenet")
-    parser.add_argument("out", type=Path, help="model file to write")
-    parser.add_argument("--pretrained", choices=NAMES, help="a model that ships with the project, in place of MODEL")
-    parser.add_argument("--T", type=int, default=2, dest="steps", help="time steps (default: %(default)s)")
-    parser.add_argument(
-        "--data", nargs="+", default=["sample"], metavar="SOURCE", help="as for train.cifar (default: sample)"
-    )
-    parser.add_argument(
+    made.add_argument("model", type=Path, nargs="?", help="model file written by train.cifar or train.imagenet")
+    made.add_argument("out", type=Path, help="model file to write")
+    made.add_argument("--pretrained", choices=NAMES, help="a model that ships with the project, in place of MODEL")
+    made.add_argument("--T", type=int, default=2, dest="steps", help="time steps (default: %(default)s)")
+    add_data(made, "training images")
+    made.add_argument(
         "--calibration", type=int, default=256, help="training images for it, drawn by --seed (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=2, help="times every layer is visited (default: %(default)s)")
-    return parser
+    made.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    made.add_argument("--rounds", type=int, default=2, help="times every layer is visited (default: %(default)s)")
+    return made
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -52,6 +55,11 @@ def _run(options: argparse.Namespace) -> None:
         data = data.split(made["validation"], made["seed"])[0]  # held-out images stay fit for choices
     else:
         print(f"{path}: trained on other images; those held out then may be among the ones used here")
+    print(
+        f"{path}: {content['architecture']}; v(0) for T = {options.steps} in {options.rounds} rounds, on "
+        f"{options.calibration} training images of {' '.join(options.data)}, seed {options.seed}",
+        flush=True,
+    )
     images = data.sample(options.calibration, options.seed).images.permute(0, 3, 1, 2)
     calibrate_potentials(network, images, options.steps, options.rounds)
     potentials = {key: getattr(options, key) for key in ("steps", "calibration", "seed", "rounds")}
@@ -63,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         _run(options)
     except (ValueError, OSError) as error:

@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # type: ignore[attr-defined]
-from tqdm import tqdm
 
 from train import checkpoint
 from train.activation import NoisePool
@@ -26,6 +26,7 @@ from train.fake_quantize import attach, bake
 from train.kernels import Kernels, compiled_kernels
 from train.models import MODELS, Network
 from train.processes import Processes
+from train.progress import progress
 from train.recipe import Recipe
 from train.snn import read_outs
 from train.stream import Images
@@ -64,6 +65,7 @@ def train(
     resume: bool = False,
     start: dict[str, Tensor] | None = None,
     processes: Processes | None = None,
+    log: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Network:
     """Train and return the network of the best epoch, judged on held-out images.
 
@@ -80,6 +82,7 @@ def train(
         resume: continue from the checkpoint.
         start: state to start from (fine-tuning) instead of random weights.
         processes: those that train together; alone without it.
+        log: called by rank 0 after every epoch with its number, from 1, and numbers by name, such as accuracy/ANN.
 
     Raises:
         CheckpointError: with ``resume``, where the checkpoint is missing or made with another recipe.
@@ -87,7 +90,7 @@ def train(
         ValueError: where less than one batch is left to train on.
     """
     training = Training(recipe, data, device=device, start=start, processes=processes)
-    path = out.with_name(out.name + ".checkpoint")
+    path = checkpoint_path(out)
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"score": -1.0, "epoch": -1, "state": {}}
     if resume:
@@ -120,6 +123,8 @@ def train(
                 f"held-out: {found}  remaining {int(left) // 60}:{int(left) % 60:02}",
                 flush=True,
             )
+            if log is not None:
+                log(epoch + 1, {"loss": loss, "accuracy/train": train_accuracy, **training.numbers(result)})
     network = training.result
     network.load_state_dict(best["state"])
     bake(network)
@@ -146,15 +151,21 @@ def train(
     return network.eval()
 
 
+def checkpoint_path(out: Path) -> Path:
+    """Where the state of the training of the model file ``out`` is kept."""
+    return out.with_name(out.name + ".checkpoint")
+
+
 class Training:
     """A network in training, with its optimizer and its data.
 
-    Args: see :func:`train`.
+    Args: see :func:`train`; kernels: of the activations, chosen for the training without it.
 
     Attributes:
         network: what the optimizer changes.
         result: what is evaluated and written: the network, or the moving average of it.
         processes: those that train together.
+        classes: names.
     """
 
     def __init__(
@@ -165,11 +176,12 @@ class Training:
         device: torch.device,
         start: dict[str, Tensor] | None = None,
         processes: Processes | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         self.recipe, self.device, self.processes = recipe, device, processes or Processes()
         self.precision = torch.bfloat16 if recipe.bfloat16 else torch.float32
         self._data_digest = data.digest()
-        self._classes = len(data.classes)
+        self.classes = data.classes
         rest, held_out = data.split(recipe.validation, recipe.seed)
         if len(rest) < recipe.batch:
             raise ValueError(f"batch is {recipe.batch}; allowed: up to the {len(rest)} training images")
@@ -179,7 +191,7 @@ class Training:
             )
         torch.manual_seed(recipe.seed)
         network = MODELS[recipe.model](
-            self._classes,
+            len(self.classes),
             activation=recipe.activation,
             levels=recipe.levels,
             threshold=recipe.threshold,
@@ -195,7 +207,7 @@ class Training:
             attach(network, recipe.weight_bits, recipe.layer_bits)
         self.network: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._rest, self._held_out = rest.to(device), held_out.to(device)
-        kernels = choose_kernels(recipe.epochs * (len(rest) // recipe.batch), device)
+        kernels = kernels or choose_kernels(recipe.epochs * (len(rest) // recipe.batch), device)
         for layer in self.network.activations:
             layer.kernels = kernels
         self._average: AveragedModel | None = None
@@ -265,9 +277,8 @@ class Training:
         losses = torch.zeros((), device=self.device)
         correct = torch.zeros((), dtype=torch.long, device=self.device)
         self.network.train()
-        hidden = True if self.processes.rank else None  # None shows the bar on terminals only
         with (
-            tqdm(total=steps, disable=hidden, leave=False, desc=f"epoch {epoch + 1}") as bar,
+            progress(steps, "steps", f"epoch {epoch + 1}", shown=self.processes.rank == 0) as bar,
             closing(self.batches(epoch)) as batches,
         ):
             for step, (images, labels) in enumerate(batches):
@@ -281,7 +292,7 @@ class Training:
                     bar.set_postfix(
                         loss=f"{float(losses) / (step + 1):.3f}", accuracy=f"{100 * int(correct) / seen:.1f} %"
                     )
-                    bar.update(min(10, bar.total - bar.n))
+                    bar.update(step % 10 + 1)
         mean = self.processes.mean((float(losses) / steps, 100 * int(correct) / (steps * share)), 1, self.device)
         return mean[0], mean[1]
 
@@ -301,6 +312,15 @@ class Training:
         for network in {self.network, self.result}:
             set_noise(network, result.sigma, recipe.noise_factor)
         return result
+
+    def numbers(self, measured: Evaluation) -> dict[str, float]:
+        """What a plot over the epochs may show: accuracies on held-out images, σ and threshold of every activation."""
+        found = {"accuracy/ANN": measured.ann}
+        found |= {f"accuracy/SNN T={step}": value for step, value in enumerate(measured.snn, 1)}
+        found |= {f"sigma/activation {index}": value for index, value in enumerate(measured.sigma, 1)}
+        for index, layer in enumerate(self.result.activations, 1):
+            found[f"threshold/activation {index}"] = float(layer.threshold)
+        return found
 
     def threshold_images(self) -> Tensor:
         """Held-out images for the thresholds of a ReLU network."""
@@ -347,7 +367,8 @@ class Training:
             self.network.load_state_dict(content["state"])
         except RuntimeError:
             raise ValueError(
-                f"state does not fit {self.recipe.model} with {self._classes} classes; allowed: the same data and model"
+                f"state does not fit {self.recipe.model} with {len(self.classes)} classes; "
+                "allowed: the same data and model"
             ) from None
         if self._average is not None:
             self._average.load_state_dict(content["average"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
+from train.options import Parser
 
 if TYPE_CHECKING:
     from deploy.fit.activity import Activity
@@ -18,29 +19,35 @@ EXIT_REPORTED, EXIT_DOES_NOT_FIT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 13
 _CHIPS = ("loihi1", "loihi2")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.fit",
-        description="Report whether a netx file fits Loihi 1 and Loihi 2 by their published limits, how active it is "
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser(
+        "deploy.fit",
+        "Report whether a netx file fits Loihi 1 and Loihi 2 by their published limits, how active it is "
         "on test images, and what that costs.",
-        epilog="exit status: 0 reported, whether it fits or not; 1 it does not fit one chip that --require names; "
-        "2 bad input. example: python -m deploy.fit net.h5 --T 4 --samples 100 --require loihi2",
+        ["deploy.fit net.h5", "deploy.fit net.h5 --samples 1000 --data cifar10 --require loihi2 --json fit.json"],
+        "exit status: 0 reported, whether it fits or not; 1 it does not fit one chip that --require names; 2 bad input",
     )
-    parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
-    parser.add_argument("--chip", choices=[*_CHIPS, "both"], default="both", help="default: %(default)s")
-    parser.add_argument(
+    made.add_argument("net", type=Path, help="netx file written by export.to_netx")
+    made.add_argument("--chip", choices=[*_CHIPS, "both"], default="both", help="default: %(default)s")
+    made.add_argument(
         "--storage",
         choices=["shared", "expanded"],
         default="shared",
         help="what the verdict assumes: a core stores each weight of a convolution once, or once per synapse; both are "
         "reported (default: %(default)s)",
     )
-    add_arguments(parser, "test images; 0 measures no activity")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to FILE")
-    parser.add_argument(
-        "--require", choices=_CHIPS, action="append", default=[], help="exit with 1 unless it fits one such chip"
+    add_arguments(made, "test images; 0 measures no activity")
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the report to FILE")
+    made.add_argument(
+        "--require",
+        nargs="+",
+        choices=_CHIPS,
+        action="extend",
+        default=[],
+        help="exit with 1 unless it fits one such chip",
     )
-    return parser
+    return made
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -57,15 +64,14 @@ def _activity(
 ) -> "Activity | None":
     if not options.samples:
         return None
-    from tqdm import tqdm
-
     from deploy.fit.activity import measure
+    from train.progress import progress
 
     steps = steps_for(options.net, network, options.steps)
     data = load_for(options.net, network, options.data, ", or --samples 0").sample(options.samples, options.seed)
     images = channels_first(data)
-    with tqdm(total=len(data), unit="image", disable=None, leave=False) as bar:
-        return measure(network, wired, images, steps, lambda done: bar.update(done - bar.n))
+    with progress(len(data), "images", "activity") as bar:
+        return measure(network, wired, images, steps, bar.update)
 
 
 def examine(options: argparse.Namespace, network: "IntegerNetwork") -> "Report":
@@ -121,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         return _run(options)
     except (ValueError, OSError) as error:

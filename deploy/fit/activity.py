@@ -80,7 +80,7 @@ def measure(
         wired: its wirings, as ``deploy.fit.wiring.wire`` returns them.
         images: uint8.
         steps: T.
-        progress: called with the number of images done so far.
+        progress: called after every few images with their number.
     """
     engine = IntegerEngine(network)
     counts = {name: np.zeros(volume(shape), np.int64) for name, shape in network.shape_of.items()}
@@ -90,7 +90,7 @@ def measure(
         for index, layer in enumerate(network.layers[:-1]):
             counts[layer.name] += trace.layer_spikes(index).sum(axis=(0, 1)).reshape(counts[layer.name].shape)
         counts[IMAGE] += (part != 0).sum(axis=0)
-        progress(start + len(part))
+        progress(len(part))
     return count(network, wired, counts, len(images), steps)
 
 

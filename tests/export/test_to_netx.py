@@ -147,7 +147,7 @@ def test_end_to_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(folder)) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    lines = captured.out.splitlines()
+    lines = captured.out.splitlines()[1:]
     assert lines[0].split("  ")[0] == "layer" and "worst |u|, T=4" in lines[0]
     assert [line.split()[0] for line in lines[1:5]] == [
         "layers.1",
@@ -292,3 +292,20 @@ def test_a_relu_model_file_becomes_neurons_with_its_reset(folder: Path, reset: s
     assert main(arguments(folder)) == 0
     network = netx.read(folder / "net.h5")
     assert {layer.reset for layer in network.layers if layer.threshold is not None} == {reset}
+
+
+def test_dry_run_tells_what_would_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(folder.iterdir())
+    assert main(arguments(folder, "--bits", "4", "--dry-run")) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith(
+        f"{folder / 'm.pt'}: tiny, L = 4; T = 4, 4-bit weights per channel, rounding error, scale s"
+    )
+    assert rest == [
+        "network: 4 layers, 252 neurons, 1,055 weights",
+        f"writes: {folder / 'net.h5'}, netx version 2",
+        "dry run: nothing was written",
+    ]
+    assert set(folder.iterdir()) - set(before) <= {folder / "cache"}
+    assert main(arguments(folder, "--layer-bits", "layers.2=4", "--dry-run")) == 2
+    assert "no such layer" in capsys.readouterr().err

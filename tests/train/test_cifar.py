@@ -32,8 +32,12 @@ def test_end_to_end(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(data, "--threshold", "2")) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    first, epoch1, epoch2, _, title, header, row = captured.out.splitlines()
+    first, second, epoch1, epoch2, _, title, header, row = captured.out.splitlines()
     assert first == f"tiny, 48 training and 12 held-out images from {data}, 2 epochs on cpu, float32, seed 0"
+    assert second == (
+        "NQ, L=4, noise 1 x sigma at T=4; batch 12, learning rate 0.2, weight decay 0.0005, label smoothing 0.1, "
+        "cutout 8, augmentation none"
+    )
     assert epoch1.startswith("epoch   1/2  loss ") and epoch2.startswith("epoch   2/2  loss ")
     assert title == f"{data.parent / 'm.pt'}: accuracy on 10 test images"
     assert header.split() == ["ANN", "SNN", "T=1", "SNN", "T=2", "SNN", "T=4", "SNN", "T=8", "SNN", "T=16"]
@@ -155,7 +159,8 @@ def test_bad_usage(data: Path, capsys: pytest.CaptureFixture[str], more: str) ->
     with pytest.raises(SystemExit) as caught:
         main(arguments(data, *more.split()))
     assert caught.value.code == 2
-    assert f"error: argument {more.split()[0]}" in capsys.readouterr().err
+    written = capsys.readouterr().err
+    assert written.startswith(f"train.cifar: {more.split()[0]}") and written.count("\n") == 1
 
 
 def test_init_must_fit_what_is_asked_for(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,3 +216,52 @@ def test_a_failing_calibration_of_thresholds_costs_no_training(
     assert "continue with --resume and more --induction-steps" in capsys.readouterr().err and not out.exists()
     assert main([*options, "8", "--resume"]) == 0
     assert len(load(out)["info"]["history"]) == 1
+
+
+def test_dry_run_checks_everything_and_writes_nothing(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = data.parent / "m.pt"
+    assert main(arguments(data, "--dry-run", "--tensorboard", str(data.parent / "tb"))) == 0
+    parameters = sum(parameter.numel() for parameter in tiny(5).parameters())
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        f"network: {parameters} parameters, 5 classes",
+        "training: 4 steps per epoch, 8 in all; 10 test images are read at the end",
+        f"writes: {out}.checkpoint after every epoch, {out} at the end, {data.parent / 'tb'}/ for TensorBoard",
+        "state: starts anew",
+        "dry run: nothing was trained or written",
+    ]
+    assert {path.name for path in data.parent.iterdir()} == {"data", "cache"}
+    assert main(arguments(data, "--dry-run", "--resume")) == 2
+    assert main(arguments(data, "--dry-run", "--batch", "49")) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"train.cifar: {out}.checkpoint: no such file",
+        "train.cifar: batch is 49; allowed: up to the 48 training images",
+    ]
+    assert main(arguments(data)) == 0
+    before = {path: path.read_bytes() for path in data.parent.glob("m.pt*")}
+    assert main(arguments(data, "--dry-run", "--resume")) == 0
+    assert main(arguments(data, "--dry-run")) == 0
+    printed = capsys.readouterr().out
+    assert f"state: continues after epoch 2 of {out}.checkpoint" in printed
+    assert f"{out} at the end, replacing it" in printed and f"and replaces {out}.checkpoint" in printed
+    assert {path: path.read_bytes() for path in data.parent.glob("m.pt*")} == before
+
+
+def test_a_recipe_in_a_file(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is checked as the flags are, which win over it; the model file names what was trained with."""
+    config = data.parent / "recipe.toml"
+    config.write_text('T = 3\nlearning-rate = 0.01\nepochs = 7\naugment = "trivial"\nlayer-bits = ["layers.1=8"]\n')
+    more = ["--config", str(config), "--weight-bits", "4"]
+    assert main(arguments(data, *more)) == 0
+    recipe = load(data.parent / "m.pt")["info"]["recipe"]
+    chosen = {key: recipe[key] for key in ("induction_steps", "learning_rate", "epochs", "policy", "layer_bits")}
+    assert chosen == {
+        "induction_steps": 3,
+        "learning_rate": 0.01,
+        "epochs": 2,
+        "policy": "trivial",
+        "layer_bits": {"layers.1": 8},
+    }
+    config.write_text('precision = "half"')
+    with pytest.raises(SystemExit):
+        main(arguments(data, *more))
+    assert "precision is 'half'; allowed: auto, bfloat16, float32" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The command reads models, scales thresholds, and gives the accuracies that train.calibrate computes."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,11 @@ def relu(tmp_path: Path) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
-    assert main([*map(str, arguments), "--json"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    return json.loads(captured.out)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        assert main([*map(str, arguments), "--json", str(path)]) == 0
+        assert capsys.readouterr().err == ""
+        return json.loads(path.read_text())
 
 
 def test_table(nq: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,11 @@ def folder(tmp_path: Path) -> Path:
 def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data", str(folder / "data"), "--T", "3", "--calibration", "45"]
     assert main([str(folder / "m.pt"), str(folder / "out.pt"), *options]) == 0
-    assert capsys.readouterr().out.startswith(f"{folder / 'out.pt'}: v(0)/θ from 0.")
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == (
+        f"{folder / 'm.pt'}: tiny; v(0) for T = 3 in 2 rounds, on 45 training images of {folder / 'data'}, seed 0"
+    )
+    assert last.startswith(f"{folder / 'out.pt'}: v(0)/θ from 0.")
     before, after = load_model(folder / "m.pt")[0], load_model(folder / "out.pt")[0]
     assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
     assert [neuron.initial.shape for neuron in neurons(after)] == [(4,), (6,), (7,)]

@@ -1,0 +1,151 @@
+"""Options come from flags, else from a TOML file, else are the defaults; what is wrong with them is one line."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.options import Parser
+
+DEFAULTS = {"net": "n", "T": 4, "data": ["sample"], "rate": 0.5, "chip": "one", "resume": False, "fold": None}
+DEFAULTS |= {"require": [], "init": None, "pretrained": None}
+
+
+def parser() -> Parser:
+    """One option of every kind that the commands have."""
+    made = Parser("train.example", "Shows options.", ["train.example net.h5"], "exit status: 0 good")
+    made.add_argument("net")
+    made.add_argument("--T", type=int, default=4)
+    made.add_argument("--data", nargs="+", default=["sample"])
+    made.add_argument("--learning-rate", type=float, default=0.5, dest="rate")
+    made.add_argument("--chip", choices=["one", "two"], default="one")
+    made.add_argument("--require", nargs="+", choices=["one", "two"], action="extend", default=[])
+    made.add_argument("--resume", action="store_true")
+    made.add_argument("--fold", action=argparse.BooleanOptionalAction)
+    either = made.add_mutually_exclusive_group()
+    either.add_argument("--init", type=Path)
+    either.add_argument("--pretrained", choices=["a", "b"])
+    return made
+
+
+def read(folder: Path, content: str, *flags: str) -> dict[str, Any]:
+    """Options given by a file and flags, but --config itself."""
+    file = folder / "x.toml"
+    file.write_text(content, encoding="utf-8")
+    options = vars(parser().parse_args(["n", "--config", str(file), *flags]))
+    return {key: value for key, value in options.items() if key != "config"}
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    content = 'T = 8\ndata = ["a", "b"]\nlearning-rate = 1\nresume = true\nfold = false\nrequire = ["two"]'
+    from_file = DEFAULTS | {"T": 8, "data": ["a", "b"], "rate": 1.0, "resume": True, "fold": False, "require": ["two"]}
+    assert read(tmp_path, content) == from_file
+    flags = ["--T", "4", "--data", "c", "--fold", "--require", "one", "--require", "two"]
+    assert read(tmp_path, content, *flags) == from_file | {
+        "T": 4,
+        "data": ["c"],
+        "fold": True,
+        "require": ["one", "two"],
+    }
+    assert vars(parser().parse_args(["n"])) == DEFAULTS | {"config": None}
+    assert read(tmp_path, 'learning_rate = "2"\ndata = "one"') == DEFAULTS | {"rate": 2.0, "data": ["one"]}
+
+
+@given(
+    st.integers(-10, 10),
+    st.lists(st.from_regex(r"[a-z ü]{1,5}", fullmatch=True), min_size=1, max_size=3),
+    st.floats(allow_nan=False),
+)
+def test_a_file_gives_what_flags_give(
+    tmp_path_factory: pytest.TempPathFactory, T: int, data: list, rate: float
+) -> None:
+    number = repr(rate)  # TOML's form too: inf, 1e-05, 3.0
+    folder = tmp_path_factory.mktemp("toml")
+    found = read(folder, f"T = {T}\ndata = {json.dumps(data)}\nlearning_rate = {number}")
+    flags = ["--T", str(T), f"--learning-rate={number}", "--data", *data]
+    assert found == read(folder, "", *flags)
+
+
+def test_of_options_that_exclude_each_other_the_flag_counts(tmp_path: Path) -> None:
+    assert read(tmp_path, 'init = "m.pt"')["init"] == Path("m.pt")
+    found = read(tmp_path, 'init = "m.pt"', "--pretrained", "a")
+    assert (found["init"], found["pretrained"]) == (None, "a")
+
+
+def test_a_required_option_may_come_from_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.toml").write_text('data = "imagenet"')
+    made = Parser("train.example", "Shows options.", [])
+    made.add_argument("--data", required=True)
+    assert made.parse_args(["--config", str(tmp_path / "x.toml")]).data == "imagenet"
+    other = Parser("train.example", "Shows options.", [])
+    other.add_argument("--data", required=True)
+    with pytest.raises(SystemExit):
+        other.parse_args([])
+    assert "the following arguments are required: --data" in capsys.readouterr().err
+
+
+BAD_FILES = {
+    "unknown": (
+        "modle = 1",
+        "modle is no option; allowed: chip, data, fold, init, learning_rate, pretrained, require, ",
+    ),
+    "positional": ('net = "n"', "net is no option; allowed: "),
+    "config": ('config = "y.toml"', "config is no option; allowed: "),
+    "table": ("[train]\nT = 4", "train is no option; allowed: "),
+    "type": ("T = 1.5", "T is 1.5; allowed: int"),
+    "boolean for a number": ("T = true", "T is True; allowed: a string or a number"),
+    "number for a boolean": ("resume = 1", "resume is 1; allowed: true, false"),
+    "several": ("T = [1, 2]", "T is [1, 2]; allowed: a string or a number"),
+    "none": ("data = []", "data is empty; allowed: at least one value"),
+    "choice": ('chip = "three"', "chip is 'three'; allowed: one, two"),
+    "choice in a list": ('require = ["one", "x"]', "require is 'x'; allowed: one, two"),
+    "twice": ("learning_rate = 1\nlearning-rate = 2", "learning-rate is given twice; allowed: once"),
+    "both": ('init = "m"\npretrained = "a"', "init and pretrained are given; allowed: one of them"),
+    "not TOML": ("T 4", "not a TOML file: "),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    content, message = BAD_FILES[case]
+    with pytest.raises(SystemExit) as caught:
+        read(tmp_path, content)
+    assert caught.value.code == 2
+    written = capsys.readouterr().err
+    assert written.startswith(f"train.example: {tmp_path}/x.toml: {message}") and written.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("n --T x", "--T: invalid int value: 'x'"),
+        ("n --chip three", "--chip: invalid choice: 'three' (choose from "),
+        ("n --data", "--data: expected at least one argument"),
+        ("n --config", "--config: expected one argument"),
+        ("n --config gone.toml", "gone.toml: No such file or directory"),
+        ("n --config .", ".: Is a directory"),
+        ("", "the following arguments are required: net"),
+        ("n --chi two", "unrecognized arguments: --chi two"),
+        ("n --init m --pretrained a", "--pretrained: not allowed with argument --init"),
+    ],
+)
+def test_bad_flags_are_one_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parser().parse_args(arguments.split())
+    assert caught.value.code == 2
+    written = capsys.readouterr().err
+    assert written.startswith(f"train.example: {message}") and written.count("\n") == 1
+
+
+def test_line_breaks_in_values_stay_within_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["n", "--bad\noption"])
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_ends_with_notes_and_examples() -> None:
+    assert parser().format_help().endswith("exit status: 0 good\n\nexamples:\n  python -m train.example net.h5\n")

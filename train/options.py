@@ -1,0 +1,142 @@
+"""Options of the commands: what is wrong with them is said in one line, and --config takes them from a TOML file."""
+
+import argparse
+import sys
+import textwrap
+from argparse import SUPPRESS, Action, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SOURCES = (
+    "'sample' (1,000 training and 1,000 test images shipped with the project), 'cifar10' or 'cifar100' (download), or "
+    "folders or zip archives of Tiny-ImageNet or with train/<class>/<image> and test/<class>/<image>, all images of "
+    "one size"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """The options of one command.
+
+    Bad options end the command with one line on stderr and exit code 2. Every option, but no positional argument, may
+    also stand in a TOML file given with --config, under its long name without the dashes; flags win over the file.
+    Option names cannot be abbreviated, so that a script keeps its meaning when options are added.
+
+    Args:
+        command: module that ``python -m`` runs, such as train.cifar.
+        description: one or two sentences.
+        examples: command lines without ``python -m``; or with a program before it, such as torchrun.
+        notes: printed between the options and the examples.
+    """
+
+    def __init__(self, command: str, description: str, examples: Sequence[str], notes: str = "") -> None:
+        self.command = command
+        self.examples = [line if " -m " in line else f"python -m {line}" for line in examples]
+        self.notes = notes
+        ending = "\n  ".join(["examples:", *self.examples])
+        super().__init__(
+            prog=f"python -m {command}",
+            description=textwrap.fill(description, 100),
+            epilog=f"{textwrap.fill(notes, 100)}\n\n{ending}" if notes else ending,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="TOML file with options, such as samples = 1000; flags win over it",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(message.removeprefix("argument ").split())
+        self.exit(2, f"{self.command}: {line} (--help has the options and examples)\n")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> Namespace:  # type: ignore[override]
+        """The options, of the command line, else of the file, else the defaults."""
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--config", type=Path, nargs="?")  # the second parser says what is wrong with it
+        path = first.parse_known_args(args)[0].config
+        configured = {} if path is None else self._read(path)
+        for action in configured:
+            action.required = False
+        options = [action for action in self._actions if action.option_strings and action.default != SUPPRESS]
+        # None tells options that were not given; argparse itself sets defaults only of what is not there yet.
+        found = super().parse_args(args, Namespace(**{action.dest: None for action in options}))
+        given = {action for action in options if getattr(found, action.dest) is not None}
+        for group in self._mutually_exclusive_groups:
+            if given.intersection(group._group_actions):
+                configured = {
+                    action: value for action, value in configured.items() if action not in group._group_actions
+                }
+        for action in options:
+            if action not in given:
+                setattr(found, action.dest, configured.get(action, action.default))
+        return found
+
+    def _read(self, path: Path) -> dict[Action, Any]:
+        """The options in a TOML file, converted and checked as flags are."""
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            self.error(f"{path}: {error.strerror}")
+        except ValueError as error:
+            self.error(f"{path}: not a TOML file: {error}")
+        known = {
+            name.lstrip("-").replace("-", "_"): action
+            for action in self._actions
+            for name in action.option_strings
+            if action.dest not in ("help", "config") and name.startswith("--") and not name.startswith("--no-")
+        }
+        found: dict[Action, Any] = {}
+        for key, value in content.items():
+            action = known.get(key.replace("-", "_"))
+            if action is None:
+                names = ", ".join(sorted(known, key=str.lower))
+                self.error(f"{path}: {key} is no option; allowed: {names}")
+            if action in found:
+                self.error(f"{path}: {key} is given twice; allowed: once")
+            found[action] = self._converted(f"{path}: {key}", action, value)
+        for group in self._mutually_exclusive_groups:
+            both = [action.dest for action in found if action in group._group_actions]
+            if len(both) > 1:
+                self.error(f"{path}: {' and '.join(both)} are given; allowed: one of them")
+        return found
+
+    def _converted(self, name: str, action: Action, value: object) -> Any:
+        if action.nargs == 0:
+            if not isinstance(value, bool):
+                self.error(f"{name} is {value!r}; allowed: true, false")
+            return value
+        several = action.nargs == "+" or isinstance(action.nargs, int)
+        entries = value if several and isinstance(value, list) else [value]
+        if not entries:
+            self.error(f"{name} is empty; allowed: at least one value")
+        converted = [self._one(name, action, entry) for entry in entries]
+        return converted if several else converted[0]
+
+    def _one(self, name: str, action: Action, value: object) -> Any:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            self.error(f"{name} is {value!r}; allowed: a string or a number")
+        convert = action.type if callable(action.type) else str
+        try:
+            result = convert(str(value))
+        except argparse.ArgumentTypeError as error:
+            self.error(f"{name}: {error}")
+        except ValueError:
+            self.error(f"{name} is {value!r}; allowed: {getattr(convert, '__name__', 'another value')}")
+        if action.choices is not None and result not in action.choices:
+            self.error(f"{name} is {value!r}; allowed: {', '.join(map(str, action.choices))}")
+        return result
+
+
+def add_data(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --data, by default the sample; ``what`` says which images are taken."""
+    parser.add_argument(
+        "--data", nargs="+", default=["sample"], metavar="SOURCE", help=f"{what}: {SOURCES} (default: sample)"
+    )
