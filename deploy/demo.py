@@ -31,7 +31,13 @@ def parser() -> Parser:
         "Fine-tune, export and run in Lava a shipped network, on the images shipped with the project.",
         ["deploy.demo", "deploy.demo --samples 100 --out runs/demo"],
     )
-    made.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the files (default: %(default)s)")
+    made.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/demo"),
+        metavar="FOLDER",
+        help="folder for the files (default: %(default)s)",
+    )
     made.add_argument("--samples", type=int, default=1000, help="test images in Lava (default: %(default)s)")
     return made
 

@@ -189,7 +189,7 @@ def parser(command: Command) -> Parser:
         "--validation",
         type=_positive,
         help="training images held out for noise induction and model choice "
-        "(default: 2000, but at most a fifth of the training set)",
+        f"(default: {default.validation}, but at most a fifth of the training set)",
     )
     sgd.add_argument("--seed", type=int, default=default.seed, help="default: %(default)s")
     sgd.add_argument(

@@ -372,7 +372,9 @@ def parser() -> Parser:
     )
     made.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="model file written by train.cifar")
     add_data(made, "images")
-    made.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: %(default)s)")
+    made.add_argument(
+        "--out", type=Path, default=Path("figures"), metavar="FOLDER", help="folder (default: %(default)s)"
+    )
     made.add_argument(
         "--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), metavar="FIGURE", help=", ".join(FIGURES)
     )

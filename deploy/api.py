@@ -1,0 +1,125 @@
+"""What the commands do, for notebooks and scripts: ``from deploy import api``.
+
+network = api.read("net.h5")
+images, labels = api.images("sample", count=100)
+result = api.run(network, images, labels, steps=4)            # the exact integer engine
+verdict = api.run_lava("net.h5", images, labels, steps=4)     # Lava, compared with it
+print(result.accuracy[-1], result.spike_rates, verdict.exact)
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deploy.images import channels_first, steps_for
+from deploy.integer import IntegerEngine
+from deploy.trace import Trace
+from deploy.verify import Verdict, backend_traces, verify
+from export.network import IntegerNetwork
+from export.netx import read
+from train.data import Split, load
+
+__all__ = ["Result", "images", "read", "run", "run_lava"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the integer engine computed for N images over T steps.
+
+    Attributes:
+        accuracy: in percent after each step 1 … T; empty without labels.
+        classes: predicted after each step, int64 (N, T).
+        spike_rates: spikes per neuron and step of every spiking layer.
+        saturations: per layer, clipped membrane potentials.
+        trace: every spike and read-out.
+    """
+
+    accuracy: tuple[float, ...]
+    classes: NDArray[np.int64]
+    spike_rates: dict[str, float]
+    saturations: dict[str, int]
+    trace: Trace
+
+
+def images(
+    *sources: str, count: int | None = None, seed: int = 0, split: Split = "test"
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (N, C, H, W) and labels (N,); sources as of --data.
+
+    Args:
+        count: images drawn by ``seed``; None for all.
+        split: "test" or "train".
+
+    Raises:
+        ValueError, OSError: no usable images.
+    """
+    data = load(sources or ["sample"], split)
+    if count is not None:
+        data = data.sample(count, seed)
+    return channels_first(data), data.labels.numpy()
+
+
+def run(
+    network: IntegerNetwork, images: NDArray[np.uint8], labels: ArrayLike | None = None, *, steps: int | None = None
+) -> Result:
+    """Runs images (N, C, H, W) through the exact integer engine.
+
+    Args:
+        network: of ``read``, or of ``export.to_netx.convert``.
+        labels: (N,); without them there is no accuracy.
+        steps: T; without it the T stored in the network, else 4.
+
+    Raises:
+        ValueError: images of another type or shape, labels of another shape, or steps out of range.
+    """
+    trace = IntegerEngine(network).run(images, steps_for(Path("network"), network, steps))
+    classes = trace.classes()
+    accuracy: tuple[float, ...] = ()
+    if labels is not None:
+        accuracy = tuple((100 * (classes == _labels(labels, len(images))[:, None]).mean(axis=0)).tolist())
+    names = [layer.name for layer in network.layers]
+    neurons = [int(np.prod(shape)) * trace.samples * trace.steps for shape in trace.shapes]
+    rates = [spikes / count for spikes, count in zip(trace.spike_counts(), neurons, strict=True)]
+    return Result(
+        accuracy=accuracy,
+        classes=classes,
+        spike_rates=dict(zip(names, rates, strict=False)),  # the read-out, which is last, has no spikes
+        saturations=dict(zip(names, trace.saturations, strict=True)),
+        trace=trace,
+    )
+
+
+def run_lava(
+    net: str | os.PathLike[str],
+    images: NDArray[np.uint8],
+    labels: ArrayLike,
+    *,
+    steps: int | None = None,
+    backend: str = "cpu",
+    batch: int = 64,
+) -> Verdict:
+    """Runs images (N, C, H, W) through a netx file in Lava, and compares every spike with the integer engine.
+
+    ``verdict.exact`` says whether all are equal, ``verdict.first`` where they are not. Arguments as of ``run``, backend
+    and batch as of deploy.run_lava.
+
+    Raises:
+        ValueError, OSError: unusable arguments or file.
+        LavaMissingError, LavaRunError, Loihi2UnavailableError: of deploy.errors.
+    """
+    path = Path(net)
+    network = read(path)
+    truth = _labels(labels, len(images))
+    cores = len(os.sched_getaffinity(0))
+    chunks = backend_traces(backend, path, network, images, steps_for(path, network, steps), batch, cores)
+    return verify(network, images, truth, chunks)
+
+
+def _labels(labels: ArrayLike, count: int) -> NDArray[np.int64]:
+    found = np.asarray(labels, np.int64)
+    if found.shape != (count,):
+        raise ValueError(f"labels have shape {found.shape}; allowed: ({count},), one for each image")
+    return found
