@@ -1,7 +1,6 @@
 """docs/cli.md lists every option of every command as it is."""
 
 import ast
-from pathlib import Path
 
 import pytest
 

@@ -292,3 +292,20 @@ def test_help_is_fast() -> None:
     names = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in imported.splitlines()}
     assert "numpy" in names
     assert not names & {"torch", "numba", "lava", "dask", "distributed", "h5py", "PIL"}
+
+
+@pytest.mark.parametrize("sign", [0, -1])
+@pytest.mark.parametrize("changed", [0, 1], ids=["convolution", "read-out"])
+def test_stock_synapses_take_weights_that_are_all_zero_or_negative(
+    tmp_path: Path, changed: int, sign: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lava's own Dense and Conv have trouble with either where they choose the bits of the weights themselves."""
+    network = small_network(INFO | {"calibration_integer_snn_accuracy": 9.9})
+    layers = list(network.layers)
+    connection = layers[changed].connections[0]
+    weight = (sign * np.abs(connection.weight)).astype(np.int8)
+    layers[changed] = replace(layers[changed], connections=(replace(connection, weight=weight),))
+    path = tmp_path / "net.h5"
+    netx.write(replace(network, layers=tuple(layers)), path)
+    assert run_lava.main([str(path), "--samples", "2", "--backend", "netx"]) == 0
+    assert "EXACT: every spike" in capsys.readouterr().out

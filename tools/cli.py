@@ -26,7 +26,7 @@ All commands have these habits:
 * `--dry-run`, where work is costly, checks options and data, says what would be done, and writes nothing.
 * On a terminal a bar shows the progress; into a pipe or a file goes a line every half a minute at most, without control
   characters. No command uses colours, so that NO_COLOR has nothing to switch off.
-* `--T` is the number of time steps, `--samples` of images, drawn by `--seed`; `--json FILE` takes the result as numbers.
+* `--T` is the number of time steps, `--samples` of images, drawn by `--seed`; `--json FILE` takes the numbers.
 """
 
 
