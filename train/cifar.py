@@ -14,7 +14,7 @@ COMMAND = command.Command(
     examples=[
         "train.cifar --data cifar10 --out vgg_small.pt",
         "train.cifar --data my-images/ --model resnet20 --epochs 200 --out mine.pt --dry-run",
-        "train.cifar --data cifar10 --config recipe.toml --resume --tensorboard runs/",
+        "train.cifar --data cifar10 --config recipe.toml --tensorboard runs/",
     ],
     default=Recipe(),
     sources=SOURCES,
