@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deploy.images import channels_first, steps_for
+from deploy.images import MAX_STEPS, channels_first, steps_for
 from deploy.integer import IntegerEngine
 from deploy.trace import Trace
 from deploy.verify import Verdict, backend_traces, verify
@@ -75,7 +75,7 @@ def run(
     Raises:
         ValueError: images of another type or shape, labels of another shape, or steps out of range.
     """
-    trace = IntegerEngine(network).run(images, steps_for(Path("network"), network, steps))
+    trace = IntegerEngine(network).run(images, _steps("network", network, steps))
     classes = trace.classes()
     accuracy: tuple[float, ...] = ()
     if labels is not None:
@@ -114,8 +114,14 @@ def run_lava(
     network = read(path)
     truth = _labels(labels, len(images))
     cores = len(os.sched_getaffinity(0))
-    chunks = backend_traces(backend, path, network, images, steps_for(path, network, steps), batch, cores)
+    chunks = backend_traces(backend, path, network, images, _steps(net, network, steps), batch, cores)
     return verify(network, images, truth, chunks)
+
+
+def _steps(name: str | os.PathLike[str], network: IntegerNetwork, steps: int | None) -> int:
+    if steps is not None and not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps is {steps}; allowed: 1..{MAX_STEPS}")
+    return steps_for(Path(name), network, steps)
 
 
 def _labels(labels: ArrayLike, count: int) -> NDArray[np.int64]:

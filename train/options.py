@@ -55,6 +55,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.removeprefix("argument ").split())
+        if " are required: " in line and " are required: -" not in line:
+            line += ", before options that take several values such as --data"
         self.exit(2, f"{self.command}: {line} (--help has the options and examples)\n")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> Namespace:  # type: ignore[override]

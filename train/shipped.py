@@ -16,7 +16,9 @@ def model_path(model: Path | None, name: str | None) -> Path:
     """The model file that a command is given, as MODEL or as --pretrained NAME. ValueError unless it is one of them."""
     if name is None:
         if model is None:
-            raise ValueError("no model is given; allowed: MODEL before the other options, or --pretrained")
+            raise ValueError(
+                "no model is given; allowed: MODEL, before the file to write if there is one, or --pretrained"
+            )
         return model
     if model is not None:
         raise ValueError("MODEL and --pretrained are both given; allowed: one of them")

@@ -4,6 +4,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from train.checkpoint import check_writable
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -18,7 +20,7 @@ class EpochLog:
         folder: made where it is not there.
 
     Raises:
-        ValueError: the package tensorboard is not installed, or the folder is a file.
+        ValueError: the package tensorboard is not installed, or the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,6 +31,7 @@ class EpochLog:
             )
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--tensorboard is {folder}, a file; allowed: a folder")
+        check_writable(folder / "events")
         self.folder = folder
         self._writer: SummaryWriter | None = None
 

@@ -274,7 +274,10 @@ def test_a_model_that_ships_is_named_instead_of_a_file(tmp_path: Path, capsys: p
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     capsys.readouterr()
     for arguments, message in (
-        ([str(tmp_path / "c.h5")], "no model is given; allowed: MODEL before the other options, or --pretrained"),
+        (
+            [str(tmp_path / "c.h5")],
+            "no model is given; allowed: MODEL, before the file to write if there is one, or --pretrained",
+        ),
         (
             ["m.pt", str(tmp_path / "c.h5"), "--pretrained", "resnet20"],
             "MODEL and --pretrained are both given; allowed: one of them",

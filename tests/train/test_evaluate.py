@@ -115,7 +115,7 @@ def test_samples_are_drawn_by_the_seed(nq: Path, data: Path, capsys: pytest.Capt
 
 BAD = {
     "steps": ("{nq} --T 0", "--T is 0; allowed: 1..4096"),
-    "no model": ("", "no model is given; allowed: MODEL before the other options, or --pretrained"),
+    "no model": ("", "no model is given; allowed: MODEL, before the file to write if there is one, or --pretrained"),
     "two models": ("{nq} --pretrained resnet20", "MODEL and --pretrained are both given; allowed: one of them"),
     "missing": ("{nq}.gone", "{nq}.gone: no such file"),
     "reset": ("{nq} --reset hard", "{nq}: has NQ activations; allowed with --reset or --threshold-scale: ReLU"),

@@ -112,7 +112,7 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ([model, out, "--rounds", "0"], "--rounds is 0; allowed: 1..100"),
         ([model, model], f"{model}: is an input too; allowed: another file"),
         ([model, out, "--calibration", "46"], "samples is 46; allowed: 1..45"),
-        ([out], "no model is given; allowed: MODEL before the other options, or --pretrained"),
+        ([out], "no model is given; allowed: MODEL, before the file to write if there is one, or --pretrained"),
         ([model, out, "--data", "sample"], "data: 10 classes and images (3, 32, 32); allowed: those of "),
     ):
         data = [] if "--data" in arguments else ["--data", str(folder / "data")]

@@ -1,0 +1,77 @@
+"""deploy.api: what the commands do, on arrays."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy import api
+from export import netx
+from tests.oracle import simulate
+from tests.test_run_lava import small_network
+from train.data import load
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    path = tmp_path / "net.h5"
+    netx.write(small_network({"T": 3}), path)
+    return path
+
+
+def test_images_are_those_of_the_commands() -> None:
+    expected = load(["sample"], "test").sample(7, 2)
+    images, labels = api.images("sample", count=7, seed=2)
+    assert images.dtype == np.uint8 and images.shape == (7, 3, 32, 32)
+    assert np.array_equal(images.transpose(0, 2, 3, 1), expected.images.numpy())
+    assert np.array_equal(labels, expected.labels.numpy())
+    assert len(api.images(split="train")[0]) == 1000, "all of the sample without more"
+
+
+def test_the_engine_gives_what_the_oracle_gives(net: Path) -> None:
+    network = api.read(net)
+    images, labels = api.images(count=6)
+    result = api.run(network, images, labels)
+    assert result.classes.shape == (6, 3), "T is that of the file"
+    spikes, readout, saturations = simulate(network, images, 3)
+    assert np.array_equal(result.trace.layer_spikes(0), spikes[0])
+    assert np.array_equal(result.classes, readout.argmax(axis=2))
+    rate = result.trace.layer_spikes(0).mean()
+    assert result.spike_rates == {"first": pytest.approx(rate)} and 0 < rate < 1
+    right = result.classes == labels[:, None]
+    assert result.accuracy == pytest.approx(100 * right.mean(axis=0))
+    assert result.saturations == dict(zip(["first", "readout"], saturations, strict=True))
+    assert api.run(network, images, steps=1).accuracy == ()
+
+
+def test_lava_is_compared_with_the_engine(net: Path) -> None:
+    images, labels = api.images(count=5)
+    verdict = api.run_lava(net, images, labels.tolist(), steps=2, batch=2)
+    result = api.run(api.read(net), images, labels, steps=2)
+    assert verdict.exact and verdict.first is None and verdict.samples == 5
+    assert verdict.deployed == pytest.approx(result.accuracy)
+    assert dict(zip(verdict.layers, verdict.spike_rates, strict=False)) == pytest.approx(result.spike_rates)
+
+
+def test_bad_arguments(net: Path) -> None:
+    network = api.read(net)
+    images, labels = api.images(count=3)
+    with pytest.raises(ValueError, match=r"labels have shape \(2,\); allowed: \(3,\), one for each image"):
+        api.run(network, images, labels[:2])
+    with pytest.raises(ValueError, match=r"labels have shape \(2,\); allowed: \(3,\), one for each image"):
+        api.run_lava(net, images, labels[:2])
+    with pytest.raises(ValueError, match=r"images are float64 of shape \(3, 3, 32, 32\); allowed: uint8"):
+        api.run(network, images / 255, labels)
+    with pytest.raises(ValueError, match=r"steps is 5000; allowed: 1\.\.4096"):
+        api.run(network, images, labels, steps=5000)
+    with pytest.raises(ValueError, match=r"steps is 0; allowed: 1\.\.4096"):
+        api.run_lava(net, images, labels, steps=0)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        api.run_lava(net.with_name("gone.h5"), images, labels)
+
+
+def test_it_needs_no_lava_before_lava_runs() -> None:
+    code = "import sys\nfrom deploy import api\nprint('lava' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
