@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import os
-import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -25,10 +23,11 @@ from export import netx
 from export.network import IntegerNetwork
 from tests.processes import alive, children, wait_until
 from tests.strategies import images_for, random_layer
+from tools.docs import code
 
 ROOT = Path(__file__).resolve().parent.parent
-SHELL = re.search(r"^```sh\n(.*?)^```", (ROOT / "docs" / "cluster.md").read_text(), re.MULTILINE | re.DOTALL)[1]
-SCHEDULER, WORKERS, COMMAND = (shlex.split(line, comments=True) for line in SHELL.splitlines())
+# The commands on the page, the first of which is for one machine.
+_, SCHEDULER, WORKERS, COMMAND = (part.words for part in code(ROOT / "docs" / "cluster.md"))
 
 
 def make_network() -> IntegerNetwork:

@@ -209,3 +209,17 @@ def test_wrong_commands_are_found(line: str, problem: str, desk: Path, monkeypat
     with pytest.raises(BaseException) as caught:
         run("README.md", line, monkeypatch)
     assert caught.type.__name__ == problem
+
+
+def test_code_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Text\n```sh\npython -m a --x 'b c' \\\n    --y   # comment\n# nothing\nmake d\n```\n```text\nmake no\n```\n"
+        "    python -m e f.pt\n    not a command\n```python\nimport g\n\n```\n"
+    )
+    assert [(part.language, part.text) for part in code(page)] == [
+        ("sh", "python -m a --x 'b c' --y"),
+        ("sh", "make d"),
+        ("sh", "python -m e f.pt"),
+        ("python", "import g\n\n"),
+    ]
