@@ -50,7 +50,7 @@ def draw() -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts = code(ROOT / "docs" / "tutorial.md")
         program = "\n".join(part.text for part in parts if part.language == "python")
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # sums depend on it
         subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
         for figure in sorted(Path(folder).glob("*.png")):
             shutil.copy(figure, ROOT / "docs" / "figures")

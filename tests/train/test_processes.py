@@ -66,7 +66,7 @@ def test_two_processes_write_one_model_and_one_continues_it(tmp_path: Path, data
     printed = run(*TORCHRUN, *command(data, out)).splitlines()
     assert printed[0].endswith("3 epochs on cpu in 2 processes, float32, seed 0")
     assert [re.match(r"epoch +(\d)/3", line)[1] for line in printed[2:5]] == ["1", "2", "3"]
-    assert printed[5] == f"{out}: accuracy on 20 test images" and len(printed) == 8
+    assert printed[6] == f"{out}: accuracy on 20 test images" and len(printed) == 9
     first = load_model(out)[0].state_dict()
     out.unlink()
     run(sys.executable, *command(data, out, "--resume"))
