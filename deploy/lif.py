@@ -20,7 +20,7 @@ INPUT_MIN, INPUT_MAX = -(2**15), 2**15 - 1
 """Range of graded inputs, and of inputs to input neurons."""
 
 _CPU = torch.device("cpu")
-_STEPS = 2**24
+_CONVOLVED = 2**24
 """Values of one layer that are convolved at once."""
 
 
@@ -158,7 +158,7 @@ class _Convolution:
 
     def __call__(self, values: NDArray[np.integer], late: int) -> NDArray[np.int32]:
         current = np.empty((*values.shape[:2], *self._shape), np.int32)
-        at_once = max(1, _STEPS // max(int(np.prod(self._shape)), int(np.prod(values.shape[2:]))))
+        at_once = max(1, _CONVOLVED // max(int(np.prod(self._shape)), int(np.prod(values.shape[2:]))))
         for sample, to in zip(values, current, strict=True):
             to[:late] = 0
             for start in range(0, len(to) - late, at_once):
