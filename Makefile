@@ -26,7 +26,7 @@ help:
 	@echo 'make campaign  300 random networks and convolutions: oracle, engines, Lava and lava-dl agree (some minutes)'
 	@echo 'make lint   ruff, ruff format --check and mypy'
 	@echo 'make clean  remove .venv, build products and tool caches'
-	@echo 'The first of them installs into .venv (Python 3.10, about 5.6 GB).'
+	@echo 'The first of them installs into .venv (Python 3.10, about 6 GB).'
 	@echo 'With PYTHON=python3.12, say, all that runs on Python 3.12, installed into .venv-3.12.'
 
 demo: $(VENV)/.installed

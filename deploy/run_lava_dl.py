@@ -1,7 +1,6 @@
 """Run a network of lava-dl without Lava: ``python -m deploy.run_lava_dl network.net inputs.npy --out outputs.npz``."""
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.comparison import EXIT_BAD_INPUT, EXIT_EXACT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISMATCH
-from deploy.errors import LavaMissingError, LavaRunError
+from deploy.comparison import EXIT_EXACT, EXIT_MISMATCH, exit_status
 from deploy.images import MAX_STEPS
+from train.options import Parser
 
 if TYPE_CHECKING:
     from deploy.lif import Activity, LifEngine
@@ -33,13 +32,17 @@ def _samples(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.run_lava_dl",
-        description="Run a netx file of lava-dl (SLAYER's export_hdf5; CUBA neurons, dense and conv layers) in an "
-        "exact integer engine, and with --check in lava-dl's own network in Lava's CPU simulator beside it.",
-        epilog="exit status: 0 done, and exact where checked; 1 a mismatch; 2 bad input; 3 Lava failed. "
-        "example: python -m deploy.run_lava_dl network.net spikes.npy --out outputs.npz --check 4",
+def parser() -> Parser:
+    """The command's options."""
+    parser = Parser(
+        "deploy.run_lava_dl",
+        "Run a netx file of lava-dl (SLAYER's export_hdf5; CUBA neurons, dense and conv layers) in an exact integer "
+        "engine, and with --check in lava-dl's own network in Lava's CPU simulator beside it.",
+        [
+            "deploy.run_lava_dl network.net spikes.npy --out outputs.npz",
+            "deploy.run_lava_dl network.net images.npy --T 16 --check 4",
+        ],
+        "exit status: 0 done, and exact where checked; 1 a mismatch; 2 bad input; 3 Lava failed; 130 interrupted",
     )
     parser.add_argument("net", type=Path, help="netx file written by lava-dl's export_hdf5")
     parser.add_argument(
@@ -134,7 +137,7 @@ class _Outcome:
 
 def _evaluate(options: argparse.Namespace, engine: "LifEngine", inputs: NDArray[np.integer]) -> _Outcome:
     """Runs all samples, some at a time, and those to be checked in Lava too."""
-    from tqdm import tqdm
+    from train.progress import progress
 
     network = engine.network
     steps = inputs.shape[1]
@@ -151,7 +154,7 @@ def _evaluate(options: argparse.Namespace, engine: "LifEngine", inputs: NDArray[
         checked = min(options.check, len(inputs))
     engine.run(inputs[:1, :1], options.clock)  # compiles
     at_once = max(1, _VALUES // (steps * sum(int(np.prod(layer.shape)) for layer in network.layers)))
-    with tqdm(total=len(inputs), unit=" samples", disable=None, leave=False) as bar:
+    with progress(len(inputs), "samples", "engine") as bar:
         for start in range(0, len(inputs), at_once):
             part = slice(start, min(start + at_once, len(inputs)))
             began = time.monotonic()
@@ -273,18 +276,9 @@ def _verdict(outcome: _Outcome) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
-    try:
-        return _run(options)
-    except (ValueError, OSError, LavaMissingError) as error:
-        print(f"deploy.run_lava_dl: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except LavaRunError as error:
-        print(f"deploy.run_lava_dl: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        print("\ndeploy.run_lava_dl: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    chosen = parser()
+    options = chosen.parse_args(argv)
+    return exit_status(chosen.command, lambda: _run(options))
 
 
 if __name__ == "__main__":

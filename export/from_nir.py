@@ -7,15 +7,15 @@ from pathlib import Path
 
 from export import netx
 from train.checkpoint import check_writable
+from train.options import Parser
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m export.from_nir",
-        description="Make a netx file from a graph of the Neuromorphic Intermediate Representation that computes in "
-        "integers.",
-        epilog="examples: python -m export.from_nir net.nir net.h5; python -m export.from_nir sinabs.nir net.h5 "
-        "--reset soft --spike '>='",
+def parser() -> Parser:
+    """The command's options."""
+    parser = Parser(
+        "export.from_nir",
+        "Make a netx file from a graph of the Neuromorphic Intermediate Representation that computes in integers.",
+        ["export.from_nir net.nir net.h5", "export.from_nir sinabs.nir net.h5 --reset soft --spike '>='"],
     )
     parser.add_argument("graph", type=Path, help="NIR file")
     parser.add_argument("net", type=Path, help="netx file to write")
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         _run(options)
     except (ValueError, OSError) as error:

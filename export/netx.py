@@ -7,7 +7,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from export.files import write_bytes
 from export.network import Connection, IntegerNetwork, Layer, NetworkError
 from export.netx_hdf5 import NetxError
 from export.netx_layout import (
@@ -22,6 +21,7 @@ from export.netx_layout import (
     version_of,
 )
 from export.netx_reader import Reader
+from train.files import replacing
 
 __all__ = ["FORMAT", "HARD_RESET", "INTEGRATOR", "SPIKING", "VERSIONS", "NetxError", "read", "version_of", "write"]
 
@@ -51,7 +51,8 @@ def write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
         file.flush()
         Reader(target).network(file)  # what could not be read, being too large, is not written
         image = file.id.get_file_image()
-    write_bytes(target, image)
+    with replacing(target) as stream:
+        stream.write(image)
 
 
 def _write_sequence(groups: h5py.Group, network: IntegerNetwork) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import h5py
 import nir
 
-from export.files import write_bytes
 from export.netx_hdf5 import CheckedFile, NetxError
+from train.files import replacing
 
 MAX_NODES = 100_000
 """Groups and datasets in one file."""
@@ -23,7 +23,8 @@ def write(graph: nir.NIRGraph, path: str | os.PathLike[str]) -> None:
     """
     content = io.BytesIO()
     nir.write(content, graph)
-    write_bytes(Path(path), content.getvalue())
+    with replacing(Path(path)) as stream:
+        stream.write(content.getvalue())
 
 
 def read(path: str | os.PathLike[str]) -> nir.NIRGraph:

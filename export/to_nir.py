@@ -9,6 +9,7 @@ from export import netx
 from export.bounds import float32_exact
 from export.network import IntegerNetwork
 from train.checkpoint import check_writable
+from train.options import Parser
 
 WARNING = (
     "NIR has no field for reset by subtraction, v(0), the spike at v = v_threshold or the 24-bit limit: they are in "
@@ -16,11 +17,12 @@ WARNING = (
 )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m export.to_nir",
-        description="Express an integer network as a graph of the Neuromorphic Intermediate Representation.",
-        epilog="example: python -m export.to_nir net.h5 net.nir",
+def parser() -> Parser:
+    """The command's options."""
+    parser = Parser(
+        "export.to_nir",
+        "Express an integer network as a graph of the Neuromorphic Intermediate Representation.",
+        ["export.to_nir net.h5 net.nir", "export.to_nir net.h5 for-snntorch.nir --fold-pooling --readout current"],
     )
     parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
     parser.add_argument("graph", type=Path, help="NIR file to write")
@@ -68,7 +70,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         _run(options)
     except (ValueError, OSError) as error:

@@ -12,12 +12,15 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from deploy import demo
 from export.to_netx import main as export_to_netx
+from tests.lif_networks import write as write_lava_dl
+from tests.test_run_lava_dl import NETWORK
 from tests.tiny import write_folder
 from tools.docs import PAGES, ROOT, Code, code
 from train.cifar import main as train_cifar
@@ -41,12 +44,13 @@ REDUCED: dict[str, dict[str, str]] = {
     "export.to_netx": {"--data": "few", "--calibration": "20"},
     "deploy.run_lava": {"--data": "few", "--samples": "4"},
     "deploy.fit": {"--data": "few", "--samples": "2"},
+    "deploy.report": {"--data": "few", "--samples": "8"},
 }
 
 # Pages that name the three commands again, or options that other tests run for real: with --dry-run, which checks
 # options, files and data; without --model, since nothing was exported before.
 DRY = {
-    "cli.md": ("train.cifar", "export.to_netx", "deploy.run_lava"),
+    "cli.md": ("train.cifar", "export.to_netx", "deploy.run_lava", "deploy.report"),
     "cluster.md": ("deploy.run_lava",),
     "pitfalls.md": ("export.to_netx",),
     "results.md": ("train.cifar", "export.to_netx", "deploy.run_lava"),
@@ -63,12 +67,16 @@ NOT_RUN = {
     "dask worker": "runs until it is stopped; tests/test_cluster.py starts a cluster",
     "python tools/make_sample.py": "needs the complete CIFAR-10 archives",
     "python -m deploy.demo": "is make demo, which README.md has and which runs",
+    "make test-newer": "installs another Python's packages; .ci/run runs it",
+    "make PYTHON=": "installs another Python's packages; .ci/run does so by make test-newer",
+    "python -m export.from_nir sinabs.nir": "reads a graph that sinabs made; tests/export/test_nir_readers.py has one",
     "python -m benchmarks.": BENCHMARK,
     "ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI python -m benchmarks.": BENCHMARK,
 }
 
 # Files that a page takes for granted: what somebody has who looks something up. Other pages make theirs themselves.
 LOOKED_UP = {"cli.md", "cluster.md", "backends.md", "pitfalls.md", "fit.md", "training.md", "results.md", "data.md"}
+LOOKED_UP |= {"install.md", "lava_dl.md", "nir.md", "report.md"}
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +106,10 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 file = folder / "imagenet" / split / name / f"{index}.JPEG"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (240, 230), (index, 7, 9)).save(file)
+    write_lava_dl(NETWORK, folder / "network.net")
+    spikes = np.random.default_rng(0).integers(0, 2, (4, *NETWORK.input_shape, 5))
+    np.save(folder / "spikes.npy", spikes)
+    np.save(folder / "images.npy", spikes[..., 0])
     for name in ("my-images", "tiny-imagenet-200"):
         (folder / name).symlink_to("few")
     return folder
@@ -150,6 +162,8 @@ def run(page: str, line: str, patch: pytest.MonkeyPatch) -> None:
         module, *options = words[words.index("-m") + 1 :]
         if reason == BENCHMARK:
             source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+            if "deploy.images" in source:  # and its options
+                source += (ROOT / "deploy" / "images.py").read_text(encoding="utf-8") + '"--data"'
             assert all(f'"{word}"' in source for word in options if word.startswith("--")), f"{page}: {line}"
         else:
             assert run_module(page, module, options).returncode == 0, f"{page}: {line}"

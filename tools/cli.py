@@ -3,9 +3,10 @@
 from argparse import Action
 from pathlib import Path
 
-from deploy import demo, run_lava
+from deploy import demo, run_lava, run_lava_dl
 from deploy.fit import __main__ as fit
-from export import to_netx
+from deploy.report import __main__ as report
+from export import from_nir, to_netx, to_nir
 from train import cifar, command, evaluate, figures, imagenet, potentials
 from train.options import Parser
 
@@ -40,7 +41,11 @@ def parsers() -> list[Parser]:
         figures.parser(),
         to_netx.parser(),
         run_lava.parser(),
+        report.parser(),
         fit.parser(),
+        to_nir.parser(),
+        from_nir.parser(),
+        run_lava_dl.parser(),
         demo.parser(),
     ]
 
