@@ -4,9 +4,8 @@ import argparse
 import importlib.util
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,19 @@ if TYPE_CHECKING:
     from train.data import ImageSet
     from train.models import Network
 
-EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED = 0, 1, 2, 3
 EXIT_STATUS = (
     "exit status: 0 exact; 1 a mismatch, or accuracy lost beyond the tolerance; 2 bad input; 3 Lava, a worker or the "
     "cluster failed; 130 interrupted"
 )
+FAILURES: dict[type[Exception], int] = {
+    LavaMissingError: EXIT_BAD_INPUT,
+    Loihi2UnavailableError: EXIT_BAD_INPUT,
+    LavaRunError: EXIT_FAILED,
+    CoverageError: EXIT_FAILED,
+    ClusterError: EXIT_FAILED,
+}
+"""Exit statuses of what can go wrong beside bad input."""
 _BACKENDS = ("cpu", "netx", "stock", "loihi2")
 
 
@@ -188,7 +195,7 @@ def planned(options: argparse.Namespace, task: Task) -> str:
 
 
 def run(options: argparse.Namespace, task: Task) -> "tuple[Verdict, float]":
-    """Runs the images on the backend: the verdict, and the seconds that it took; errors as of ``exit_status``."""
+    """Runs the images on the backend: the verdict, and the seconds that it took; errors as of ``FAILURES``."""
     from deploy.verify import verdict_of
 
     began = time.monotonic()
@@ -230,18 +237,3 @@ def _with_progress(tallies: Generator[Tally, None, None], samples: int) -> Tally
     if tally is None:
         raise CoverageError(f"no sample was compared; expected: 0..{samples - 1}")
     return tally
-
-
-def exit_status(command: str, work: Callable[[], int]) -> int:
-    """What ``work`` returns; where it fails, a line on stderr that begins with the command, and the status for that."""
-    try:
-        return work()
-    except (ValueError, OSError, LavaMissingError, Loihi2UnavailableError) as error:
-        print(f"{command}: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except (LavaRunError, CoverageError, ClusterError) as error:
-        print(f"{command}: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        print(f"\n{command}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.comparison import EXIT_EXACT, EXIT_MISMATCH, exit_status
+from deploy.comparison import EXIT_EXACT, EXIT_MISMATCH, FAILURES
 from deploy.images import MAX_STEPS
 from train.options import Parser
 
@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--T is {options.steps}; allowed: 1..{MAX_STEPS}")
     from deploy.arrays import load_array, whole_numbers, write_arrays
     from deploy.lif import LifEngine
-    from deploy.verify import require_lava
+    from deploy.verify import require_lava, require_lava_dl
     from export import lava_dl
     from train.checkpoint import check_writable
 
@@ -92,6 +92,7 @@ def _run(options: argparse.Namespace) -> int:
         check_writable(options.out, inputs=[options.net, options.inputs])
     if options.check is not None:
         require_lava()
+        require_lava_dl("--check", "without it every network runs")
     array = whole_numbers(options.inputs, load_array(options.inputs))
     network = lava_dl.read(options.net, tuple(array.shape[1:4]) if array.ndim in (4, 5) else None)
     engine = LifEngine(network, graded=options.graded)
@@ -276,9 +277,7 @@ def _verdict(outcome: _Outcome) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    chosen = parser()
-    options = chosen.parse_args(argv)
-    return exit_status(chosen.command, lambda: _run(options))
+    return parser().run(_run, argv, FAILURES)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from platform import python_version
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,3 +177,12 @@ def require_lava() -> None:
         raise LavaMissingError(f"Lava is not installed: {_INSTALL} (docs/install.md)")
     if _SETS_METHOD not in sys.modules and multiprocessing.get_start_method(allow_none=True) is not None:
         multiprocessing.set_start_method(None, force=True)
+
+
+def require_lava_dl(option: str, instead: str) -> None:
+    """LavaMissingError where lava-dl is not installed, which ``option`` needs; ``instead`` says what does without."""
+    if importlib.util.find_spec("lava.lib") is None or importlib.util.find_spec("lava.lib.dl") is None:
+        raise LavaMissingError(
+            f"{option} needs lava-dl, which is not installed; it needs Python 3.10, and this is {python_version()} "
+            f"(docs/install.md); {instead}"
+        )

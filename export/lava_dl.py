@@ -4,14 +4,13 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from export.netx_hdf5 import MAX_SIZE, CheckedFile, NetxError
+from export.netx_hdf5 import MAX_SIZE, CheckedFile, NetxError, existing
 from export.netx_layout import FORMAT, MAX_LAYERS
 
 __all__ = ["MAX_DELAY", "LifLayer", "LifNetwork", "NetxError", "read"]
@@ -110,11 +109,7 @@ def read(path: str | os.PathLike[str], input_shape: Shape | None = None) -> LifN
         NetxError: not such a network, or one that has what is not supported.
         FileNotFoundError: there is no such file.
     """
-    where = Path(path)
-    if not where.exists():
-        raise FileNotFoundError(f"{where}: no such file")
-    if not where.is_file():
-        raise NetxError(f"{where}: not a file")
+    where = existing(path)
     with where.open("rb") as start:
         if start.read(len(_LFS)) == _LFS:
             raise NetxError(f"{where}: a pointer of Git LFS, not the file itself; git lfs pull fetches it")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.network import Connection, IntegerNetwork, Layer, NetworkError
-from export.netx_hdf5 import NetxError
+from export.netx_hdf5 import NetxError, existing
 from export.netx_layout import (
     FORMAT,
     HARD_RESET,
@@ -140,11 +140,7 @@ def read(path: str | os.PathLike[str]) -> IntegerNetwork:
         NetxError: the file is not a valid network, or is a folder or the like.
         FileNotFoundError: there is no such file.
     """
-    where = Path(path)
-    if not where.exists():
-        raise FileNotFoundError(f"{where}: no such file")
-    if not where.is_file():
-        raise NetxError(f"{where}: not a file")
+    where = existing(path)
     try:
         with h5py.File(where, "r") as file:
             return Reader(where).network(file)

@@ -1,6 +1,7 @@
 """Access to an HDF5 file that nobody vouches for: whatever is read is checked first, and refused in one line."""
 
 import math
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,16 @@ MAX_BYTES = 2**30
 
 class NetxError(ValueError):
     """A file that does not hold a valid network: one line naming file, layer, key, value and what is allowed."""
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """The path; FileNotFoundError where there is nothing, NetxError where there is a folder or the like."""
+    where = Path(path)
+    if not where.exists():
+        raise FileNotFoundError(f"{where}: no such file")
+    if not where.is_file():
+        raise NetxError(f"{where}: not a file")
+    return where
 
 
 class CheckedFile:

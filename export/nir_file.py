@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import nir
 
-from export.netx_hdf5 import CheckedFile, NetxError
+from export.netx_hdf5 import CheckedFile, NetxError, existing
 from train.files import replacing
 
 MAX_NODES = 100_000
@@ -34,11 +34,7 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
         NetxError: the file is not a NIR graph, or is a folder or the like.
         FileNotFoundError: there is no such file.
     """
-    where = Path(path)
-    if not where.exists():
-        raise FileNotFoundError(f"{where}: no such file")
-    if not where.is_file():
-        raise NetxError(f"{where}: not a file")
+    where = existing(path)
     try:
         with h5py.File(where, "r") as file:
             _Walk(where).check(file)

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -244,16 +243,7 @@ def _plan(model: nn.Module, calibration: ImageSet, precision: Precision, out: Pa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    try:
-        _run(options)
-    except (ValueError, OSError) as error:
-        print(f"export.to_netx: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nexport.to_netx: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return parser().run(_run, argv)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import warnings
 from pathlib import Path
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import h5py
 import numpy as np
 import torch

@@ -10,6 +10,7 @@ from deploy import run_lava_dl
 from deploy.errors import LavaRunError
 from deploy.lif import Activity, LifEngine
 from export.lava_dl import LifLayer, LifNetwork
+from tests.lava_dl import needs_lava_dl
 from tests.lif_networks import write
 
 RNG = np.random.default_rng(3)
@@ -86,6 +87,7 @@ def test_many_samples_are_run_some_at_a_time(
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
+@needs_lava_dl
 def test_checks_against_lava_dl(net: Path, spikes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(net, spikes, "--check", 2) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -94,6 +96,7 @@ def test_checks_against_lava_dl(net: Path, spikes: Path, capsys: pytest.CaptureF
     )
 
 
+@needs_lava_dl
 def test_names_the_first_mismatch(
     net: Path, spikes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +114,7 @@ def test_names_the_first_mismatch(
     assert "a membrane potential: sample 2, layer 3 (dense), step 5, neuron (3,): expected 77, got " in last
 
 
+@needs_lava_dl
 def test_says_that_lava_failed(
     net: Path, spikes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +185,7 @@ def test_refuses_options_in_one_line(net: Path, spikes: Path, capsys: pytest.Cap
 def test_says_that_lava_is_missing(
     net: Path, spikes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setattr("deploy.verify.importlib.util.find_spec", lambda _name: None)
     assert run(net, spikes, "--check") == 2
-    assert capsys.readouterr().err.startswith("deploy.run_lava_dl: Lava is not installed; it needs Python 3.10")
+    assert capsys.readouterr().err.startswith("deploy.run_lava_dl: Lava is not installed: pip install ")
     assert run(net, spikes) == 0

@@ -1,7 +1,6 @@
 """What the training commands share: options, reading the data, training, and the accuracy on test images."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ import torch
 from train import checkpoint
 from train.augment import POLICIES
 from train.calibrate import evaluate
-from train.data import DataError, Split
+from train.data import Split
 from train.kernels import Kernels
 from train.models import ACTIVATIONS, MODELS
 from train.neuron import RESETS
@@ -347,13 +346,5 @@ def _silent(*_values: object, flush: bool = False) -> None:
 
 def main(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
-    options = parser(command).parse_args(argv)
-    try:
-        _run(command, options)
-    except (ValueError, DataError, OSError) as error:
-        print(f"{command.name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{command.name}: interrupted; continue with the same command and --resume", file=sys.stderr)
-        return 130
-    return 0
+    interrupted = "interrupted; continue with the same command and --resume"
+    return parser(command).run(lambda options: _run(command, options), argv, interrupted=interrupted)

@@ -103,16 +103,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    try:
-        _run(options)
-    except (ValueError, OSError) as error:
-        print(f"train.evaluate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ntrain.evaluate: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return parser().run(_run, argv)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Options of the commands: what is wrong with them is said in one line, and --config takes them from a TOML file."""
 
 import argparse
+import os
 import shlex
+import signal
 import sys
 import textwrap
 from argparse import SUPPRESS, Action, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,6 +59,36 @@ class Parser(argparse.ArgumentParser):
     def line(self, args: Sequence[str] | None) -> str:
         """The command line, for people to run again; ``args`` as for ``parse_args``."""
         return shlex.join(["python", "-m", self.command, *(sys.argv[1:] if args is None else args)])
+
+    def run(
+        self,
+        work: Callable[[Namespace], int | None],
+        args: Sequence[str] | None,
+        failures: Mapping[type[Exception], int] | None = None,
+        interrupted: str = "interrupted",
+    ) -> int:
+        """The command: its exit status, after a line on stderr where it failed.
+
+        Args:
+            work: called with the options; what it returns, None for 0, is the status.
+            args: as for ``parse_args``.
+            failures: statuses of exceptions; ValueError and OSError, bad input, have 2.
+            interrupted: what to say of Ctrl-C, whose status is 130.
+        """
+        options, statuses = self.parse_args(args), {ValueError: 2, OSError: 2} | dict(failures or {})
+        try:
+            status = work(options) or 0
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # who read the output has seen enough, such as ``head``
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except tuple(statuses) as error:
+            print(f"{self.command}: {error}", file=sys.stderr)
+            return next(status for kind, status in statuses.items() if isinstance(error, kind))
+        except KeyboardInterrupt:
+            print(f"\n{self.command}: {interrupted}", file=sys.stderr)
+            return 130
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.removeprefix("argument ").split())

@@ -1,7 +1,6 @@
 """Does it fit the chip? ``python -m deploy.fit net.h5``: cores, memory, axons, activity and energy. See docs/fit.md."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from deploy.fit.wiring import Wiring
     from export.network import IntegerNetwork
 
-EXIT_REPORTED, EXIT_DOES_NOT_FIT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_REPORTED, EXIT_DOES_NOT_FIT = 0, 1
 _CHIPS = ("loihi1", "loihi2")
 
 
@@ -98,15 +97,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    try:
-        return _run(options)
-    except (ValueError, OSError) as error:
-        print(f"deploy.fit: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("\ndeploy.fit: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return parser().run(_run, argv)
 
 
 if __name__ == "__main__":

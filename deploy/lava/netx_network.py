@@ -9,8 +9,6 @@ deploy/lava/build.py, and both must give the same Trace.
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
-from platform import python_version
 from typing import Any
 from unittest.mock import patch
 
@@ -23,13 +21,13 @@ from lava.magma.core.run_configs import RunConfig
 from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 
-from deploy.errors import LavaMissingError
 from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
 from deploy.lava.hardware import from_chip, to_chip
 from deploy.lava.models import PyExactConv
 from deploy.lava.processes import IFNeuron, ImageSource, Integrator, Probe
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
+from deploy.verify import require_lava_dl
 from export.network import IMAGE, IntegerNetwork
 from export.netx import INTEGRATOR, SPIKING, read
 
@@ -72,7 +70,7 @@ def run(
         LavaRunError: a process failed, was killed or stalled.
     """
     name = "netx" if backend == "cpu" else backend
-    _require_lava_dl(name)
+    require_lava_dl(f"--backend {name}", "--backend cpu runs every network")
     chosen = dict(process_models or {})
     if backend == "cpu" and not stock_convolution:
         chosen.setdefault(Conv, PyExactConv)
@@ -82,15 +80,6 @@ def run(
     check_arguments(network, images, steps, 1, gap)
     on_chip = backend == "loihi2"
     return _run(os.fspath(path), network, images, steps, gap, on_chip, run_cfg, stall_timeout, on_progress)
-
-
-def _require_lava_dl(backend: str) -> None:
-    """LavaMissingError where lava-dl cannot be imported."""
-    if find_spec("lava.lib") is None or find_spec("lava.lib.dl") is None:
-        raise LavaMissingError(
-            f"--backend {backend} needs lava-dl, which is not installed; it needs Python 3.10, and this is "
-            f"{python_version()} (docs/install.md); --backend cpu runs every network"
-        )
 
 
 def _require_readable(network: IntegerNetwork, backend: str) -> None:

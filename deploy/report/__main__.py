@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.comparison import EXIT_EXACT, EXIT_STATUS, Outcome, add_options, check, exit_status, load, planned, run
+from deploy.comparison import EXIT_EXACT, EXIT_STATUS, FAILURES, Outcome, add_options, check, load, planned, run
 from train.options import Parser
 
 
@@ -84,8 +84,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser()
-    options = chosen.parse_args(argv)
-    return exit_status(chosen.command, lambda: _run(options, chosen.line(argv)))
+    return chosen.run(lambda options: _run(options, chosen.line(argv)), argv, FAILURES)
 
 
 if __name__ == "__main__":

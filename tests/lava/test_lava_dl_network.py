@@ -7,6 +7,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 import pytest
 import torch

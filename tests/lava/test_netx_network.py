@@ -121,7 +121,7 @@ def test_without_lava_dl(
     network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, named: str, missing: str
 ) -> None:
     """On newer Pythons this is how it is; here, wherever the test runs."""
-    monkeypatch.setattr(netx_network, "find_spec", lambda name: None if name == missing else object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else object())
     message = (
         f"--backend {named} needs lava-dl, which is not installed; it needs Python 3.10, and this is {python_version()}"
     )

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +152,33 @@ def test_line_breaks_in_values_stay_within_the_line(capsys: pytest.CaptureFixtur
 
 def test_help_ends_with_notes_and_examples() -> None:
     assert parser().format_help().endswith("exit status: 0 good\n\nexamples:\n  python -m train.example net.h5\n")
+
+
+def test_output_that_nobody_reads_any_more_ends_a_command_quietly() -> None:
+    """As with ``| head -1``: the status is that of a process that SIGPIPE ended, and nothing is said."""
+    script = (
+        "import sys; from train.options import Parser\n"
+        "parser = Parser('some.command', 'Prints.', [])\n"
+        "sys.exit(parser.run(lambda options: [print('line') for _ in range(100_000)] and None, []))"
+    )
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" | head -1; echo ${PIPESTATUS[0]}', sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["line", "141"] and done.stderr == ""
+
+
+def test_failures_have_the_status_that_the_command_gives_them(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: BaseException) -> int:
+        raise error
+
+    parser = Parser("some.command", "Fails.", [])
+    for error, status in ((ValueError("a"), 2), (FileNotFoundError("b"), 2), (LookupError("c"), 3)):
+        assert parser.run(lambda _, error=error: fail(error), [], {LookupError: 3}) == status
+        assert capsys.readouterr().err == f"some.command: {error}\n"
+    assert parser.run(lambda _: fail(KeyboardInterrupt()), [], interrupted="stopped") == 130
+    assert capsys.readouterr().err == "\nsome.command: stopped\n"
+    with pytest.raises(RuntimeError):
+        parser.run(lambda _: fail(RuntimeError("a defect")), [])
