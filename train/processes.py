@@ -1,6 +1,7 @@
 """Training in several processes (torchrun): each takes its share of every batch and of the held-out images."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ def processes(device: torch.device) -> Iterator[Processes]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield Processes(distributed.get_rank(), distributed.get_world_size())
     distributed.barrier()  # after an error, torchrun ends the processes that wait here
+    # gloo's threads need the GIL to give up the tensors of what just ended. Destroying the group holds the GIL while it
+    # joins these threads, so where one was late, both waited for ever (seen with PyTorch 2.3.1).
+    time.sleep(0.2)
     distributed.destroy_process_group()
 
 
