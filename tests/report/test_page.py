@@ -79,9 +79,13 @@ def test_figures_are_the_same_every_time(content: Content) -> None:
     assert figures.confusion(content.confusion, names) == figures.confusion(content.confusion, names)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> Iterator[object]:
-    """Headless Chromium; where there is none, the tests that need it fail in CI and are skipped elsewhere."""
+    """Headless Chromium; where there is none, the tests that need it fail in CI and are skipped elsewhere.
+
+    It lives as short as it can: processes that other tests fork meanwhile would keep its pipe open, and it would never
+    end.
+    """
     from playwright.sync_api import sync_playwright
 
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
