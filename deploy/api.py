@@ -10,10 +10,12 @@ print(result.accuracy[-1], result.spike_rates, verdict.exact)
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deploy.comparison import BACKENDS
 from deploy.images import MAX_STEPS, channels_first, steps_for
 from deploy.integer import IntegerEngine
 from deploy.trace import Trace
@@ -56,6 +58,8 @@ def images(
     Raises:
         ValueError, OSError: no usable images.
     """
+    if split not in get_args(Split):
+        raise ValueError(f"split is {split!r}; allowed: {', '.join(get_args(Split))}")
     data = load(sources or ["sample"], split)
     if count is not None:
         data = data.sample(count, seed)
@@ -75,6 +79,9 @@ def run(
     Raises:
         ValueError: images of another type or shape, labels of another shape, or steps out of range.
     """
+    if not isinstance(network, IntegerNetwork):
+        raise ValueError(f"network is {type(network).__name__}; allowed: an IntegerNetwork, such as read(path) returns")
+    _check_images(images)
     trace = IntegerEngine(network).run(images, _steps("network", network, steps))
     classes = trace.classes()
     accuracy: tuple[float, ...] = ()
@@ -110,6 +117,9 @@ def run_lava(
         ValueError, OSError: unusable arguments or file.
         LavaMissingError, LavaRunError, Loihi2UnavailableError: of deploy.errors.
     """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
+    _check_images(images)
     path = Path(net)
     network = read(path)
     truth = _labels(labels, len(images))
@@ -119,13 +129,21 @@ def run_lava(
 
 
 def _steps(name: str | os.PathLike[str], network: IntegerNetwork, steps: int | None) -> int:
-    if steps is not None and not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"steps is {steps}; allowed: 1..{MAX_STEPS}")
+    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= MAX_STEPS):
+        raise ValueError(f"steps is {steps!r}; allowed: 1..{MAX_STEPS}")
     return steps_for(Path(name), network, steps)
 
 
+def _check_images(images: object) -> None:
+    if not isinstance(images, np.ndarray) or not images.size:
+        found = f"of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise ValueError(f"images are {found}; allowed: an array of at least one image, uint8 (N, C, H, W)")
+
+
 def _labels(labels: ArrayLike, count: int) -> NDArray[np.int64]:
-    found = np.asarray(labels, np.int64)
-    if found.shape != (count,):
-        raise ValueError(f"labels have shape {found.shape}; allowed: ({count},), one for each image")
-    return found
+    found = np.asarray(labels)
+    if found.shape != (count,) or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels are {found.dtype} of shape {found.shape}; allowed: integers of shape ({count},), one for an image"
+        )
+    return found.astype(np.int64)

@@ -36,7 +36,7 @@ FAILURES: dict[type[Exception], int] = {
     ClusterError: EXIT_FAILED,
 }
 """Exit statuses of what can go wrong beside bad input."""
-_BACKENDS = ("cpu", "netx", "stock", "loihi2")
+BACKENDS = ("cpu", "netx", "stock", "loihi2")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Task:
         steps: T.
         data: the images.
         model: that the network was exported from; None where no option names it.
+        stored: accuracies of the float SNN as the file has them, or None.
     """
 
     net: Path
@@ -55,6 +56,7 @@ class Task:
     steps: int
     data: "ImageSet"
     model: "Network | None"
+    stored: "Reference | None"
 
     @property
     def whole(self) -> Part:
@@ -129,7 +131,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backend",
-        choices=_BACKENDS,
+        choices=BACKENDS,
         default="cpu",
         help="cpu: Lava processes of whole layers, with batches; netx: lava-dl's own reader and stock synapses, one "
         "image at a time; stock: neurons of Lava's own parts too; loihi2: a chip (default: %(default)s)",
@@ -164,13 +166,25 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f"--tolerance is {options.tolerance}; allowed: 0 or more")
 
 
+def check_outputs(options: argparse.Namespace, *outputs: Path | None) -> None:
+    """ValueError where an output cannot be written, or is an input or another output too."""
+    from train.checkpoint import check_writable
+
+    inputs = [options.net, options.model, options.config, *map(Path, options.data)]
+    chosen = [path for path in outputs if path is not None]
+    for index, path in enumerate(chosen):
+        check_writable(path, inputs=inputs)
+        if any(path.absolute() == other.absolute() for other in chosen[:index]):
+            raise ValueError(f"{path}: is named for two outputs; allowed: a file for each")
+
+
 def load(options: argparse.Namespace) -> Task:
     """What the options name.
 
     Raises:
         ValueError, OSError: the file, the images or the model cannot be used, or do not belong together.
     """
-    from deploy.reference import exported_model
+    from deploy.reference import exported_accuracy, exported_model
     from export import netx
 
     network = netx.read(options.net)
@@ -183,7 +197,7 @@ def load(options: argparse.Namespace) -> Task:
     if expected is not None and expected != list(data.classes):
         raise ValueError(f"data: classes are {', '.join(data.classes)}; allowed: those of {options.net}")
     model = None if options.model is None else exported_model(network, options.model)
-    return Task(options.net, network, steps, data, model)
+    return Task(options.net, network, steps, data, model, exported_accuracy(network, steps))
 
 
 def planned(options: argparse.Namespace, task: Task) -> str:

@@ -4,7 +4,18 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.comparison import EXIT_EXACT, EXIT_STATUS, FAILURES, Outcome, add_options, check, load, planned, run
+from deploy.comparison import (
+    EXIT_EXACT,
+    EXIT_STATUS,
+    FAILURES,
+    Outcome,
+    add_options,
+    check,
+    check_outputs,
+    load,
+    planned,
+    run,
+)
 from train.options import Parser
 
 
@@ -34,17 +45,14 @@ def _run(options: argparse.Namespace, command: str) -> int:
     check(options)
     from deploy.cpu.machine import describe
     from deploy.files import write_json
-    from deploy.reference import exported_accuracy, measured_accuracy
+    from deploy.reference import measured_accuracy
     from deploy.run_report import entries, table
-    from train.checkpoint import check_writable
 
     if options.report is not None:
         from deploy.report.needs import require
 
         require("--report")
-    for path in (options.json, options.report):
-        if path is not None:
-            check_writable(path, inputs=[options.net, options.model])
+    check_outputs(options, options.json, options.report)
     task = load(options)
     network, data, steps = task.network, task.data, task.steps
     print(
@@ -63,7 +71,14 @@ def _run(options: argparse.Namespace, command: str) -> int:
         return EXIT_EXACT
     verdict, wall_seconds = run(options, task)
     print(table(verdict))
-    floating = exported_accuracy(network, steps) if task.model is None else measured_accuracy(task.model, data, steps)
+    content = None
+    if options.report is not None:
+        from deploy.report.write import make, write
+
+        content = make(options, task, verdict, wall_seconds, command)
+        floating = content.reference
+    else:
+        floating = task.stored if task.model is None else measured_accuracy(task.model, data, steps)
     outcome = Outcome(verdict, floating, options.tolerance)
     print(outcome.comparison())
     print(
@@ -84,17 +99,15 @@ def _run(options: argparse.Namespace, command: str) -> int:
             "tolerance": outcome.allowed,
         }
         write_json(options.json, settings | entries(verdict, floating, wall_seconds))
-    if options.report is not None:
-        from deploy.report.write import make, write
-
-        write(options.report, make(options, task, verdict, floating, wall_seconds, command))
+    if content is not None:
+        write(options.report, content)
         print(f"report: {options.report}")
     return outcome.status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser()
-    return chosen.run(lambda options: _run(options, chosen.line(argv)), argv, FAILURES)
+    return chosen.run(lambda options: _run(options, chosen.line(options)), argv, FAILURES)
 
 
 if __name__ == "__main__":

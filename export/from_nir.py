@@ -38,7 +38,9 @@ def _run(options: argparse.Namespace) -> None:
         from export import nir_file
         from export.nir_reader import Reading, to_network
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error}; allowed: with the package nir, pip install 'nq-lava[nir]'") from None
+        raise ValueError(
+            f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"
+        ) from None
 
     check_writable(options.net, inputs=[options.graph])
     if not options.net.absolute().parent.is_dir():

@@ -45,7 +45,9 @@ def _run(options: argparse.Namespace) -> None:
         from export import nir_file
         from export.nir_graph import mistyped, to_graph
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error}; allowed: with the package nir, pip install 'nq-lava[nir]'") from None
+        raise ValueError(
+            f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"
+        ) from None
 
     check_writable(options.graph, inputs=[options.net])
     if not options.graph.absolute().parent.is_dir():

@@ -58,9 +58,9 @@ def test_lava_is_compared_with_the_engine(net: Path) -> None:
 def test_bad_arguments(net: Path) -> None:
     network = api.read(net)
     images, labels = api.images(count=3)
-    with pytest.raises(ValueError, match=r"labels have shape \(2,\); allowed: \(3,\), one for each image"):
+    with pytest.raises(ValueError, match=r"labels are int64 of shape \(2,\); allowed: integers of shape \(3,\)"):
         api.run(network, images, labels[:2])
-    with pytest.raises(ValueError, match=r"labels have shape \(2,\); allowed: \(3,\), one for each image"):
+    with pytest.raises(ValueError, match=r"labels are int64 of shape \(2,\); allowed: integers of shape \(3,\)"):
         api.run_lava(net, images, labels[:2])
     with pytest.raises(ValueError, match=r"images are float64 of shape \(3, 3, 32, 32\); allowed: uint8"):
         api.run(network, images / 255, labels)
@@ -68,6 +68,24 @@ def test_bad_arguments(net: Path) -> None:
         api.run(network, images, labels, steps=5000)
     with pytest.raises(ValueError, match=r"steps is 0; allowed: 1\.\.4096"):
         api.run_lava(net, images, labels, steps=0)
+    for steps in (1.5, "2"):
+        with pytest.raises(ValueError, match=rf"steps is {steps!r}; allowed: 1\.\.4096"):
+            api.run(network, images, labels, steps=steps)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"labels are float64 of shape \(3,\); allowed: integers"):
+        api.run(network, images, labels + 0.5)
+    with pytest.raises(ValueError, match=r"labels are object of shape \(\); allowed: integers"):
+        api.run_lava(net, images, None)  # type: ignore[arg-type]
+    for nothing, found in ((images[:0], r"of shape \(0, 3, 32, 32\)"), (images.tolist(), "list")):
+        with pytest.raises(ValueError, match=f"images are {found}; allowed: an array of at least one image"):
+            api.run(network, nothing)
+        with pytest.raises(ValueError, match=f"images are {found}; allowed: an array of at least one image"):
+            api.run_lava(net, nothing, labels)
+    with pytest.raises(ValueError, match="network is str; allowed: an IntegerNetwork"):
+        api.run("net.h5", images)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="backend is 'foo'; allowed: cpu, netx, stock, loihi2"):
+        api.run_lava(net, images, labels, backend="foo")
+    with pytest.raises(ValueError, match="split is 'tst'; allowed: train, test"):
+        api.images(split="tst")  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match="no such file"):
         api.run_lava(net.with_name("gone.h5"), images, labels)
 

@@ -53,9 +53,9 @@ def test_images_have_the_size_of_the_network(tmp_path: Path) -> None:
 
 def test_both_commands_take_them_from_here() -> None:
     """Neither has limits of its own."""
+    import deploy.comparison
     import deploy.fit.__main__
-    import deploy.run_lava
 
-    for command in (deploy.fit.__main__, deploy.run_lava):
+    for command in (deploy.fit.__main__, deploy.comparison):
         assert command.steps_for is steps_for and command.load_for is load_for
         assert not hasattr(command, "MAX_STEPS")

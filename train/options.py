@@ -22,6 +22,8 @@ SOURCES = (
     "one size"
 )
 
+_KINDS = {"int": "a whole number", "float": "a number"}
+
 
 class Parser(argparse.ArgumentParser):
     """The options of one command.
@@ -56,9 +58,18 @@ class Parser(argparse.ArgumentParser):
             help="TOML file with options, such as samples = 1000; flags win over it",
         )
 
-    def line(self, args: Sequence[str] | None) -> str:
-        """The command line, for people to run again; ``args`` as for ``parse_args``."""
-        return shlex.join(["python", "-m", self.command, *(sys.argv[1:] if args is None else args)])
+    def line(self, options: Namespace) -> str:
+        """A command line that gives these options, those of a file included, for people to run again."""
+        words = ["python", "-m", self.command]
+        for action in self._actions:
+            value = getattr(options, action.dest, action.default)
+            if action.dest == "config" or (action.option_strings and value == action.default):
+                continue
+            named = [max(action.option_strings, key=len)] if action.option_strings else []
+            values = [] if action.nargs == 0 else value if isinstance(value, list) else [value]
+            words[3:3] = [] if named else map(str, values)  # before options that take several values
+            words += [*named, *map(str, values)] if named else []
+        return shlex.join(words)
 
     def run(
         self,
@@ -152,6 +163,8 @@ class Parser(argparse.ArgumentParser):
             if not isinstance(value, bool):
                 self.error(f"{name} is {value!r}; allowed: true, false")
             return value
+        if action.nargs == "?" and value is True:
+            return action.const
         several = action.nargs == "+" or isinstance(action.nargs, int)
         entries = value if several and isinstance(value, list) else [value]
         if not entries:
@@ -168,7 +181,8 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentTypeError as error:
             self.error(f"{name}: {error}")
         except ValueError:
-            self.error(f"{name} is {value!r}; allowed: {getattr(convert, '__name__', 'another value')}")
+            kind = getattr(convert, "__name__", "another value")
+            self.error(f"{name} is {value!r}; allowed: {_KINDS.get(kind, kind)}")
         if action.choices is not None and result not in action.choices:
             self.error(f"{name} is {value!r}; allowed: {', '.join(map(str, action.choices))}")
         return result

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.comparison import EXIT_EXACT, EXIT_STATUS, FAILURES, Outcome, add_options, check, load, planned, run
+from deploy.comparison import EXIT_EXACT, EXIT_STATUS, FAILURES, add_options, check, check_outputs, load, planned, run
 from train.options import Parser
 
 
@@ -47,13 +47,11 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
     require("deploy.report")
     from deploy.files import write_json
-    from deploy.reference import exported_accuracy
     from deploy.report.write import make, neuron, traces, write
-    from train.checkpoint import check_writable
 
-    for path in (options.out, options.json):
-        if path is not None:
-            check_writable(path, inputs=[options.net, options.model])
+    check_outputs(options, options.out, options.json)
+    if options.integer_only and (options.backend != "cpu" or options.workers != 1 or options.scheduler is not None):
+        raise ValueError("--integer-only is given; allowed: without --backend, --workers and --scheduler")
     task = load(options)
     if options.image is not None and not 0 <= options.image < len(task.data):
         raise ValueError(f"--image is {options.image}; allowed: 0..{len(task.data) - 1}")
@@ -68,23 +66,19 @@ def _run(options: argparse.Namespace, command: str) -> int:
         print("dry run: nothing was run" if options.integer_only else planned(options, task))
         return EXIT_EXACT
     verdict, seconds = (None, 0.0) if options.integer_only else run(options, task)
-    stored = exported_accuracy(task.network, task.steps)
-    content = make(options, task, verdict, stored, seconds, command, options.image)
-    write(options.out, content, traces(content.measured.recordings, chosen) if chosen else None)
+    content = make(options, task, verdict, seconds, command, options.image)
+    outcome = content.outcome
+    print("not run in Lava" if outcome is None else f"{outcome.comparison()}\n{outcome}", flush=True)
     if options.json is not None:
         write_json(options.json, content.values())
-    outcome = None if verdict is None else Outcome(verdict, content.reference, options.tolerance)
-    if outcome is None:
-        print("not run in Lava")
-    else:
-        print(f"{outcome.comparison()}\n{outcome}")
+    write(options.out, content, traces(content.measured.recordings, chosen) if chosen else None)
     print(f"report: {options.out}")
     return EXIT_EXACT if outcome is None else outcome.status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser()
-    return chosen.run(lambda options: _run(options, chosen.line(argv)), argv, FAILURES)
+    return chosen.run(lambda options: _run(options, chosen.line(options)), argv, FAILURES)
 
 
 if __name__ == "__main__":

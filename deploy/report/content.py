@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.comparison import Outcome, Task
 from deploy.cpu.machine import describe
+from deploy.fit.report import changes
 from deploy.reference import Reference
 from deploy.report.measure import Measured
 from deploy.report.stages import Stage, counted, interval, stage, stored
@@ -20,7 +22,7 @@ from export.network import IntegerNetwork
 from train.data import ImageSet
 
 SAME_IMAGES = "the test images"
-_PACKAGES = ("nq-lava", "torch", "numpy", "h5py", "lava-nc", "lava-dl")
+_PACKAGES = ("nq-lava", "torch", "numpy", "h5py", "lava-nc", "lava-dl", "SciPy", "matplotlib", "Jinja2")
 
 
 @dataclass(frozen=True)
@@ -28,27 +30,40 @@ class Run:
     """What was run.
 
     Attributes:
-        net: the file. network: in it.
-        data: the images, ``sources`` their sources, as drawn by ``seed``.
-        steps: T.
+        task: file, network, T, images, and the accuracies that the file has.
+        sources: of the images, which ``seed`` drew.
         backend: that was compared with the integer engine.
+        tolerance: points that may be lost, or None for the default.
         verdict: of the comparison; None where Lava did not run.
-        reference: accuracy of the float SNN as the file has it; None where that is not known.
         seconds: that the comparison took.
         command: the command line, for people to run again.
     """
 
-    net: Path
-    network: IntegerNetwork
-    data: ImageSet
+    task: Task
     sources: list[str]
     seed: int
-    steps: int
     backend: str
+    tolerance: float | None
     verdict: Verdict | None
-    reference: Reference | None
     seconds: float
     command: str
+
+    @property
+    def net(self) -> Path:
+        return self.task.net
+
+    @property
+    def network(self) -> IntegerNetwork:
+        return self.task.network
+
+    @property
+    def data(self) -> ImageSet:
+        return self.task.data
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.task.steps
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,8 @@ class Content:
         if floating is not None:
             ann, before = floating.ann == self.labels, floating.snn[:, -1] == self.labels
             found = [stage("ANN", ann, SAME_IMAGES), stage(f"float SNN, {after}", before, SAME_IMAGES, ann)]
-        elif run.reference is not None:
-            found = stored(run.reference)
+        elif run.task.stored is not None:
+            found = stored(run.task.stored)
         found.append(stage(f"integer SNN, {after}", right, SAME_IMAGES, before))
         if run.verdict is not None:
             name = f"Lava, {after}"
@@ -126,9 +141,15 @@ class Content:
     def reference(self) -> Reference | None:
         """Accuracy of the float SNN: measured, else as in the file."""
         if self.measured.floating is None:
-            return self.run.reference
+            return self.run.task.stored
         ann, snn = (self.stages[index].accuracy for index in (0, 1))
         return Reference(snn, ann, None, "the same images", self.run.steps, len(self.labels))
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What follows from the comparison; None where Lava did not run."""
+        verdict = self.run.verdict
+        return None if verdict is None else Outcome(verdict, self.reference, self.run.tolerance)
 
     @cached_property
     def integer_accuracy(self) -> list[float]:
@@ -218,14 +239,21 @@ class Content:
 
     def values(self) -> dict[str, Any]:
         """The same for machines."""
-        run, floating, fit = self.run, self.measured.floating, self.measured.fit
+        run, outcome, fit = self.run, self.outcome, self.measured.fit
+        wrong = np.flatnonzero(self.predicted != self.labels)
         return {
             "net": str(run.net),
+            "network_sha256": run.network.digest(),
             "T": run.steps,
             "samples": len(run.data),
-            "backend": None if run.verdict is None else run.backend,
-            "exact": None if run.verdict is None else run.verdict.exact,
-            "run": None if run.verdict is None else entries(run.verdict, self.reference, run.seconds),
+            "data": run.sources,
+            "seed": run.seed,
+            "backend": None if outcome is None else run.backend,
+            "exact": None if outcome is None else outcome.verdict.exact,
+            "status": 0 if outcome is None else outcome.status,
+            "points_lost": None if outcome is None or outcome.floating is None else outcome.lost,
+            "tolerance": None if outcome is None else outcome.allowed,
+            "run": None if outcome is None else entries(outcome.verdict, self.reference, run.seconds),
             "stages": [asdict(one) | {"accuracy": one.accuracy} for one in self.stages],
             "accuracy_by_step": {
                 "float_snn": self.float_accuracy,
@@ -235,19 +263,26 @@ class Content:
             },
             "classes": list(run.data.classes),
             "confusion": self.confusion.tolist(),
+            "wrong": [
+                {"image": int(n), "true": int(self.labels[n]), "predicted": int(self.predicted[n])} for n in wrong
+            ],
+            "recorded_image": self.measured.image,
             "layers": [asdict(row) for row in self.layers],
             "residuals": None
-            if floating is None
+            if self.measured.floating is None
             else [
-                {
-                    "mean": c.residuals.mean,
-                    "deviation": c.residuals.deviation,
-                    "sigma": c.sigma,
-                    "threshold": c.threshold,
-                }
-                for c in floating.curves
+                {"threshold": one.threshold, "sigma": one.sigma} | asdict(one.residuals)
+                for one in self.measured.floating.curves
             ],
-            "fit": {one.chip.key: {"verdict": one.verdict(), "fits": one.fits} for one in fit.fits},
+            "fit": {
+                one.chip.key: {
+                    "verdict": one.verdict(),
+                    "fits": one.fits,
+                    "cores": {part.name: part.cores for part in one.assumed.parts},
+                    "changes": changes(one),
+                }
+                for one in fit.fits
+            },
             "origin": self.origin,
             "made_with": self.made_with,
         }

@@ -7,13 +7,15 @@ from datetime import datetime, timezone
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.ticker import EngFormatter
 from PIL import Image
 from torch import Tensor
 
 from deploy.fit.report import changes
 from deploy.report import figures
-from deploy.report.content import Content
+from deploy.report.content import SAME_IMAGES, Content
 from deploy.report.recording import Recording
+from export.network import MEMBRANE_MAX
 from train.plot_style import BLUE, GREEN
 
 WRONG, RIGHT = 24, 12
@@ -68,6 +70,11 @@ def render(content: Content, traces: list[Trace]) -> str:
         recorded_steps=len(content.measured.recordings[0].u),
         figure=_figures(content, traces),
         residuals=_residuals(content),
+        outcome=content.outcome,
+        same_images=SAME_IMAGES,
+        rows=figures.ROWS,
+        weight_max=figures.WEIGHT_MAX,
+        membrane_max=MEMBRANE_MAX,
         changes=changes,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -151,7 +158,13 @@ def _figures(content: Content, traces: list[Trace]) -> dict[str, str | list[str]
         "membranes": [_svg(figures.membrane(trace.recording, trace.neuron)) for trace in traces],
         "readout": _svg(figures.readout(measured.recordings[-1], run.data.classes)),
         "operations": _svg(
-            figures.by_layer(names, [row.operations for row in rows], "synaptic operations per image", GREEN)
+            figures.by_layer(
+                names,
+                [row.operations for row in rows],
+                "synaptic operations per image",
+                GREEN,
+                EngFormatter(sep=""),
+            )
         ),
         "ranges": _svg(
             figures.ranges(
@@ -172,7 +185,7 @@ def _figures(content: Content, traces: list[Trace]) -> dict[str, str | list[str]
         rates = [(row.name, 100 * row.rate) for row in rows if row.rate is not None]
         drawn["raster"] = _svg(figures.raster(measured.recordings))
         spiking, percent = zip(*rates, strict=True)
-        drawn["rates"] = _svg(figures.by_layer(spiking, percent, "spikes per neuron and step (%)", BLUE))
+        drawn["rates"] = _svg(figures.by_layer(spiking, percent, "spikes per neuron and step (%)", BLUE, "{x:g}"))
     return drawn
 
 

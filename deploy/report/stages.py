@@ -65,7 +65,8 @@ def stored(reference: Reference) -> list[Stage]:
     if reference.integer is not None:
         values.append((f"integer SNN, T = {reference.steps}", reference.integer))
     return [
-        counted(name, round(value * reference.count / 100), reference.count, reference.images) for name, value in values
+        counted(f"{name} (at export)", round(value * reference.count / 100), reference.count, reference.images)
+        for name, value in values
     ]
 
 

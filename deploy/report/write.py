@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from deploy.comparison import Task
-from deploy.reference import Reference
 from deploy.report.content import Content, Run
 from deploy.report.measure import measure
 from deploy.report.page import Trace, half_active, render
@@ -22,7 +21,6 @@ def make(
     options: argparse.Namespace,
     task: Task,
     verdict: Verdict | None,
-    reference: Reference | None,
     seconds: float,
     command: str,
     image: int | None = None,
@@ -33,25 +31,11 @@ def make(
         options: of the comparison (deploy.comparison.add_options).
         task: what they name.
         verdict: of the comparison, ``seconds`` what it took; None where Lava did not run.
-        reference: accuracy of the float SNN, if it is known.
         command: the command line.
         image: as for ``measure``.
     """
-    network, data, steps = task.network, task.data, task.steps
-    run = Run(
-        task.net,
-        network,
-        data,
-        options.data,
-        options.seed,
-        steps,
-        options.backend,
-        verdict,
-        reference,
-        seconds,
-        command,
-    )
-    return Content(run, measure(task.net, network, data, options.data, steps, task.model, image))
+    run = Run(task, options.data, options.seed, options.backend, options.tolerance, verdict, seconds, command)
+    return Content(run, measure(task.net, task.network, task.data, options.data, task.steps, task.model, image))
 
 
 def write(path: Path, content: Content, traces: Sequence[Trace] | None = None) -> None:
@@ -63,7 +47,7 @@ def write(path: Path, content: Content, traces: Sequence[Trace] | None = None) -
     chosen = half_active(content.measured.recordings) if traces is None else list(traces)
     page = render(content, chosen)
     with replacing(path) as file:
-        file.write(page.encode())
+        file.write(page.encode("utf-8", "backslashreplace"))  # file names may hold what is no text
 
 
 def neuron(network: IntegerNetwork, text: str) -> tuple[int, int]:

@@ -1,10 +1,12 @@
 """A trained-looking network with its float model, run on images, for the tests of the report."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from deploy.comparison import Task
 from deploy.images import channels_first
 from deploy.integer import IntegerEngine
 from deploy.report.content import Content, Run
@@ -19,16 +21,26 @@ STEPS, COUNT = 3, 40
 NET = Path("net.h5")
 
 
-def content_of(model: Network, *, with_model: bool = True, change: bool = False, lava: bool = True) -> Content:
+def content_of(
+    model: Network,
+    *,
+    with_model: bool = True,
+    change: bool = False,
+    lava: bool = True,
+    tolerance: float = 100.0,
+    classes: tuple[str, ...] | None = None,
+) -> Content:
     """What the report says of ``model``; the integer engine stands in for Lava, if ``change`` with a flipped spike."""
     data = image_set(COUNT)
+    data = replace(data, classes=classes or data.classes)
     network, _ = convert(model, data, steps=STEPS)
     images = channels_first(data)
     trace = IntegerEngine(network).run(images, STEPS)
     if change:
         trace.spikes[0][7, 1, 0] ^= 128
     verdict = verify(network, images, data.labels.numpy(), (one for one in [trace])) if lava else None
-    run = Run(NET, network, data, ["folder"], 0, STEPS, "cpu", verdict, None, 2.5, "python -m deploy.report net.h5")
+    task = Task(NET, network, STEPS, data, model if with_model else None, None)
+    run = Run(task, ["folder"], 0, "cpu", tolerance, verdict, 2.5, "python -m deploy.report net.h5")
     return Content(run, measure(NET, network, data, ["folder"], STEPS, model if with_model else None))
 
 

@@ -14,7 +14,7 @@ from export import netx
 from export.network import IntegerNetwork
 from export.to_netx import main as export_main
 from tests.strategies import random_layer
-from tests.tiny import image_set, random_residual, tiny_residual, write_folder
+from tests.tiny import image_set, random_residual, tiny_residual, write_folder, write_zip
 from train.checkpoint import model_content, save
 from train.models import MODELS
 
@@ -42,9 +42,9 @@ def test_page_and_numbers_are_written(
     assert main([*arguments, "--out", str(out), "--json", str(numbers)]) == 0
     printed, page, content = capsys.readouterr().out, out.read_text(encoding="utf-8"), json.loads(numbers.read_text())
     assert "EXACT: every spike and every read-out of 20 images equals the reference" in printed
-    assert "<strong>Exact</strong>" in page and content["exact"] is True
+    assert "<strong>Exact</strong>" in page and content["exact"] is True and content["tolerance"] == 100
     assert len(content["stages"]) == 4 and content["run"]["float_accuracy_on"] == "the same images"
-    assert content["origin"]["command"].startswith("python -m deploy.report") and "&#39;" in page
+    assert content["origin"]["command"].startswith("python -m deploy.report")
     assert [file.name for file in out.parent.iterdir()] == ["a page.html"]
 
 
@@ -54,7 +54,7 @@ def test_run_lava_writes_the_page_too(files: tuple[Path, Path, Path], tmp_path: 
     arguments = [str(net), "--data", str(data), "--samples", "5", "--tolerance", "100", "--report", str(out)]
     assert run_lava.main(arguments) == 0
     page = out.read_text(encoding="utf-8")
-    assert "<strong>Exact</strong>" in page and "on the calibration images" in page.replace(": the", " on the")
+    assert "<strong>Exact</strong>" in page and "the calibration images at export" in page
 
 
 def test_without_lava_the_page_says_so(
@@ -105,11 +105,39 @@ def test_bad_input_is_one_line_before_anything_runs(
     assert not out.exists()
 
 
-def test_an_input_is_not_overwritten(files: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    net, model, _ = files
-    for path in (net, model):
-        assert main([str(net), "--model", str(model), "--out", str(path)]) == 2
-        assert "is an input too" in capsys.readouterr().err
+def test_an_input_is_not_overwritten(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, model, data = files
+    config, archive = tmp_path / "run.toml", write_zip(tmp_path / "data.zip", data)
+    config.write_text("samples = 3\n")
+    for path in (net, model, config, archive):
+        given = [str(net), "--model", str(model), "--config", str(config), "--data", str(archive)]
+        for command, option in ((main, "--out"), (main, "--json"), (run_lava.main, "--report")):
+            assert command([*given, option, str(path)]) == 2
+            assert "is an input too" in capsys.readouterr().err
+    same = str(tmp_path / "same")
+    for command, option in ((main, "--out"), (run_lava.main, "--report")):
+        assert command([str(net), "--data", str(data), option, same, "--json", same]) == 2
+        assert f"{same}: is named for two outputs" in capsys.readouterr().err
+
+
+def test_command_line_on_the_page_has_the_options_of_the_file(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    net, _, data = files
+    config, out = tmp_path / "run.toml", tmp_path / "page.html"
+    config.write_text(f'samples = 3\nseed = 2\ndata = ["{data}"]\n')
+    given = [str(net), "--integer-only", "--config", str(config), "--samples", "4", "--out", str(out)]
+    assert main(given) == 0
+    line = f"python -m deploy.report {net} --samples 4 --data {data} --seed 2 --out {out} --integer-only"
+    assert line in out.read_text(encoding="utf-8")
+
+
+def test_without_lava_nothing_may_be_asked_of_it(
+    files: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in (["--backend", "stock"], ["--workers", "2"], ["--scheduler", "tcp://1:1"]):
+        assert main([str(files[0]), "--integer-only", *more]) == 2
+        assert "--integer-only is given; allowed: without --backend, --workers" in capsys.readouterr().err
 
 
 def test_missing_packages_are_named(

@@ -68,6 +68,12 @@ def test_a_mismatch_is_told_and_lava_counted_by_itself() -> None:
     assert content.values()["run"]["first_mismatch"].startswith("sample 7, ")
 
 
+@pytest.mark.parametrize(("tolerance", "status"), [(100.0, 0), (-100.0, 1)])
+def test_accuracy_lost_beyond_the_tolerance_is_no_success(tolerance: float, status: int) -> None:
+    values = content_of(random_residual(3), tolerance=tolerance).values()
+    assert values["exact"] is True and values["status"] == status and values["tolerance"] == tolerance
+
+
 def test_without_lava_nothing_is_said_of_it() -> None:
     content = content_of(random_residual(3), lava=False)
     values = content.values()
@@ -80,6 +86,9 @@ def test_values_are_plain_json(content: Content) -> None:
     assert values["origin"]["network SHA-256"] == content.run.network.digest()
     assert values["stages"][2]["accuracy"] == content.stages[2].accuracy
     assert np.array(values["confusion"]).sum() == COUNT
+    assert len(values["wrong"]) == COUNT - content.stages[2].correct
+    assert values["residuals"][0]["counts"] and values["fit"]["loihi2"]["cores"][content.layers[0].name] >= 1
+    assert len({stage["name"] for stage in values["stages"]}) == len(values["stages"])
 
 
 @pytest.mark.parametrize("image", [-1, COUNT])

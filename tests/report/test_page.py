@@ -4,14 +4,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from deploy.comparison import Task
 from deploy.report import figures
 from deploy.report.content import Content, Run
 from deploy.report.measure import measure
@@ -37,11 +38,12 @@ def test_verdict_comes_first(page: str, content: Content) -> None:
     ("choice", "expected"),
     [
         ({"change": True}, ["<strong>Not exact</strong>", "The first: sample 7, "]),
+        ({"tolerance": -100.0}, ["<strong>Exact, but too much accuracy lost</strong>", "allowed: -100.00"]),
         ({"lava": False}, ["<strong>Not run in Lava</strong>"]),
         ({"with_model": False}, ["Not measured: it needs the exported model", "name the exported model with --model"]),
     ],
 )
-def test_what_is_missing_or_wrong_is_said(choice: dict[str, bool], expected: list[str]) -> None:
+def test_what_is_missing_or_wrong_is_said(choice: dict[str, Any], expected: list[str]) -> None:
     made = content_of(random_residual(3), **choice)
     page = render(made, [])
     assert all(text in page for text in expected)
@@ -54,10 +56,15 @@ def test_page_is_complete_in_itself(page: str) -> None:
     assert "<script" not in page and "@import" not in page and "url(" not in page
 
 
-def test_names_are_text_and_not_markup(content: Content) -> None:
-    data = replace(content.run.data, classes=("<script>alert(1)</script>", *content.run.data.classes[1:]))
-    page = render(Content(replace(content.run, data=data), content.measured), [])
+NAMES = ("<script>alert(1)</script>", "$\\frac{", "_hidden" * 20, "猫", "cost $5 and $6_")
+
+
+def test_names_are_text_and_nothing_else(recwarn: pytest.WarningsRecorder) -> None:
+    """Neither markup, nor formulas, nor too long, nor warnings where a font lacks them."""
+    content = content_of(random_residual(3), lava=False, with_model=False, classes=NAMES)
+    page = render(content, [])
     assert "<script>" not in page and "&lt;script&gt;" in page
+    assert len(recwarn) == 0
 
 
 def test_wrong_images_come_first(content: Content) -> None:
@@ -101,6 +108,17 @@ def browser() -> Iterator[object]:
         launched.close()
 
 
+def test_long_names_do_not_widen_the_page(browser: object, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    content = content_of(random_residual(3), lava=False, with_model=False, classes=NAMES)
+    file.write_text(render(content, []), encoding="utf-8")
+    for width in (1280, 390):
+        tab = browser.new_page(viewport={"width": width, "height": 844})  # type: ignore[attr-defined]
+        tab.goto(file.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        tab.close()
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_browser_shows_everything_and_complains_of_nothing(
     browser: object, page: str, width: int, tmp_path: Path
@@ -135,7 +153,8 @@ def plain_page(network: IntegerNetwork, steps: int) -> str:
     labels = torch.arange(6) % network.classes
     names = tuple(f"class {index}" for index in range(network.classes))
     data = ImageSet(torch.from_numpy(rng.integers(0, 256, shape, np.uint8)), labels, names)
-    run = Run(Path("net.h5"), network, data, ["random"], 0, steps, "cpu", None, None, 0.0, "command")
+    task = Task(Path("net.h5"), network, steps, data, None, None)
+    run = Run(task, ["random"], 0, "cpu", None, None, 0.0, "command")
     content = Content(run, measure(run.net, network, data, ["random"], steps))
     return render(content, half_active(content.measured.recordings))
 

@@ -44,8 +44,8 @@ def test_accuracies_from_the_file_become_counts() -> None:
     """500 calibration images: 96.4 % are 482 images."""
     found = stored(Reference(snn=96.6, ann=96.4, integer=96.2, images="the calibration images", steps=4, count=500))
     assert [(one.name, one.correct) for one in found] == [
-        ("ANN", 482),
-        ("float SNN, T = 4", 483),
-        ("integer SNN, T = 4", 481),
+        ("ANN (at export)", 482),
+        ("float SNN, T = 4 (at export)", 483),
+        ("integer SNN, T = 4 (at export)", 481),
     ]
     assert {one.images for one in found} == {"the calibration images"} and found[1].lost is None
