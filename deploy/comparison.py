@@ -101,8 +101,8 @@ class Outcome:
                 f"not compared with the float SNN: the file does not hold its accuracy at T={self.verdict.steps}; "
                 "give --model"
             )
-        lost = round(self.lost, 2) + 0.0  # no minus before 0.00
-        return f"{self.floating.describe()}; lost {lost:+.2f} points (tolerance {self.allowed:.2f})"
+        change = f"{abs(self.lost):.2f} points {'lost' if self.lost >= 0 else 'gained'}"
+        return f"{self.floating.describe()}; {change} (tolerance {self.allowed:.2f})"
 
     def __str__(self) -> str:
         """The verdict in a line."""

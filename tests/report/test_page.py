@@ -38,7 +38,7 @@ def test_verdict_comes_first(page: str, content: Content) -> None:
     ("choice", "expected"),
     [
         ({"change": True}, ["<strong>Not exact</strong>", "The first: sample 7, "]),
-        ({"tolerance": -100.0}, ["<strong>Exact, but too much accuracy lost</strong>", "allowed: -100.00"]),
+        ({"tolerance": -100.0}, ["<strong>Exact, but too much accuracy lost</strong>", "may be lost: -100.00"]),
         ({"lava": False}, ["<strong>Not run in Lava</strong>"]),
         ({"with_model": False}, ["Not measured: it needs the exported model", "name the exported model with --model"]),
     ],
