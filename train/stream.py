@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from train.data import (
     FOLDERS,
@@ -132,13 +132,13 @@ class StreamedSet:
                 if isinstance(found, DataError):
                     raise found
                 yield found.permute(0, 3, 1, 2).to(self.device, non_blocking=True), self.labels[chosen].to(self.device)
-        except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # they hold the iterator if its next() was interrupted
-            if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):  # a worker was killed
+        except RuntimeError as error:
+            if str(error).startswith("DataLoader worker"):  # which was killed
                 raise DataError(f"data: {str(error).splitlines()[0]}; allowed: fewer workers, or 0") from None
             raise
         finally:
-            images = None  # which ends the processes
+            if isinstance(images, _MultiProcessingDataLoaderIter):
+                images._shutdown_workers()  # now, and not when the last reference is gone, such as that of a traceback
 
 
 Images = ImageSet | StreamedSet

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -107,6 +107,7 @@ def test_batches_come_in_order_whatever_the_workers(tree: Path, workers: int) ->
 
 @settings(max_examples=40, deadline=None)
 @given(width=st.integers(1, 90), height=st.integers(1, 90), size=st.integers(2, 48))
+@example(width=36, height=36, size=47)  # 13 of 6,627 values differ by 2
 def test_the_evaluation_view_is_resize_and_centre_crop(
     tmp_path_factory: pytest.TempPathFactory, width: int, height: int, size: int
 ) -> None:
@@ -121,7 +122,8 @@ def test_the_evaluation_view_is_resize_and_centre_crop(
     expected = np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.int64)
     found = train.stream._view(file, size, None).astype(np.int64)
     difference = np.abs(found - expected)  # Pillow rounds after its horizontal and after its vertical pass, either way
-    assert difference.max() <= 2 and (difference == 2).sum() <= 5 and difference.mean() < 0.5
+    assert difference.max() <= 2 and (difference == 2).sum() <= max(5, difference.size // 100)
+    assert difference.mean() < 0.5
 
 
 def test_a_large_jpeg_is_decoded_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
