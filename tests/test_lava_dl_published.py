@@ -1,20 +1,16 @@
-"""The ground truth that lava-dl publishes with its own tests, where a clone of its repository is at hand.
+"""The ground truth that lava-dl publishes with its tests, which its package brings along; none of it is copied here."""
 
-LAVA_DL=path/to/lava-dl in the environment names the clone; nothing of it is part of this repository.
-"""
-
-import os
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from deploy.lif import Activity, LifEngine
 from export import lava_dl
+from tests.lava_dl import LAVA_DL, needs_lava_dl
 
-CLONE = os.environ.get("LAVA_DL", "")
-pytestmark = pytest.mark.skipif(not CLONE, reason="LAVA_DL names no clone of lava-dl")
-FOLDER = Path(CLONE) / "tests" / "lava" / "lib" / "dl" / "netx"
+pytestmark = needs_lava_dl
+FOLDER = Path(str(distribution("lava-dl").locate_file("tests/lava/lib/dl/netx"))) if LAVA_DL else Path()
 
 
 def run(net: Path, drive: Path, steps: int) -> Activity:

@@ -98,7 +98,7 @@ def browser() -> Iterator[object]:
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         assert not os.environ.get("CI"), "Chromium is missing: .ci/run installs it"
-        pytest.skip("Chromium is not installed")
+        pytest.skip("no Chromium: install Debian's chromium, say; the other tests of this page need none")
     quiet = ["disable-gpu", "disable-quic", "no-first-run", "disable-background-networking", "disable-sync"]
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
