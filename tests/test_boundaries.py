@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("train", "export", "deploy")
-SOURCES = sorted(path for name in (*PACKAGES, "tools", "benchmarks") for path in (ROOT / name).rglob("*.py"))
+SOURCES = sorted(
+    path for name in (*PACKAGES, "tools", "benchmarks", "campaign") for path in (ROOT / name).rglob("*.py")
+)
 
 
 def module_name(path: Path) -> str:
