@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.network import Pair, Reset
+from train.errors import InputError
 
 Floats = NDArray[np.float64]
 
 
-class ExportError(ValueError):
+class ExportError(InputError):
     """A network that cannot be exported: the message names the place, what is there and what is allowed."""
 
 

@@ -26,6 +26,7 @@ from export.folded import (
 )
 from export.network import IMAGE, Pair
 from train.activation import Neuron
+from train.errors import shown
 from train.models import Normalize
 
 MODULES = (
@@ -56,7 +57,7 @@ def lower(model: nn.Module, input_shape: tuple[int, int, int]) -> FoldedNetwork:
         raise
     except Exception as error:  # the module's own code runs here, on symbols instead of tensors
         raise ExportError(
-            f"{type(model).__name__}: forward cannot be traced ({_one_line(error)}); "
+            f"{type(model).__name__}: forward cannot be traced ({shown(error, 200)}); "
             "allowed: a fixed sequence of operations that does not depend on values"
         ) from None
     return _Lowering(model, input_shape).run(graph)
@@ -78,10 +79,6 @@ def _require_plain(model: nn.Module) -> None:
         for known in (Neuron, Normalize):
             if isinstance(module, known) and type(module).forward is not known.forward:
                 raise ExportError(f"{place}: has a forward of its own; allowed: that of {known.__name__}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 class _Tracer(fx.Tracer):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from export.network import IntegerNetwork, Layer
 from export.netx_hdf5 import NetxError
+from train.errors import shown
 
 FORMAT = "nq-netx"
 VERSIONS = (1, 2)
@@ -55,19 +56,22 @@ def require_name(path: Path, name: str) -> None:
         raise NetxError(f"{path}: layer: name is {name[:80]!a}; allowed: 1 to 64 printable ASCII characters")
 
 
+def _length(value: str) -> int:
+    return len(value.encode("utf-8", "replace"))
+
+
 def require_info(path: Path, info: Mapping[str, str | int | float]) -> None:
     """Raises NetxError where the format cannot hold a key or value of the info."""
     for key, value in info.items():
         if not (1 <= len(key) <= 64 and key.isascii() and key.isprintable()):
             raise NetxError(f"{path}: info: key is {key[:80]!a}; allowed: 1 to 64 printable ASCII characters")
         valid = (
-            (isinstance(value, str) and len(value) <= _MAX_TEXT and "\0" not in value)
+            (isinstance(value, str) and _length(value) <= _MAX_TEXT and "\0" not in value)
             or (isinstance(value, int) and -(2**63) <= value < 2**63)
             or (isinstance(value, float) and math.isfinite(value))
         )  # fmt: skip
         if not valid:
-            shown = str(value)[:80].encode("unicode_escape").decode()
             raise NetxError(
-                f"{path}: info: {key} is {shown} ({type(value).__name__}); "
-                f"allowed: a string of at most {_MAX_TEXT} characters, a 64-bit integer or a finite float"
+                f"{path}: info: {key} is {shown(value)} ({type(value).__name__}); "
+                f"allowed: a string of at most {_MAX_TEXT} bytes in UTF-8, a 64-bit integer or a finite float"
             )

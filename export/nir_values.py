@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.network import MEMBRANE_MAX, Pair
+from train.errors import InputError, shown
 
 Array = NDArray[np.float64]
 
 
-class GraphError(ValueError):
+class GraphError(InputError):
     """A graph that is no integer network: the message names the node, what it is and what is allowed."""
 
 
@@ -29,8 +30,8 @@ class CheckedNodes:
         self.nodes, self.own = nodes, own
 
     def fail(self, name: str, key: str, value: object, allowed: str) -> NoReturn:
-        value = " ".join(str(value).split())[:200]
-        raise GraphError(f"node {name} ({type(self.nodes[name]).__name__}): {key} is {value}; allowed: {allowed}")
+        kind = type(self.nodes[name]).__name__
+        raise GraphError(f"node {name} ({kind}): {key} is {shown(value, 200)}; allowed: {allowed}")
 
     def channels(self, name: str, key: str, value: object, shape: tuple[int, ...]) -> Array:
         """A value per channel, (O,), from one for all, or from one per neuron that is the same within a channel."""

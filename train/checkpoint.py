@@ -1,12 +1,14 @@
 """Model and checkpoint files: written atomically, read with weights_only (nothing is unpickled)."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from train.errors import InputError, shown
 from train.files import replacing
 from train.models import ACTIVATIONS, MAX_LEVELS, MODELS, Activation, Network
 from train.neuron import RESETS, Reset
@@ -17,7 +19,7 @@ VERSION = 1
 MAX_INITIAL = 4096  # v(0) / θ
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """An unusable file: the message names the file, the key and what is allowed."""
 
 
@@ -64,7 +66,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def _short(value: object) -> str:
     """A scalar as it is, of anything else the type: one line in either case."""
-    return repr(value) if value is None or isinstance(value, str | int | float) else type(value).__name__
+    return shown(repr(value)) if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
 def model_content(
@@ -119,14 +121,21 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
         raise CheckpointError(f"{path}: {error}") from None
     if not isinstance(content.get("info", {}), dict):
         raise CheckpointError(f"{path}: info is {_short(content['info'])}; allowed: a dictionary")
-    state = content.get("state")
-    expected = network.state_dict()
-    if not isinstance(state, dict) or set(state) != set(expected):
-        raise CheckpointError(f"{path}: state does not hold the tensors of {architecture}")
+    check_tensors(path, "state", content.get("state"), network.state_dict())
+    network.load_state_dict(content["state"])
+    if "initial" in content:
+        _set_initial(network, content["initial"], path)
+    return network.eval(), content
+
+
+def check_tensors(path: Path, name: str, tensors: Any, expected: Mapping[str, Tensor]) -> None:
+    """CheckpointError where the value under ``name`` is no dictionary of finite tensors like those expected."""
+    if not isinstance(tensors, dict) or set(tensors) != set(expected):
+        raise CheckpointError(f"{path}: {name} does not hold the tensors of this network")
     for key, value in expected.items():
-        found = state[key]
-        if not isinstance(found, torch.Tensor) or found.shape != value.shape:
-            shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        found = tensors[key]
+        if not isinstance(found, Tensor) or found.shape != value.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise CheckpointError(f"{path}: {key} is {shape}; allowed: {tuple(value.shape)}")
         if found.layout != torch.strided or found.device.type != "cpu" or found.dtype != value.dtype:
             raise CheckpointError(f"{path}: {key} is {found.dtype}, {found.layout}; allowed: dense {value.dtype}")
@@ -136,10 +145,6 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
             raise CheckpointError(f"{path}: {key} is {float(found.min())}; allowed: positive numbers")
         if key.endswith(".running_var") and not (found >= 0).all():
             raise CheckpointError(f"{path}: {key} is {float(found.min())}; allowed: numbers of at least 0")
-    network.load_state_dict(state)
-    if "initial" in content:
-        _set_initial(network, content["initial"], path)
-    return network.eval(), content
 
 
 def _set_initial(network: Network, values: object, path: Path) -> None:
@@ -148,7 +153,7 @@ def _set_initial(network: Network, values: object, path: Path) -> None:
     if not isinstance(values, list) or len(values) != len(found):
         raise CheckpointError(f"{path}: initial is not a list of {len(found)} tensors")
     for index, (neuron, shape, value) in enumerate(zip(found, network.activation_shapes(1), values, strict=True)):
-        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
         if not dense or value.shape not in ((), shape[1:2]):
             raise CheckpointError(f"{path}: initial {index} is no number; allowed: one, or {shape[1]}, one per channel")
         if not (value.is_floating_point() and (value.abs() <= MAX_INITIAL).all()):

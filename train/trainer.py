@@ -344,34 +344,54 @@ class Training:
         content = checkpoint.load(path)
         if not {"recipe", "state", "optimizer", "history", "best"} <= content.keys():
             raise CheckpointError(f"{path}: not a checkpoint; allowed: a file written while train.cifar runs")
-        try:
-            self._continue(content)
-            best = {key: content["best"][key] for key in ("score", "epoch", "state")}
-        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise CheckpointError(
-                f"{path}: is damaged or of another version ({type(error).__name__}); allowed: one of train.cifar"
-            ) from None
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from None
-        return content["history"], best
+        self._require_same(path, content)
+        checkpoint.check_tensors(path, "state", content["state"], self.network.state_dict())
+        self.network.load_state_dict(content["state"])
+        if self._average is not None:
+            checkpoint.check_tensors(path, "average", content.get("average"), self._average.state_dict())
+            self._average.load_state_dict(content["average"])
+        self._restore_momentum(path, content["optimizer"])
+        history, best = content["history"], content["best"]
+        if not isinstance(history, list) or len(history) > self.recipe.epochs or not all(map(_is_entry, history)):
+            raise CheckpointError(f"{path}: history is no list of up to {self.recipe.epochs} sets of numbers")
+        if not isinstance(best, dict) or not {"score", "epoch", "state"} <= best.keys():
+            raise CheckpointError(f"{path}: best is no dictionary of score, epoch and state")
+        if type(best["score"]) is not float or type(best["epoch"]) is not int:
+            raise CheckpointError(f"{path}: best has a score and an epoch that are no numbers")
+        checkpoint.check_tensors(path, "best", best["state"], self.result.state_dict())
+        return history, best
 
-    def _continue(self, content: dict[str, Any]) -> None:
+    def _require_same(self, path: Path, content: dict[str, Any]) -> None:
+        """CheckpointError where the checkpoint is of another recipe or other data."""
+        if not isinstance(content["recipe"], dict):
+            raise CheckpointError(f"{path}: recipe is no dictionary")
         made = asdict(Recipe()) | content["recipe"]  # a file older than an entry was made with its default
         asked = asdict(self.recipe)
         if self.recipe.activation == "relu":  # what acts after the training alone may change
             asked |= {key: made[key] for key in ("induction_steps", "threshold_scale")}
-        changed = [key for key in made if made[key] != asked.get(key)]
+        changed = [str(key) for key in made if isinstance(made[key], Tensor) or made[key] != asked.get(key)]
         if changed:
-            raise ValueError(f"made with another {', '.join(changed)}; allowed: the same recipe")
-        try:
-            self.network.load_state_dict(content["state"])
-        except RuntimeError:
-            raise ValueError(
-                f"state does not fit {self.recipe.model} with {len(self.classes)} classes; "
-                "allowed: the same data and model"
-            ) from None
-        if self._average is not None:
-            self._average.load_state_dict(content["average"])
-        self.optimizer.load_state_dict(content["optimizer"])
+            raise CheckpointError(f"{path}: made with another {', '.join(changed)}; allowed: the same recipe")
         if content.get("data") != self._data_digest:
-            raise ValueError("made with other images or classes; allowed: the same data")
+            raise CheckpointError(f"{path}: made with other images or classes; allowed: the same data")
+
+    def _restore_momentum(self, path: Path, saved: Any) -> None:
+        """The optimizer's momentum of every parameter; all else of it follows from the recipe."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        found = saved.get("state") if isinstance(saved, dict) else None
+        if not isinstance(found, dict) or not all(type(key) is int and 0 <= key < len(parameters) for key in found):
+            raise CheckpointError(f"{path}: optimizer has no state of parameters 0..{len(parameters) - 1}")
+        for number, state in found.items():
+            momentum = state.get("momentum_buffer") if isinstance(state, dict) and len(state) == 1 else state
+            if momentum is not None:
+                one = {str(number): momentum}
+                checkpoint.check_tensors(path, "optimizer", one, {str(number): parameters[number]})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": found, "param_groups": groups})
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether this may be the entry of an epoch in the history."""
+    return isinstance(entry, dict) and all(
+        type(key) is str and type(value) in (int, float) and math.isfinite(value) for key, value in entry.items()
+    )

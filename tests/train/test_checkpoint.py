@@ -144,9 +144,9 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "classes type": (entry("classes", "abc"), "classes is not a list of 1 to 100000 names"),
     "class names": (entry("classes", [1, 2, 3, 4, 5]), "classes is not a list of 1 to 100000 names"),
     "other classes": (entry("classes", ["a"]), "layers.12.weight is (5, 7); allowed: (1, 7)"),
-    "state": (entry("state", [1]), "state does not hold the tensors of tiny"),
-    "no tensor": (lambda c: c["state"].pop("layers.3.sigma"), "state does not hold the tensors of tiny"),
-    "more tensors": (state("x", torch.ones(1)), "state does not hold the tensors of tiny"),
+    "state": (entry("state", [1]), "state does not hold the tensors of this network"),
+    "no tensor": (lambda c: c["state"].pop("layers.3.sigma"), "state does not hold the tensors of this network"),
+    "more tensors": (state("x", torch.ones(1)), "state does not hold the tensors of this network"),
     "shape": (state("layers.1.weight", torch.ones(4, 3, 3, 2)), "layers.1.weight is (4, 3, 3, 2); allowed: (4, 3, 3"),
     "type": (state("layers.1.weight", 5), "layers.1.weight is int; allowed: (4, 3, 3, 3)"),
     "sparse": (

@@ -242,13 +242,26 @@ def test_resume_refuses_what_it_cannot_continue(tmp_path: Path) -> None:
     whole = load(path)
     checkpoint.save(path, load(tmp_path / "model.pt"))
     assert resumed(tmp_path) == "not a checkpoint; allowed: a file written while train.cifar runs"
-    for key, value in (("optimizer", {}), ("best", 1), ("recipe", [1])):
-        checkpoint.save(path, {**whole, key: value})
-        assert resumed(tmp_path).startswith("is damaged or of another version (")
+    state, best = whole["state"], whole["best"]
+    momentum = {**whole["optimizer"]["state"], 0: {"momentum_buffer": torch.zeros(2)}}
+    damaged = {
+        "recipe is no dictionary": {"recipe": [1]},
+        "made with another seed; allowed: the same recipe": {"recipe": whole["recipe"] | {"seed": torch.zeros(2)}},
+        "optimizer has no state of parameters 0..13": {"optimizer": {}},
+        "0 is (2,); allowed: (4, 3, 3, 3)": {"optimizer": {"state": momentum}},
+        "history is no list of up to 1 sets of numbers": {"history": [{"loss": "small"}]},
+        "best is no dictionary of score, epoch and state": {"best": 1},
+        "best has a score and an epoch that are no numbers": {"best": best | {"score": None}},
+        "best does not hold the tensors of this network": {"best": best | {"state": {}}},
+        "layers.3.threshold is not finite": {"state": state | {"layers.3.threshold": torch.tensor(float("nan"))}},
+    }
+    for message, entries in damaged.items():
+        checkpoint.save(path, whole | entries)
+        assert resumed(tmp_path) == message
     checkpoint.save(path, {**whole, "recipe": whole["recipe"] | {"new": 1}})
     assert resumed(tmp_path) == "made with another new; allowed: the same recipe"
     checkpoint.save(path, {**whole, "state": random_tiny(0, classes=3).state_dict()})
-    assert resumed(tmp_path) == "state does not fit tiny with 5 classes; allowed: the same data and model"
+    assert resumed(tmp_path) == "layers.12.weight is (3, 7); allowed: (5, 7)"
 
 
 def test_resume_refuses_other_images(tmp_path: Path) -> None:

@@ -1,0 +1,21 @@
+"""Bad input, said in one line."""
+
+_LONGEST = 4000
+
+
+class InputError(ValueError):
+    """Bad input. The message names the place, the value and what is allowed, on one line whatever it quotes."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(shown(message, _LONGEST))
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value on one line that does nothing to a terminal: control characters are escaped, and what is long is cut."""
+    text = str(value)[: most + 1]
+    line = "".join(" " if c.isspace() else c if c.isprintable() else _escaped(c) for c in text[:most])
+    return line if len(text) <= most else f"{line}…"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
