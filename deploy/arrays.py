@@ -1,13 +1,16 @@
 """NumPy files: inputs that nobody vouches for, and outputs."""
 
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from train.errors import InputError
 from train.files import replacing
 
+MAX_BYTES = 2**32
+"""Largest size of what is unpacked from a .npz file; .npy files are mapped, not read."""
 _ZIP = b"PK\3\4"
 
 
@@ -18,29 +21,39 @@ def load_array(path: Path) -> NDArray:
         ValueError: something else is in the file.
         OSError: it cannot be read.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; allowed: a .npy file, or a .npz file with one array")
     try:
-        with path.open("rb") as file:
-            is_zip = file.read(len(_ZIP)) == _ZIP
-            file.seek(0)
-            if not is_zip:
-                return np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than there is
-            with np.load(file, allow_pickle=False) as arrays:
-                names = arrays.files
-                array = arrays[names[0]] if len(names) == 1 else None
-        if isinstance(array, np.ndarray):
-            return array
-        if array is not None:
-            raise ValueError
+        file = path.open("rb")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path}: is a folder; allowed: a .npy file, or a .npz file with one array") from None
-    except (ValueError, EOFError, BadZipFile, MemoryError, NotImplementedError):
-        raise ValueError(
-            f"{path}: not an array of numbers in NumPy's format, or damaged; allowed: a .npy file, or a .npz file with "
-            "one array"
-        ) from None
-    raise ValueError(f"{path}: arrays are {', '.join(names[:20]) or 'none'}; allowed: one array")
+    with file:
+        try:
+            return _load(path, file)
+        except InputError:
+            raise
+        except Exception:  # NumPy and zipfile raise all kinds on damaged files
+            raise InputError(
+                f"{path}: not an array of numbers in NumPy's format, or damaged; allowed: a .npy file, or a .npz file "
+                "with one array"
+            ) from None
+
+
+def _load(path: Path, file: IO[bytes]) -> NDArray:
+    is_zip = file.read(len(_ZIP)) == _ZIP
+    file.seek(0)
+    if not is_zip:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # maps no more than there is
+    with np.load(file, allow_pickle=False) as arrays:
+        if len(arrays.files) != 1:
+            raise InputError(f"{path}: arrays are {', '.join(arrays.files[:20]) or 'none'}; allowed: one array")
+        (member,) = arrays.zip.infolist()
+        if member.file_size > MAX_BYTES:
+            raise InputError(f"{path}: {member.file_size} bytes when unpacked; allowed: {MAX_BYTES}, or a .npy file")
+        array = arrays[arrays.files[0]]
+    if not isinstance(array, np.ndarray):
+        raise TypeError
+    return array
 
 
 def whole_numbers(path: Path, values: NDArray) -> NDArray[np.integer]:

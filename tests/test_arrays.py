@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import deploy.arrays
 from deploy.arrays import load_array, whole_numbers, write_arrays
 
 ALLOWED = "allowed: a .npy file, or a .npz file with one array"
@@ -49,6 +50,8 @@ NO_ARRAYS = {
     "larger than the archive": archive(huge()),
     "text in an archive": archive(b"text"),
     "part of an archive": archive(b"")[:40],
+    "header of many lines": b"\x93NUMPY\1\0\6\0{'a':\n",
+    "damaged archive": archive(b"\x93NUMPY")[:30] + b"\xff" * 300,
 }
 
 
@@ -59,6 +62,13 @@ def test_refuses_what_is_no_array(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ValueError, match="not an array of numbers in NumPy's format") as error:
         whole_numbers(path, load_array(path))
     assert str(error.value).startswith(f"{path}: ") and str(error.value).endswith(ALLOWED)
+
+
+def test_refuses_archives_that_are_too_large_when_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "a.npz", zeros=np.zeros(2**20))
+    monkeypatch.setattr(deploy.arrays, "MAX_BYTES", 2**20)
+    with pytest.raises(ValueError, match=r"a.npz: 8388736 bytes when unpacked; allowed: 1048576, or a .npy file$"):
+        load_array(tmp_path / "a.npz")
 
 
 def test_refuses_several_arrays_a_folder_and_nothing(tmp_path: Path) -> None:

@@ -10,20 +10,26 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from train.errors import InputError
+
 SAMPLE = Path(__file__).parent / "sample" / "cifar10-sample.zip"
 SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp"}
+FORMATS = ("WEBP", "PNG", "JPEG", "BMP")  # whatever the suffix says: Pillow runs other programs for some formats
 MAX_FILE_BYTES = 64 * 2**20
 MAX_SIDE = 4096
+MAX_BYTES = 2**34
+"""Largest size of all decoded images; train.imagenet takes larger sets, decoding them as it goes."""
 MAX_SEED = 2**40
 
 Split = Literal["train", "test"]
@@ -37,7 +43,7 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 Batches = Generator[tuple[Tensor, Tensor], None, None]  # images and labels
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """Unusable image data: the message names the place and what is expected."""
 
 
@@ -193,13 +199,20 @@ def _store(path: Path, **arrays: NDArray) -> None:
 def _decode(paths: Sequence[Path], split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_]]:
     found: list[tuple[str, str, NDArray[np.uint8]]] = []
     classes: dict[Split, set[str]] = {"train": set(), "test": set()}
+    size: tuple[int, int] | None = None
+    needed = 0
     with ThreadPoolExecutor() as pool:
         for path in paths:
             with _opened(path) as (names, read):
                 listed = {key: _labelled(names, key, read) for key in classes}
                 members = [member for _, member in listed[split]]
-                images = pool.map(_image, members, map(read, members))
-                found += [(name, member, image) for (name, member), image in zip(listed[split], images, strict=True)]
+                if members:
+                    size = size or _size(members[0], read(members[0]))
+                    needed += len(members) * size[0] * size[1] * 3
+                    if needed > MAX_BYTES:
+                        raise DataError(f"data: {path}: {needed} bytes of images; allowed: {MAX_BYTES} in all")
+                    images = pool.map(partial(_image, read=read, size=size), members)
+                    found += [(name, file, image) for (name, file), image in zip(listed[split], images, strict=True)]
             for key in classes:
                 classes[key].update(name for name, _ in listed[key])
     if not found:
@@ -207,10 +220,6 @@ def _decode(paths: Sequence[Path], split: Split) -> tuple[NDArray[np.uint8], NDA
     if all(classes.values()):
         check_classes(sorted(classes["train"]), sorted(classes["test"]))
     found.sort(key=lambda entry: (entry[0], PurePosixPath(entry[1]).name))
-    shape = found[0][2].shape
-    for _, member, image in found:
-        if image.shape != shape:
-            raise DataError(f"data: {member} is {image.shape[:2]}; allowed: {shape[:2]} as the others")
     number = {name: index for index, name in enumerate(sorted(classes[split]))}
     labels = np.array([number[name] for name, _, _ in found], dtype=np.int64)
     return np.stack([image for _, _, image in found]), labels, np.array(list(number))
@@ -294,19 +303,30 @@ def _tiny_imagenet(
 def opened_image(file: IO[bytes] | Path, name: str) -> Iterator[Image.Image]:
     """An image that Pillow reads; whatever Pillow raises on it becomes a DataError with the given name."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             yield image
     except DataError:
         raise
+    except UnidentifiedImageError:
+        raise DataError(f"data: {name} is not a readable image; allowed: {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError, struct.error, ... on damaged images
         raise DataError(f"data: {name} is not a readable image ({error})") from None
 
 
-def _image(member: str, data: bytes) -> NDArray[np.uint8]:
-    """RGB uint8 (H, W, 3) of one image."""
+def _size(member: str, data: bytes) -> tuple[int, int]:
+    """(H, W) of an image, which is not decoded."""
     with opened_image(io.BytesIO(data), member) as image:
         if max(image.size) > MAX_SIDE:
             raise DataError(f"data: {member} is {image.size}; allowed: sides up to {MAX_SIDE}")
+        return image.height, image.width
+
+
+def _image(member: str, *, read: Callable[[str], bytes], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """RGB uint8 (H, W, 3) of an image of this (H, W)."""
+    with opened_image(io.BytesIO(read(member)), member) as image:
+        found = (image.height, image.width)
+        if found != size:
+            raise DataError(f"data: {member} is {found}; allowed: {size} as the others")
         return np.asarray(image.convert("RGB"))
 
 

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -186,11 +188,19 @@ def other_classes(folder: Path) -> Path:
 def large(side: int) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         (folder / "train" / "cat").mkdir(parents=True)
-        header = b"P5 %d %d 255\n" % (side, side)
+        header = b"BM" + struct.pack("<IIIIiiHH", 2**30, 0, 54, 40, side, side, 1, 24) + bytes(24)
         (folder / "train" / "cat" / "1.bmp").write_bytes(header)
         return folder
 
     return make
+
+
+def postscript(folder: Path) -> Path:
+    """Pillow would run Ghostscript on it."""
+    (folder / "train" / "cat").mkdir(parents=True)
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 8\n%%EndComments\n(x) run\n%%EOF\n"
+    (folder / "train" / "cat" / "1.png").write_bytes(content)
+    return folder
 
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -205,10 +215,11 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "encrypted": (flagged(6, 1), "data: {f}/x.zip is not readable ("),
     "compression": (flagged(8, 99), "data: {f}/x.zip is not readable ("),
     "checksum": (flagged(14, 1), "data: {f}/x.zip is not readable ("),
-    "broken image": (broken_image, "data: train/cat/2.png is not a readable image (cannot identify"),
+    "broken image": (broken_image, "data: train/cat/2.png is not a readable image; allowed: WEBP, PNG"),
     "half an image": (half_image, "data: train/cat/1.png is not a readable image ("),
     "wide": (large(4097), "data: train/cat/1.bmp is (4097, 4097); allowed: sides up to 4096"),
     "bomb": (large(50_000), "data: train/cat/1.bmp is "),
+    "another format": (postscript, "data: train/cat/1.png is not a readable image; allowed: WEBP, PNG"),
     "two sizes": (two_sizes, "data: train/dog/2.png is (9, 6); allowed: (8, 6) as the others"),
     "other classes": (
         other_classes,
@@ -236,6 +247,29 @@ def test_differing_classes_are_named_in_a_short_message() -> None:
         train.data.check_classes(names, [name for name in names if name != "class0500"])
     assert "class0009, … (999); allowed: class0000" in str(caught.value) and "(class0500 is in one" in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_all_images_together_have_a_largest_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train.data, "MAX_BYTES", 11 * 8 * 6 * 3)
+    assert len(load([str(folder)], "train")) == 11
+    png((6, 8), folder / "train" / "class0" / "more.png")
+    with pytest.raises(DataError, match=r": 1728 bytes of images; allowed: 1584 in all"):
+        load([str(folder)], "train")
+
+
+def test_members_of_an_archive_are_unpacked_as_they_are_needed(folder: Path, tmp_path: Path) -> None:
+    """A small archive of zeros holds many times the memory of a computer."""
+    archive = write_zip(tmp_path / "x.zip", folder)
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:
+        for number in range(40):
+            file.writestr(f"train/class0/zeros{number}.png", bytes(2**24))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"train/class0/zeros\d+.png is not a readable image"):
+            load([str(archive)], "train")
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("suffix", ["JPEG", "PNG", "Jpg", "BMP", "webp"])
@@ -396,11 +430,12 @@ def test_damaged_images_decode_or_are_refused(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        pixels = train.data._image(f"train/cat/1.{kind}", bytes(content))
+        size = train.data._size(f"train/cat/1.{kind}", bytes(content))
+        pixels = train.data._image(f"train/cat/1.{kind}", read=lambda _: bytes(content), size=size)
     except DataError as error:
         assert str(error).startswith(f"data: train/cat/1.{kind} is ") and "\n" not in str(error)
     else:
-        assert (pixels.dtype, pixels.shape[2]) == (np.uint8, 3)
+        assert (pixels.dtype, pixels.shape) == (np.uint8, (*size, 3))
 
 
 def encoded(kind: str) -> bytes:
