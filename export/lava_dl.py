@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from export.netx_hdf5 import MAX_SIZE, CheckedFile, NetxError, existing
 from export.netx_layout import FORMAT, MAX_LAYERS
+from train.errors import shown
 
 __all__ = ["MAX_DELAY", "LifLayer", "LifNetwork", "NetxError", "read"]
 
@@ -119,16 +120,17 @@ def read(path: str | os.PathLike[str], input_shape: Shape | None = None) -> LifN
     except NetxError:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise NetxError(f"{where}: not a readable HDF5 file: {' '.join(str(error).split())}") from None
+        raise NetxError(f"{where}: not a readable HDF5 file: {shown(error, 300)}") from None
 
 
 class _Reader(CheckedFile):
     """Reads one file."""
 
+    value_bytes = 8
     _given: Shape | None
 
     def network(self, file: h5py.File, input_shape: Shape | None) -> LifNetwork:
-        if file.attrs.get("format") == np.bytes_(FORMAT):
+        if self.attribute("file", file, "format") == np.bytes_(FORMAT):
             raise NetxError(f"{self.path}: a network of this project; python -m deploy.run_lava runs it")
         groups = self.numbered("file", file, "layer", "layers", 1, MAX_LAYERS)
         kinds = [self._kind(index, group) for index, group in enumerate(groups)]
@@ -179,7 +181,7 @@ class _Reader(CheckedFile):
         """A string, alone or in an array of one."""
         dataset = self._dataset(where, group, key)
         value = f"of type {dataset.dtype}"
-        if dataset.size == 1 and (dataset.dtype.kind == "S" or h5py.check_string_dtype(dataset.dtype)):
+        if dataset.size == 1 and self.is_text(dataset):
             value = bytes(dataset[()].item() if dataset.shape else dataset[()]).decode("ascii", "replace")[:80]
         if value not in allowed:
             self.fail(where, key, value, ", ".join(sorted(allowed)))

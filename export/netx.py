@@ -21,6 +21,7 @@ from export.netx_layout import (
     version_of,
 )
 from export.netx_reader import Reader
+from train.errors import shown
 from train.files import replacing
 
 __all__ = ["FORMAT", "HARD_RESET", "INTEGRATOR", "SPIKING", "VERSIONS", "NetxError", "read", "version_of", "write"]
@@ -44,7 +45,8 @@ def write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
         file.attrs["version"] = np.int64(version_of(network))
         info = file.create_group("info")
         for key in sorted(network.info):
-            info.attrs[key] = network.info[key]
+            value = network.info[key]
+            info.attrs[key] = _text(value) if isinstance(value, str) else value
         groups = file.create_group("layer")
         _add(groups, "input", shape=np.array(network.input_shape, np.int64))
         (_write_sequence if version_of(network) == 1 else _write_graph)(groups, network)
@@ -53,6 +55,12 @@ def write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
         image = file.id.get_file_image()
     with replacing(target) as stream:
         stream.write(image)
+
+
+def _text(value: str) -> NDArray[np.bytes_]:
+    """A string of fixed length, in UTF-8."""
+    content = value.encode()
+    return np.array(content, h5py.string_dtype("utf-8", max(1, len(content))))
 
 
 def _write_sequence(groups: h5py.Group, network: IntegerNetwork) -> None:
@@ -150,4 +158,4 @@ def read(path: str | os.PathLike[str]) -> IntegerNetwork:
         raise NetxError(f"{where}: {error}") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         # What h5py raises for damaged files, and for types that NumPy does not have.
-        raise NetxError(f"{where}: not a readable HDF5 file: {' '.join(str(error).split())}") from None
+        raise NetxError(f"{where}: not a readable HDF5 file: {shown(error, 300)}") from None

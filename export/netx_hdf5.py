@@ -9,13 +9,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from export import hdf5_strings
+from train.errors import InputError, shown
+
 MAX_SIZE = 2**28
 """Largest number of values in one array: 16 times the largest layer of VGG-16."""
 MAX_BYTES = 2**30
 """Largest size of everything read from one file: 32 times VGG-16."""
 
 
-class NetxError(ValueError):
+class NetxError(InputError):
     """A file that does not hold a valid network: one line naming file, layer, key, value and what is allowed."""
 
 
@@ -30,15 +33,21 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
 
 class CheckedFile:
-    """What the methods return has been checked; they raise NetxError. ``where`` names the place in messages."""
+    """What the methods return has been checked; they raise NetxError. ``where`` names the place in messages.
+
+    Attributes:
+        value_bytes: that a value takes at least once it is read.
+    """
+
+    value_bytes = 1
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._bytes = 0
+        self._strings_tried = False
 
     def fail(self, where: str, key: str, value: object, allowed: str) -> NoReturn:
-        value = " ".join(str(value).split())
-        raise NetxError(f"{self.path}: {where}: {key} is {value}; allowed: {allowed}")
+        raise NetxError(f"{self.path}: {where}: {key} is {shown(value, 2000)}; allowed: {allowed}")
 
     def keys(self, where: str, found: set[str], expected: set[str], what: str) -> None:
         """Refuses unknown and missing keys."""
@@ -46,6 +55,27 @@ class CheckedFile:
             names = sorted(str(key)[:80] for key in found)  # h5py gives bytes where a name is not UTF-8
             shown = f"{{{', '.join(names[:20])}}}"
             self.fail(where, what, shown, f"{{{', '.join(sorted(expected))}}}")
+
+    def attribute(self, where: str, holder: h5py.Group, key: str) -> object:
+        """The value of an attribute, a number or text; None where there is none.
+
+        Strings of fixed length are bytes, others are str.
+        """
+        if key not in holder.attrs:
+            return None
+        found = holder.attrs.get_id(key)
+        variable = h5py.check_string_dtype(found.dtype)
+        if found.shape != () or not (found.dtype.kind in "Sbiuf" or variable):
+            self.fail(where, key, f"{found.dtype} of shape {found.shape}", "a number or a string")
+        if hdf5_strings.is_variable(found.dtype):
+            self.try_strings()
+        return holder.attrs[key]
+
+    def try_strings(self) -> None:
+        """Must come before a string of variable length is read; NetxError where that would end this process."""
+        if not self._strings_tried and not hdf5_strings.readable(self.path):
+            raise NetxError(f"{self.path}: strings of variable length are damaged, or too many or too long")
+        self._strings_tried = True
 
     def group(self, where: str, parent: h5py.Group, key: str) -> h5py.Group:
         """A group stored in this file."""
@@ -94,12 +124,18 @@ class CheckedFile:
         """A scalar string, one of those allowed."""
         dataset = self._dataset(where, group, key)
         value = None
-        if dataset.shape == () and (dataset.dtype.kind == "S" or h5py.check_string_dtype(dataset.dtype)):
+        if dataset.shape == () and self.is_text(dataset):
             value = bytes(dataset[()]).decode("ascii", "replace")
         if value not in allowed:
             found = f"of type {dataset.dtype}" if value is None else value[:80]
             self.fail(where, key, found, ", ".join(sorted(allowed)))
         return str(value)
+
+    def is_text(self, dataset: h5py.Dataset) -> bool:
+        """Whether it holds strings, which can then be read."""
+        if hdf5_strings.is_variable(dataset.dtype):
+            self.try_strings()
+        return dataset.dtype.kind == "S" or h5py.check_string_dtype(dataset.dtype) is not None
 
     def _hard_link(self, where: str, parent: h5py.Group, key: str) -> None:
         if key not in parent:
@@ -118,7 +154,7 @@ class CheckedFile:
         if dataset.shape is None or dataset.size > MAX_SIZE:
             self.fail(where, key, f"of shape {dataset.shape}", f"at most {MAX_SIZE} values")
         stored = math.prod(dataset.chunks or dataset.shape) * dataset.dtype.itemsize  # a chunk can exceed the array
-        self._bytes += max(dataset.nbytes, stored)
+        self._bytes += max(dataset.nbytes, stored, dataset.size * self.value_bytes)
         if self._bytes > MAX_BYTES:
             self.fail(
                 "file", f"size of the values up to {where}: {key}", f"{self._bytes} bytes", f"at most {MAX_BYTES}"

@@ -37,7 +37,7 @@ class Reader(CheckedFile):
     def network(self, file: h5py.File) -> IntegerNetwork:
         """What the file holds; also NetworkError."""
         self._header(file)
-        info = {key: self._info_value(key, value) for key, value in file["info"].attrs.items()}
+        info = {key: self._info_value(file, key) for key in file["info"].attrs}
         require_info(self.path, info)
         groups = self.numbered("file", file, "layer", "layers", 2, MAX_LAYERS)
         kind = self._kind(0, groups[0])
@@ -53,12 +53,12 @@ class Reader(CheckedFile):
 
     def _header(self, file: h5py.File) -> None:
         # The version decides what else is allowed, so it comes first.
-        found = file.attrs.get("format")
+        found = self.attribute("file", file, "format")
         if found is None and self._is_of_lava_dl(file):
             raise NetxError(f"{self.path}: a network of lava-dl; python -m deploy.run_lava_dl runs it")
         if not isinstance(found, bytes) or found != FORMAT.encode():
             self.fail("file", "attribute format", "missing" if found is None else found, FORMAT)
-        found = file.attrs.get("version")
+        found = self.attribute("file", file, "version")
         if not isinstance(found, np.integer) or found not in VERSIONS:
             allowed = ", ".join(map(str, VERSIONS))
             self.fail("file", "attribute version", "missing" if found is None else found, allowed)
@@ -138,7 +138,7 @@ class Reader(CheckedFile):
 
     def _name(self, where: str, group: h5py.Group) -> str:
         self.keys(where, set(group.attrs), {"name"}, "attributes")
-        name = group.attrs["name"]
+        name = self.attribute(where, group, "name")
         name = name.decode("ascii", "replace") if isinstance(name, bytes) else f"of type {type(name).__name__}"
         require_name(self.path, name)
         return name
@@ -181,13 +181,12 @@ class Reader(CheckedFile):
             self.fail(where, "shape", declared, str(shape))
         return shape
 
-    def _info_value(self, key: str, value: object) -> str | int | float:
+    def _info_value(self, file: h5py.File, key: str) -> str | int | float:
+        value = self.attribute("info", file["info"], key)
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "backslashreplace")
         if isinstance(value, np.bool_):
             return bool(value)
         if isinstance(value, np.integer):
             return int(value)
-        if isinstance(value, np.floating):
-            return float(value)
-        if not isinstance(value, str):
-            self.fail("info", key[:80], f"of type {type(value).__name__}", "a string, an integer or a finite float")
-        return str(value)
+        return float(value) if isinstance(value, np.floating) else str(value)

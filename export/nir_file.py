@@ -8,6 +8,7 @@ import h5py
 import nir
 
 from export.netx_hdf5 import CheckedFile, NetxError, existing
+from train.errors import shown
 from train.files import replacing
 
 MAX_NODES = 100_000
@@ -42,10 +43,12 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
     except NetxError:
         raise
     except Exception as error:  # h5py's for damaged files; assertions, KeyError, TypeError, ... of nir's constructors
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise NetxError(f"{where}: not a readable NIR file: {reason}") from None
+        raise NetxError(f"{where}: not a readable NIR file: {type(error).__name__}: {shown(error, 300)}") from None
     if not isinstance(graph, nir.NIRGraph):
         raise NetxError(f"{where}: holds a {type(graph).__name__}; allowed: a NIRGraph")
+    for name, node in {"graph": graph, **graph.nodes}.items():
+        if not isinstance(node.metadata, dict):
+            raise NetxError(f"{where}: {name}: metadata is {shown(node.metadata)}; allowed: a group")
     return graph
 
 
@@ -70,7 +73,7 @@ class _Walk(CheckedFile):
     def name(self, where: str, group: h5py.Group, key: str) -> str:
         """A scalar string of at most 80 characters."""
         dataset = self._dataset(where, group, key)
-        if dataset.shape != () or not (dataset.dtype.kind == "S" or h5py.check_string_dtype(dataset.dtype)):
+        if dataset.shape != () or not self.is_text(dataset):
             self.fail(where, key, f"of type {dataset.dtype}", "a string")
         return bytes(dataset[()]).decode("utf-8", "replace")[:80]
 
@@ -86,6 +89,5 @@ class _Walk(CheckedFile):
                 self._visit(f"{where}/{key}", group[key], depth + 1)
                 continue
             dataset = self._dataset(where, group, key)
-            text = dataset.dtype.kind == "S" or h5py.check_string_dtype(dataset.dtype)
-            if dataset.dtype.kind not in "fiub" and not text:
+            if dataset.dtype.kind not in "fiub" and not self.is_text(dataset):
                 self.fail(where, key, f"of type {dataset.dtype}", "numbers or text")

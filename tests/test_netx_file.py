@@ -98,6 +98,7 @@ BAD = {
     "gap": (lambda f: f.move("layer/3", "layer/7"), "file: keys of layer is {0, 1, 2, 4, 7}; allowed: {0, 1, 2, 3, 4}"),
     "no layers": (replace("layer", None), "file: keys is {info}"),
     "type": (replace("layer/1/type", np.bytes_("pool")), "layer 1: type is pool; allowed: conv, dense, flatten, input"),
+    "control characters": (replace("layer/1/type", np.bytes_("a\nb\x1b[2J")), "type is a b\\x1b[2J; allowed: conv"),
     "type number": (replace("layer/1/type", 3), "layer 1: type is of type int64; allowed: conv"),
     "order": (
         replace("layer/2/type", np.bytes_("input")),
@@ -188,7 +189,7 @@ BAD = {
     "groups rank": (replace("layer/1/groups", np.int64([1])), "layer 1 (conv): groups is of shape (1,); allowed: ()"),
     "info array": (
         attribute("info", "x", [1, 2]),
-        "info: x is of type ndarray; allowed: a string, an integer or a finite",
+        "info: x is int64 of shape (2,); allowed: a number or a string",
     ),
     "info nan": (attribute("info", "x", np.nan), "info: x is nan (float); allowed: a string"),
 }

@@ -102,6 +102,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "no weight": (replace(WEIGHT, None), "not a readable NIR file: TypeError"),
     "unknown type": (replace("node/nodes/conv1/type", "Brain"), "node conv1: type is Brain"),
     "a single node": (replace("node/type", "IF"), "type is IF; allowed: NIRGraph"),
+    "metadata": (replace("node/nodes/conv1/metadata", "x"), "conv1: metadata is .*x"),
     "text for numbers": (replace(WEIGHT, "text"), "not a readable NIR file: AttributeError"),
     "other numbers": (replace(WEIGHT, np.zeros(3, complex)), "numbers or text"),
     "too large": (too_large, "at most"),
