@@ -1,0 +1,244 @@
+"""Damage to files: to their bytes, and to what HDF5, zip and model files hold, which are then put together again."""
+
+import io
+import struct
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+Random = np.random.Generator
+
+_WORDS = (b"\0", b"\1", b"\x7f", b"\x80", b"\xff", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f",
+          b"\xff" * 8, b"\0" * 8, b"\xff" * 7 + b"\x7f", b"\0\0\0\x80\0\0\0\0")  # fmt: skip
+
+
+_MANY = 10**6
+
+
+def pick(rng: Random, items: Sequence[Any]) -> Any:
+    """One of them."""
+    return items[int(rng.integers(len(items)))]
+
+
+def damaged(data: bytes, rng: Random) -> bytes:
+    """The bytes with one to eight changes: flips, values at the edge of a range, cuts, and pieces moved or repeated."""
+    found = bytearray(data)
+    for _ in range(int(2 ** rng.integers(0, 4))):
+        if not found:
+            return b""
+        # Most of what a reader looks at first is near the beginning.
+        end = len(found) if rng.random() < 0.6 else min(len(found), 4096)
+        at = int(rng.integers(end))
+        length = int(rng.integers(1, 1 + min(len(found) - at, int(2 ** rng.integers(0, 10)))))
+        kind = int(rng.integers(12))
+        if kind <= 3:
+            found[at] ^= 1 << int(rng.integers(8))
+        elif kind <= 5:
+            word = pick(rng, _WORDS)
+            found[at : at + len(word)] = word
+        elif kind == 6:
+            found[at : at + length] = rng.bytes(length)
+        elif kind == 7:
+            value = int(rng.integers(-300, 300)) + int.from_bytes(found[at : at + 4], "little")
+            found[at : at + 4] = (value % 2**32).to_bytes(4, "little")[: len(found[at : at + 4])]
+        elif kind == 8:
+            other = int(rng.integers(len(found)))
+            found[at : at + length] = found[other : other + length]
+        elif kind == 9:
+            del found[at : at + length]
+        elif kind == 10:
+            found[at:at] = found[at : at + length]
+        elif rng.random() < 0.3:
+            del found[at:]
+    return bytes(found)
+
+
+def _values(rng: Random) -> Any:
+    """Something that an HDF5 file can hold, mostly not what was there."""
+    huge = int(pick(rng, [2**31 - 1, 2**31, 2**40, 2**62, -1, -(2**63)]))
+    return pick(
+        rng,
+        [
+            0, 1, -1, 2, 3, 255, huge, 0.5, float("nan"), float("inf"), -float("inf"), True, b"", b"conv", b"dense",
+            b"input", b"IF-soft-reset", b"\xff\xfe", "conv", "größe", "x" * 40_000, "a\nb", b"line\n\x1b[2J",
+            np.int8(-128), np.uint64(2**64 - 1), np.float16(1), np.complex64(1j), np.longdouble(3), np.array([huge]),
+            np.zeros((0, 3)), np.zeros((2, 2, 2, 2, 2), np.int8), np.full(7, np.nan), np.arange(6, dtype=">i4"),
+            np.array([b"conv"]), h5py.Empty("i1"), h5py.Empty("S5"), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]),
+            np.zeros(3, (np.int32, (2,))), np.void(b"opaque"), ["a", "bc"], [1, 2, 3], np.array([True, False]),
+        ],
+    )  # fmt: skip
+
+
+def changed_hdf5(data: bytes, rng: Random) -> bytes:
+    """The HDF5 file with one to three objects, links or attributes deleted, replaced, moved or added."""
+    memory = io.BytesIO(data)
+    with h5py.File(memory, "r+") as file:
+        for _ in range(int(rng.integers(1, 4))):
+            names: list[str] = []
+            file.visit(names.append)
+            if not names:
+                break
+            name = pick(rng, names)
+            try:
+                _change(file, name, pick(rng, names), rng)
+            except Exception:
+                continue  # HDF5 itself forbids some, such as a group inside itself
+    return memory.getvalue()
+
+
+def _change(file: h5py.File, name: str, other: str, rng: Random) -> None:
+    kind = int(rng.integers(16))
+    item = file[name]
+    if kind <= 3:
+        where = pick(rng, [file, item, file[other]])
+        key = pick(rng, [*where.attrs, "format", "version", "name", "T", "x"])
+        if rng.random() < 0.2 and key in where.attrs:
+            del where.attrs[key]
+        else:
+            where.attrs[key] = _values(rng)
+    elif kind <= 5 and isinstance(item, h5py.Dataset) and item.size and item.size < _MANY:
+        array = np.array(item[()])
+        if array.dtype.kind in "iufb":
+            array.reshape(-1)[int(rng.integers(array.size))] = pick(rng, [0, 1, 2, 127, 100])
+            if rng.random() < 0.5:
+                array = array * int(pick(rng, [-1, 2, 127, 0]))
+            del file[name]
+            file[name] = array.astype(item.dtype) if rng.random() < 0.7 else array
+    elif kind == 6 and isinstance(item, h5py.Dataset) and item.ndim and item.size < _MANY:
+        array = np.array(item[()])
+        shape = list(array.shape)
+        shape[int(rng.integers(len(shape)))] += int(pick(rng, [-1, 1, 2]))
+        del file[name]
+        file[name] = np.resize(array, [max(0, n) for n in shape])
+    elif kind == 7:
+        del file[name]
+        dtype = pick(rng, [np.int8, np.int32, np.float64, np.int64])
+        rank = int(rng.integers(1, 6))
+        file.create_dataset(name, tuple(int(2 ** rng.integers(0, 40)) for _ in range(rank)), dtype, chunks=(1,) * rank)
+    elif kind == 8:
+        del file[name]
+        links = [h5py.SoftLink(f"/{target}") for target in (other, "", name)]
+        file[name] = pick(rng, [*links, h5py.ExternalLink("/etc/passwd", "/")])
+    elif kind == 9:
+        del file[name]
+        file[name] = file[other]  # a hard link: the same object twice, or a group inside itself
+    elif kind == 10:
+        del file[name]
+        layout = h5py.VirtualLayout((4,), np.int8)
+        layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
+        file.create_virtual_dataset(name, layout)
+    elif kind == 11:
+        del file[name]
+        file.create_dataset(name, (36,), np.int8, external=[("/etc/passwd", 0, 36)])
+    elif kind == 12:
+        file.move(name, pick(rng, [f"{name}x", f"{other}/y", "layer/7", "ä", "a\nb"]))
+    elif kind == 13:
+        del file[name]
+        if rng.random() < 0.5:
+            file.create_group(name)
+    elif kind == 14:
+        file[f"{other}/more" if isinstance(file[other], h5py.Group) else "more"] = _values(rng)
+    else:
+        del file[name]
+        file[name] = _values(rng)
+
+
+def changed_zip(data: bytes, rng: Random) -> bytes:
+    """The archive with members damaged, renamed, repeated, inflated or left out, and right checksums again."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(rng.integers(len(members)))
+        name, content = members[at]
+        kind = int(rng.integers(10))
+        if kind <= 5:
+            members[at] = name, damaged(content, rng)
+        elif kind == 6:
+            own = [f"{name}/", f"x/{name}", name.upper(), name.replace("train", "test")]
+            strange = ["../../escaped.png", "/etc/passwd", "train/../x.png", "", "a\0b", "train/ä\n/x.png", "C:\\x.png"]
+            members[at] = pick(rng, own + strange), content
+        elif kind == 7:
+            members.append((name if rng.random() < 0.5 else f"{name}2.png", content))
+        elif kind == 8:
+            members[at] = name, pick(rng, [b"", bytes(2**22), members[int(rng.integers(len(members)))][1]])
+        elif len(members) > 1:
+            del members[at]
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", pick(rng, [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
+        for name, content in members:
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            archive.writestr(info, content, archive.compression)
+    found = bytearray(memory.getvalue())
+    at = found.rfind(b"PK\1\2")
+    if rng.random() < 0.2 and at >= 0:
+        field, size = pick(
+            rng, [(8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (42, 4)]
+        )  # flags, method, CRC, sizes, offset
+        value = int(pick(rng, [0, 1, 8, 9, 12, 14, 99, 2**16 - 1, 2**31, 2**32 - 1])) % 2 ** (8 * size)
+        found[at + field : at + field + size] = value.to_bytes(size, "little")
+    return bytes(found)
+
+
+def changed_model(data: bytes, rng: Random) -> bytes:
+    """The model file with one to three entries, at any depth, deleted or replaced by what PyTorch writes too."""
+    content = torch.load(io.BytesIO(data), weights_only=True)
+    for _ in range(int(rng.integers(1, 4))):
+        parent, key = content, pick(rng, list(content))
+        while isinstance(parent[key], dict | list) and parent[key] and rng.random() < 0.8:
+            parent = parent[key]
+            key = pick(rng, list(parent)) if isinstance(parent, dict) else int(rng.integers(len(parent)))
+        if rng.random() < 0.15:
+            del parent[key]
+        else:
+            parent[key] = _other(parent[key], rng)
+        if not content:
+            break
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    return memory.getvalue()
+
+
+def _other(value: Any, rng: Random) -> Any:
+    """Something else, now and then of the same type and shape."""
+    if isinstance(value, torch.Tensor) and rng.random() < 0.6:
+        number = pick(rng, [0, -1, 1e30, float("nan"), float("inf"), 2**31, 1e-40])
+        changed = [
+            lambda: torch.full_like(value, number if value.is_floating_point() else 7),
+            lambda: value.double(),
+            lambda: value.half(),
+            lambda: value[None],
+            lambda: value.new_ones(1).expand(value.shape or (1,)),
+            lambda: value.to_sparse(),
+            lambda: value.reshape(-1)[:-1],
+            lambda: torch.empty(value.shape, device="meta", dtype=value.dtype),
+            lambda: value.to(torch.complex64),
+            lambda: -value,
+        ]
+        return pick(rng, changed)()
+    return pick(
+        rng,
+        [
+            None, 0, 1, -1, 2**40, 2**70, 0.5, float("nan"), "", "vgg_tiny", "resnet34_imagenet", "a\nb\x1b[2J",
+            "x" * 10_000,
+            b"bytes", True, [], {}, [1, "a"], {"a": 1}, (1, 2), torch.zeros(3), torch.tensor(5), torch.zeros(0, 2),
+            list(range(1000)), {1: {2: {3: {}}}}, torch.float16, ["cat"] * 100_001,
+        ],
+    )  # fmt: skip
+
+
+def changed_npy(data: bytes, rng: Random) -> bytes:
+    """The NumPy file with another header that claims another type, order or shape."""
+    if not data.startswith(b"\x93NUMPY"):
+        return changed_zip(data, rng)
+    length = struct.unpack("<H", data[8:10])[0]
+    dtype = pick(
+        rng, ["|O", "<f8", "|u1", "<M8[s]", "|S3", "<U4", "|V8", ">i4", "i4, f8", "<c16", "nonsense", "<i1000"]
+    )
+    shape = pick(rng, [(), (0,), (-1,), (2**40,), (2**62, 4), (3, 2, 6, 5), (2, 6, 5), ("x",), 5, (1,) * 40])
+    header = repr({"descr": dtype, "fortran_order": bool(rng.random() < 0.5), "shape": shape}).encode() + b"\n"
+    return data[:8] + struct.pack("<H", len(header)) + header + data[10 + length :]
