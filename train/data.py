@@ -18,7 +18,7 @@ from PIL import Image
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from train.files import replacing
+from train.files import replacing, write_npz
 
 SAMPLE = Path(__file__).parent / "sample" / "cifar10-sample.zip"
 SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp"}
@@ -178,7 +178,7 @@ def _cache_file(paths: Sequence[Path], split: Split) -> Path:
 def _store(path: Path, **arrays: NDArray) -> None:
     """Write the cache; one that cannot be written is only slower."""
     with suppress(OSError), replacing(path) as file:
-        np.savez(file, **arrays)
+        write_npz(file, arrays)
 
 
 def _decode(paths: Sequence[Path], split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_]]:
