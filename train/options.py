@@ -98,6 +98,8 @@ class Parser(argparse.ArgumentParser):
                 return status
         except BaseException as error:
             if interruption.number or isinstance(error, KeyboardInterrupt):
+                # Where an exec was interrupted, such as in an import, Python ends by SIGINT in the end; another resets that.
+                exec("")
                 print(f"\n{self.command}: {interruption}{interrupted}", file=sys.stderr)
                 return interruption.status
             if isinstance(error, BrokenPipeError):  # who read the output has seen enough, such as ``head``
