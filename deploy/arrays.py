@@ -1,5 +1,6 @@
 """NumPy files: inputs that nobody vouches for, and outputs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.errors import InputError
-from train.files import replacing
+from train.files import replacing, write_npz
 
 MAX_BYTES = 2**32
 """Largest size of what is unpacked from a .npz file; .npy files are mapped, not read."""
@@ -70,11 +71,11 @@ def whole_numbers(path: Path, values: NDArray) -> NDArray[np.integer]:
     return values.astype(np.int32)
 
 
-def write_arrays(path: Path, arrays: dict[str, NDArray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
     """Writes a compressed .npz file all at once; equal arrays give equal bytes.
 
     Raises:
         OSError: the file cannot be written.
     """
     with replacing(path) as file:
-        np.savez_compressed(file, **arrays)
+        write_npz(file, arrays, compressed=True)
