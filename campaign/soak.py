@@ -5,8 +5,9 @@ that are given up or whose process is killed, and files that cannot be read. Abo
 process is measured. After a warm-up, the first quarter of the time, these must be as they were:
 
 * exactly: open files, threads, child processes, entries of /dev/shm and temporary files;
-* memory, its own, its children's, and the largest that a child ever had: the line fitted through the measurements may
-  rise by less than GROWTH in all. That is judged in runs of ten minutes and more: a shorter one is all warm-up.
+* memory (anonymous and shared: pages of files come and go with what else the machine does), its own and its children's,
+  and the largest that a child ever had resident: the line fitted through the measurements may rise by less than GROWTH
+  in all. That is judged in runs of ten minutes and more: a shorter one is all warm-up.
 
 A run must also compute the same as the run before it on the same images.
 """
@@ -15,6 +16,7 @@ import csv
 import gc
 import io
 import os
+import re
 import resource
 import tempfile
 import time
@@ -58,7 +60,7 @@ class Sample:
 
     Attributes:
         seconds: since the start.
-        memory, children_memory: MiB resident in this process, and in its children.
+        memory, children_memory: MiB of this process, and of its children, that no file stands behind.
         largest_child: MiB that any child ever had resident at most.
         files, threads, children, shared, temporary: open file descriptors, threads, processes below this one, entries
             of /dev/shm, temporary files.
@@ -118,6 +120,10 @@ class Bench:
         """Of low … high."""
         return int(self.rng.integers(low, high + 1))
 
+    def one_of(self, *numbers: int) -> int:
+        """Few, so that the caches of the libraries fill during the warm-up."""
+        return int(self.rng.choice(numbers))
+
     def same(self, digest: str, *what: object) -> None:
         """AssertionError unless a digest is that of the first run of the same."""
         first = self._digests.setdefault(what, digest)
@@ -142,15 +148,15 @@ def _for_the_sample(seed: int) -> IntegerNetwork:
 
 
 def engine_alone(bench: Bench) -> None:
-    net, count, steps = bench.any_net(), bench.number(1, 40), bench.number(1, 9)
+    net, count, steps = bench.any_net(), bench.one_of(1, 7, 40), bench.one_of(1, 4, 9)
     network = api.read(net)
     trace = api.run(network, bench.images(net, count), steps=steps).trace
     bench.same(f"{trace.digest(network.digest()):064x}", net.name, count, steps)
 
 
 def lava(bench: Bench) -> None:
-    net, count, steps = bench.any_net(), bench.number(1, 12), bench.number(1, 6)
-    _compare(bench, net, "cpu", count, steps, batch=bench.number(1, 8))
+    net, count, steps = bench.any_net(), bench.one_of(1, 5, 12), bench.one_of(1, 4, 6)
+    _compare(bench, net, "cpu", count, steps, batch=bench.one_of(1, 3, 8))
 
 
 def stock_lava(bench: Bench) -> None:
@@ -169,10 +175,10 @@ def _compare(bench: Bench, net: Path, backend: str, count: int, steps: int, batc
 
 
 def worker_processes(bench: Bench) -> None:
-    net, count, steps = bench.any_net(), bench.number(2, 8), bench.number(1, 4)
+    net, count, steps = bench.any_net(), bench.one_of(2, 8), bench.one_of(1, 4)
     network = api.read(net)
     whole = Part(0, bench.images(net, count), np.zeros(count, np.int64))
-    job = Job(net, network.digest(), "cpu", steps, bench.number(1, 4), cores=1)
+    job = Job(net, network.digest(), "cpu", steps, bench.one_of(1, 3), cores=1)
     verdict = verdict_of(network, merge(in_processes(job, whole.split(2))), count)
     assert verdict.exact, verdict.first
     bench.same(verdict.digest, net.name, count, steps)
@@ -180,7 +186,7 @@ def worker_processes(bench: Bench) -> None:
 
 def command(bench: Bench) -> None:
     result = bench.folder / "result.json"
-    options = ["--samples", str(bench.number(1, 20)), "--T", str(bench.number(1, 4)), "--json", str(result)]
+    options = ["--samples", str(bench.one_of(1, 20)), "--T", str(bench.one_of(1, 4)), "--json", str(result)]
     assert _command(bench.sample_net, *options) == 0
     result.unlink()
 
@@ -295,6 +301,7 @@ class Meter:
         self._temporary = temporary
         self._began = time.monotonic()
         self._there = _shared_names()
+        self._unmapped: set[str] = set()
 
     @property
     def seconds(self) -> float:
@@ -317,26 +324,30 @@ class Meter:
         )
 
     def _own_shared(self, own: set[int]) -> set[str]:
-        """New entries that this process or a child maps, or nobody does: those of other programs do not count."""
+        """New entries that this process or a child maps, or that nobody maps, now and when it was measured before.
+
+        Those that other programs map, or clean up, do not count.
+        """
         new = _shared_names() - self._there
-        if not new:
-            return set()
         mapped: dict[str, set[int]] = {name: set() for name in new}
-        for process in psutil.process_iter():
+        for process in psutil.process_iter() if new else ():
             with suppress(psutil.Error):
                 for region in process.memory_maps():
                     if region.path.startswith(f"{_SHARED}/") and (name := Path(region.path).name) in mapped:
                         mapped[name].add(process.pid)
-        return {name for name, by in mapped.items() if (by & own or not by) and (_SHARED / name).exists()}
+        before, self._unmapped = self._unmapped, {name for name, by in mapped.items() if not by} & _shared_names()
+        return {name for name, by in mapped.items() if by & own} | (before & self._unmapped)
 
 
 def _shared_names() -> set[str]:
-    return {entry.name for entry in _SHARED.iterdir()}
+    return {entry.name for entry in _SHARED.glob("psm_*")}
 
 
 def _mebibytes(process: psutil.Process) -> float:
-    with suppress(psutil.Error):
-        return process.memory_info().rss / 2**20
+    """Anonymous and shared memory."""
+    with suppress(OSError):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return sum(int(kilobytes) for kilobytes in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+) kB", status)) / 2**10
     return 0.0
 
 
