@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, markdown
-from campaign import soak
+from campaign import agreement, soak
 from campaign.plan import Outcome, Plan
 from train.files import replacing
 from train.options import Parser
 
 CAMPAIGNS: dict[str, Callable[[Plan], Outcome]] = {
+    "agreement": agreement.run,
     "soak": soak.run,
 }
 
