@@ -48,7 +48,7 @@ test-newer: $(VENV)/.installed
 endif
 
 campaign: $(VENV)/.installed
-	EXAMPLES=300 $(PY) -m pytest tests/test_agreement.py tests/cpu/test_synapses.py tests/lava/test_lava_dl_network.py -s
+	EXAMPLES=300 $(PY) -m pytest tests/campaign/test_agreement.py tests/cpu/test_synapses.py tests/lava/test_lava_dl_network.py -s
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .

@@ -1,6 +1,6 @@
 """The exact integer engine: the reference that every other way to run a network is compared with."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
@@ -53,8 +53,8 @@ class IntegerEngine:
         self._runner: _Runner = CpuNetwork(network) if self.device.type == "cpu" else TorchNetwork(network, self.device)
         self.description = self._runner.description
 
-    def run(self, images: Tensor | NDArray[np.uint8], steps: int) -> Trace:
-        """Every spike and read-out of images (N, C, H, W), uint8, over T = ``steps`` steps.
+    def run(self, images: Tensor | NDArray[np.uint8], steps: int, *, membranes: bool = False) -> Trace:
+        """Every spike and read-out of images (N, C, H, W), uint8, over T = ``steps`` steps; v(T) with ``membranes``.
 
         Raises:
             ValueError: images of another type or shape, or steps below 1.
@@ -66,8 +66,9 @@ class IntegerEngine:
         def record(samples: slice, layer: int, block: slice, values: NDArray[np.uint8]) -> None:
             spikes[layer][samples, block] = pack(values)
 
-        readout, saturations, _ = self._run(images, steps, record)
-        return Trace(shapes, spikes, readout, saturations)
+        kept = tuple(np.empty((count, int(np.prod(s))), np.int32) for s in shapes) if membranes else None
+        readout, saturations, _ = self._run(images, steps, record, kept)
+        return Trace(shapes, spikes, readout, saturations, kept)
 
     def scores(self, images: Tensor | NDArray[np.uint8], steps: int) -> NDArray[np.int32]:
         """Only the read-out, int32 (N, T, K); arguments and errors as in ``run``."""
@@ -83,9 +84,13 @@ class IntegerEngine:
         return tuple((int(low), int(high)) for low, high in potentials)
 
     def _run(
-        self, images: Tensor | NDArray[np.uint8], steps: int, on_spikes: _Spikes | None = None
+        self,
+        images: Tensor | NDArray[np.uint8],
+        steps: int,
+        on_spikes: _Spikes | None = None,
+        membranes: Sequence[NDArray[np.int32]] | None = None,
     ) -> tuple[NDArray[np.int32], tuple[int, ...], NDArray[np.int64]]:
-        """Read-out (N, T, K), saturations per layer, and range of u (layers, 2)."""
+        """Read-out (N, T, K), saturations per layer, and range of u (layers, 2); v(T) is written to ``membranes``."""
         if isinstance(images, Tensor):
             images = images.numpy(force=True)
         if images.dtype != np.uint8 or images.shape[1:] != self.network.input_shape:
@@ -105,7 +110,8 @@ class IntegerEngine:
                 on_spikes(samples, layer, block, values)
 
             part = images[samples]
-            result = empty_result(layers, len(part), steps, self.network.classes, on_spikes and record)
+            kept = None if membranes is None else [v[samples] for v in membranes]
+            result = empty_result(layers, len(part), steps, self.network.classes, on_spikes and record, kept)
             self._runner.run(part, result)
             readout[samples] = result.readout
             return result

@@ -1,6 +1,6 @@
 """Where an engine leaves what it computes for a batch of samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,14 @@ class BatchResult:
         potentials: int64 (layers, 2), smallest and largest u, starts as zeros.
         on_spikes: called for every spiking layer and block of steps with its index, the steps (from 0) and the spikes,
             uint8 (n, steps of the block, neurons) in (H, W, C) order, valid during the call; None where nobody asks.
+        membranes: per spiking layer int32 (n, neurons), v(T) in (H, W, C) order; None where nobody asks.
     """
 
     readout: NDArray[np.int32]
     saturations: NDArray[np.int64]
     potentials: NDArray[np.int64]
     on_spikes: OnSpikes | None
+    membranes: Sequence[NDArray[np.int32]] | None
 
 
 def empty_result(
@@ -33,6 +35,7 @@ def empty_result(
     steps: int,
     classes: int,
     on_spikes: OnSpikes | None,
+    membranes: Sequence[NDArray[np.int32]] | None,
 ) -> BatchResult:
     """A result to fill."""
     return BatchResult(
@@ -40,4 +43,5 @@ def empty_result(
         saturations=np.zeros((layers, samples), np.int64),
         potentials=np.zeros((layers, 2), np.int64),
         on_spikes=on_spikes,
+        membranes=membranes,
     )

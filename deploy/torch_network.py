@@ -65,6 +65,8 @@ class TorchNetwork:
                 if fired:
                     self._hand_over(index, block, fired, result)
                     spikes[self._network.layers[index].name] = torch.cat(fired)
+        for v, kept in zip(membranes, result.membranes or (), strict=False):  # the read-out, which is last, has its own
+            kept[:] = (v.permute(0, 2, 3, 1) if v.ndim == 4 else v).flatten(1).cpu().numpy()
 
     def _integrate(self, index: int, v: Tensor, current: Tensor, result: BatchResult) -> None:
         saturated = integrate(v, current)

@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.network import IntegerNetwork
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 DIGESTS = 2**256  # how many different digests there are
 
@@ -23,12 +26,14 @@ class Trace:
         spikes: per spiking layer uint8 (samples, T, ⌈neurons/8⌉), as ``pack`` makes it, neurons in (H, W, C) order.
         readout: int32 (samples, T, K), the membrane potential of the read-out after each step.
         saturations: per layer, the read-out included, how often a clip changed a membrane potential.
+        membranes: per spiking layer int32 (samples, neurons), v(T) in (H, W, C) order; None where nobody asked for it.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     spikes: tuple[NDArray[np.uint8], ...]
     readout: NDArray[np.int32]
     saturations: tuple[int, ...]
+    membranes: tuple[NDArray[np.int32], ...] | None = None
 
     @property
     def samples(self) -> int:
@@ -42,6 +47,12 @@ class Trace:
     def layer_spikes(self, layer: int) -> NDArray[np.bool_]:
         """Spikes of one layer, bool (samples, T, *layer shape)."""
         return _unpack(self.spikes[layer], self.shapes[layer])
+
+    def layer_membranes(self, layer: int) -> NDArray[np.int32]:
+        """v(T) of one spiking layer, int32 (samples, *layer shape); ValueError where nobody asked for it."""
+        if self.membranes is None:
+            raise ValueError("membranes are not in this trace; ask for them where it is made: membranes=True")
+        return _channels_first(self.membranes[layer], self.shapes[layer])
 
     def spike_counts(self) -> tuple[int, ...]:
         """Number of spikes per spiking layer."""
@@ -75,11 +86,15 @@ def pack(spikes: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _unpack(packed: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Spikes bool (..., C, H, W) or (..., N) from what ``pack`` made of them in (H, W, C) order."""
-    bits = np.unpackbits(packed, axis=-1, count=int(np.prod(shape))).view(np.bool_)
+    return _channels_first(np.unpackbits(packed, axis=-1, count=int(np.prod(shape))).view(np.bool_), shape)
+
+
+def _channels_first(values: NDArray[_Value], shape: tuple[int, ...]) -> NDArray[_Value]:
+    """(..., C, H, W) or (..., N) from (..., neurons) in (H, W, C) order."""
     if len(shape) == 1:
-        return bits
+        return values
     channels, height, width = shape
-    return np.moveaxis(bits.reshape(*bits.shape[:-1], height, width, channels), -1, -3)
+    return np.moveaxis(values.reshape(*values.shape[:-1], height, width, channels), -1, -3)
 
 
 def _ones(packed: NDArray[np.uint8]) -> int:
@@ -95,11 +110,13 @@ def concatenate(traces: Sequence[Trace]) -> Trace:
     """The traces of consecutive samples of one network as one."""
     if not traces:
         raise ValueError("traces is empty; allowed: at least one")
+    kept = [trace.membranes for trace in traces if trace.membranes is not None]
     return Trace(
         shapes=traces[0].shapes,
         spikes=tuple(np.concatenate(parts) for parts in zip(*(t.spikes for t in traces), strict=True)),
         readout=np.concatenate([t.readout for t in traces]),
         saturations=tuple(map(sum, zip(*(t.saturations for t in traces), strict=True))),
+        membranes=tuple(map(np.concatenate, zip(*kept, strict=True))) if len(kept) == len(traces) else None,
     )
 
 

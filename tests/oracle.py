@@ -1,5 +1,7 @@
 """docs/semantics.md in the plainest possible numpy: int64, one step and one tap at a time. Only for comparison."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from export.network import MEMBRANE_MAX, Connection, IntegerNetwork
@@ -37,10 +39,26 @@ def convolve(
     return out
 
 
+class Run(NamedTuple):
+    """Spikes per spiking layer (samples, T, *shape), read-out (samples, T, K), saturations per layer, and per spiking
+    layer v(T) (samples, *shape)."""
+
+    spikes: list[np.ndarray]
+    readout: np.ndarray
+    saturations: list[int]
+    membranes: list[np.ndarray]
+
+
 def simulate(network: IntegerNetwork, images: np.ndarray, steps: int) -> tuple[list[np.ndarray], np.ndarray, list[int]]:
-    """Spikes per spiking layer (samples, T, *shape), read-out (samples, T, K) and saturations per layer."""
+    """As ``run``, without v(T)."""
+    return run(network, images, steps)[:3]
+
+
+def run(network: IntegerNetwork, images: np.ndarray, steps: int) -> Run:
+    """T = ``steps`` steps of every image, one image after the other."""
     count = len(images)
     spikes = [np.zeros((count, steps, *shape), bool) for shape in network.shapes[:-1]]
+    final = [np.zeros((count, *shape), np.int64) for shape in network.shapes[:-1]]
     readout = np.zeros((count, steps, network.classes), np.int64)
     saturations = [0] * len(network.layers)
     for n, image in enumerate(images.astype(np.int64)):
@@ -61,7 +79,8 @@ def simulate(network: IntegerNetwork, images: np.ndarray, steps: int) -> tuple[l
                 fired = (u >= threshold).astype(np.int64)
                 membranes[index] = u - threshold * fired if layer.reset == "soft" else u * (1 - fired)
                 spikes[index][n, k] = outputs[layer.name] = fired
-    return spikes, readout, saturations
+                final[index][n] = membranes[index]
+    return Run(spikes, readout, saturations, final)
 
 
 def _spread(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

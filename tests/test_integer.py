@@ -1,8 +1,5 @@
 """The integer engine equals the brute-force simulation, on random networks and at the edges of every range."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
@@ -12,40 +9,21 @@ from hypothesis import strategies as st
 from deploy.integer import IntegerEngine
 from deploy.layer import PreparedLayer, exact_arithmetic
 from deploy.pooling import unfold
-from deploy.torch_network import TorchNetwork
 from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer, Reset
-from tests.oracle import simulate, synaptic_sum
+from tests import oracle
+from tests.engines import KINDS, assert_same, kernels
+from tests.oracle import synaptic_sum
 from tests.strategies import images_for, networks, random_layer
-
-
-@contextmanager
-def kernels(kind: str) -> Iterator[Callable[[IntegerNetwork], IntegerEngine]]:
-    """How to make an engine that computes with the given kernels."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        if kind == "float32":
-            patch.setattr("deploy.cpu.synapses.int8_limit", lambda: 0)
-        if kind == "pytorch":  # what runs on GPUs
-            patch.setattr("deploy.integer.CpuNetwork", lambda network: TorchNetwork(network, torch.device("cpu")))
-        try:
-            torch.set_num_threads(3 if kind == "three threads" else 1)
-            yield IntegerEngine
-        finally:
-            torch.set_num_threads(threads)
 
 
 def assert_equals_oracle(network: IntegerNetwork, images: np.ndarray, steps: int, kind: str = "fastest") -> None:
     with kernels(kind) as engine:
-        trace = engine(network).run(images, steps)
-    spikes, readout, saturations = simulate(network, images, steps)
-    for index, expected in enumerate(spikes):
-        np.testing.assert_array_equal(trace.layer_spikes(index), expected)
-    np.testing.assert_array_equal(trace.readout, readout)
-    assert trace.saturations == tuple(saturations)
+        trace = engine(network).run(images, steps, membranes=True)
+    assert_same(oracle.run(network, images, steps), trace)
 
 
-@pytest.mark.parametrize("kind", ["fastest", "float32", "three threads", "pytorch"])
-@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)
 @given(networks(), st.integers(1, 10), st.integers(0, 4))
 def test_engine_equals_brute_force(kind: str, network: IntegerNetwork, steps: int, count: int) -> None:
     assert_equals_oracle(network, images_for(network, count), steps, kind)

@@ -55,6 +55,8 @@ class CpuNetwork:
         image = np.require(images.transpose(0, 2, 3, 1), requirements=["C", "W"]).reshape(samples, 1, -1)
         blocks = range(0, steps, _STEPS)
         potentials = [np.empty((samples, layer.size) if len(blocks) > 1 else 0, np.int32) for layer in self._layers]
+        if result.membranes is not None:
+            potentials[:-1] = result.membranes
         with torch.inference_mode():
             for start in blocks:
                 block = slice(start, min(start + _STEPS, steps))

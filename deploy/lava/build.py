@@ -76,6 +76,7 @@ def run(
     gap: int = 0,
     processes: int | None = None,
     backend: str = "cpu",
+    membranes: bool = False,
     stall_timeout: float = 600.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> Generator[Trace, None, None]:
@@ -93,6 +94,7 @@ def run(
         processes: over how many the layers are spread, at most; None for one per core.
         backend: "cpu"; "loihi2" is refused, since layers that hold whole batches exist only on a CPU
             (deploy/lava/netx_network.py builds the network from neurons and synapses).
+        membranes: whether the traces hold v(T).
         stall_timeout: seconds without a time step after which the run is given up.
         on_progress: called with the number of samples done.
 
@@ -111,7 +113,7 @@ def run(
     processes = len(os.sched_getaffinity(0)) if processes is None else processes
     if processes < 1:
         raise ValueError(f"processes is {processes}; allowed: at least 1")
-    return _run(network, images, steps, batch, gap, processes, run_cfg, stall_timeout, on_progress)
+    return _run(network, images, steps, batch, gap, processes, run_cfg, membranes, stall_timeout, on_progress)
 
 
 def check_arguments(network: IntegerNetwork, images: NDArray[np.uint8], steps: int, batch: int, gap: int) -> None:
@@ -132,6 +134,7 @@ def _run(
     gap: int,
     processes: int,
     run_cfg: RunConfig,
+    membranes: bool,
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
 ) -> Generator[Trace, None, None]:
@@ -139,9 +142,9 @@ def _run(
         return
     batch = min(batch, len(images))
     batches = -(-len(images) // batch)
-    schedule, chunk = plan(network, steps=steps, gap=gap, batch=batch, batches=batches)
+    schedule, chunk = plan(network, steps=steps, gap=gap, batch=batch, batches=batches, membranes=membranes)
     buffer = shared_array((chunk, batch, int(np.prod(network.input_shape))), np.uint8)
-    recorders = make_recorders(network, schedule, batch)
+    recorders = make_recorders(network, schedule, batch, membranes)
     load()
     source = BatchSource(images=buffer, schedule=schedule)
     ports: dict[str, OutPort] = {IMAGE: source.s_out}
@@ -171,19 +174,22 @@ def _groups(
         )
 
 
-def plan(network: IntegerNetwork, *, steps: int, gap: int, batch: int, batches: int) -> tuple[Schedule, int]:
+def plan(
+    network: IntegerNetwork, *, steps: int, gap: int, batch: int, batches: int, membranes: bool = False
+) -> tuple[Schedule, int]:
     """The schedule, and the largest number of batches between two pauses.
 
     While a chunk of m batches enters, the results of the ⌊(T + N) / P⌋ + 1 batches before it may still be in flight.
     """
     neurons = sum(int(np.prod(shape)) for shape in network.shapes)
-    size = batch * (steps * neurons // 8 + int(np.prod(network.input_shape)))
+    bits = steps + (32 if membranes else 0)
+    size = batch * (bits * neurons // 8 + int(np.prod(network.input_shape)))
     chunk = max(1, min(batches, _CHUNK_BYTES // size))
     slots = chunk + (steps + network.depth) // (steps + gap) + 1
     return Schedule(steps, gap, batches, slots), chunk
 
 
-def make_recorders(network: IntegerNetwork, schedule: Schedule, batch: int) -> list[Recorder]:
+def make_recorders(network: IntegerNetwork, schedule: Schedule, batch: int, membranes: bool = False) -> list[Recorder]:
     """One recorder per layer."""
     return [
         Recorder(
@@ -192,6 +198,7 @@ def make_recorders(network: IntegerNetwork, schedule: Schedule, batch: int) -> l
             samples=batch,
             size=int(np.prod(network.shape_of[layer.name])),
             readout=layer.is_readout,
+            keep_membranes=membranes,
         )
         for layer in network.layers
     ]
@@ -249,13 +256,15 @@ def stream(
 def _collect(network: IntegerNetwork, recorders: list[Recorder], slots: NDArray[np.intp], samples: int) -> Trace:
     """Copies the first ``samples`` samples of the batches in ``slots``."""
 
-    def values(recorder: Recorder) -> NDArray:
-        kept = recorder.values[slots]  # (batches, samples of a batch, T, …)
+    def of_samples(values: NDArray) -> NDArray:
+        kept = values[slots]  # (batches, samples of a batch, …)
         return kept.reshape(-1, *kept.shape[2:])[:samples]
 
+    membranes = tuple(of_samples(r.membranes) for r in recorders if r.membranes is not None)
     return Trace(
         shapes=network.shapes[:-1],
-        spikes=tuple(values(recorder) for recorder in recorders[:-1]),
-        readout=values(recorders[-1]),
-        saturations=tuple(int(r.saturations[slots].reshape(-1)[:samples].sum()) for r in recorders),
+        spikes=tuple(of_samples(recorder.values) for recorder in recorders[:-1]),
+        readout=of_samples(recorders[-1].values),
+        saturations=tuple(int(of_samples(recorder.saturations).sum()) for recorder in recorders),
+        membranes=membranes if len(membranes) == len(network.shapes) - 1 else None,
     )

@@ -146,7 +146,7 @@ class _Member:
             constants=self._constants,
         )
         message = self.outputs if self._layer.is_readout else pack(self.outputs)
-        self._recorder.record(t, message, saturations)
+        self._recorder.record(t, message, saturations, self._potentials)
         return message
 
 
@@ -206,7 +206,7 @@ class _NeuronModel(_TorchModel):
 
     def record(self, values: NDArray, saturated: NDArray[np.int64] | int) -> None:
         if self.proc_params["recorder"] is not None:
-            self.proc_params["recorder"].record_map(self.time_step, values, saturated)
+            self.proc_params["recorder"].record_map(self.time_step, values, saturated, self.v)
 
 
 @implements(proc=IFNeuron, protocol=LoihiProtocol)

@@ -44,6 +44,7 @@ def run(
     process_models: Mapping[type[AbstractProcess], type[AbstractProcessModel]] | None = None,
     callbacks: Sequence[object] = (),
     stock_convolution: bool = False,
+    membranes: bool = False,
     stall_timeout: float = 600.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> Generator[Trace, None, None]:
@@ -59,6 +60,7 @@ def run(
         callbacks: called by Lava around a run on a chip, such as its profilers; for "loihi2" only.
         stock_convolution: run Lava's own model of Conv, which computes in float32 and clips sums to 24 bits, instead
             of deploy.lava.models.PyExactConv.
+        membranes: whether the traces hold v(T); not with backend "loihi2", where nothing but messages leaves a chip.
         stall_timeout: seconds without a time step after which the run is given up.
         on_progress: called with the number of samples done.
 
@@ -79,7 +81,9 @@ def run(
     _require_readable(network, name)
     check_arguments(network, images, steps, 1, gap)
     on_chip = backend == "loihi2"
-    return _run(os.fspath(path), network, images, steps, gap, on_chip, run_cfg, stall_timeout, on_progress)
+    if on_chip and membranes:
+        raise ValueError("membranes are asked for with backend loihi2; allowed: with backend cpu")
+    return _run(os.fspath(path), network, images, steps, gap, on_chip, run_cfg, membranes, stall_timeout, on_progress)
 
 
 def _require_readable(network: IntegerNetwork, backend: str) -> None:
@@ -110,14 +114,15 @@ def _run(
     gap: int,
     on_chip: bool,
     run_cfg: RunConfig,
+    membranes: bool,
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
 ) -> Generator[Trace, None, None]:
     if not len(images):
         return
-    schedule, chunk = plan(network, steps=steps, gap=gap, batch=1, batches=len(images))
+    schedule, chunk = plan(network, steps=steps, gap=gap, batch=1, batches=len(images), membranes=membranes)
     buffer = shared_array((chunk, 1, *network.input_shape), np.uint8)
-    recorders = make_recorders(network, schedule, 1)
+    recorders = make_recorders(network, schedule, 1, membranes)
     convolution = network.layers[0].is_convolution
     source = ImageSource(images=buffer, schedule=schedule, transpose=convolution, flatten=not convolution)
     with _neurons_registered(recorders, schedule, on_chip):

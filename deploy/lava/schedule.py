@@ -63,18 +63,25 @@ class Recorder:
         samples: per batch.
         size: number of neurons.
         readout: whether membrane potentials are recorded instead of spikes.
+        keep_membranes: whether v(T) is kept, where spikes are recorded.
 
     Attributes:
         values: uint8 (slots, samples, T, ⌈size/8⌉) packed spikes, or int32 (slots, samples, T, size) potentials.
         saturations: int64 (slots, samples).
+        membranes: int32 (slots, samples, size), v(T), or None.
         step: int64 (1,), the last time step that was computed.
     """
 
-    def __init__(self, schedule: Schedule, place: int, *, samples: int, size: int, readout: bool) -> None:
+    def __init__(
+        self, schedule: Schedule, place: int, *, samples: int, size: int, readout: bool, keep_membranes: bool = False
+    ) -> None:
         self.schedule, self.place, self.readout = schedule, place, readout
         last = (size, np.int32) if readout else ((size + 7) // 8, np.uint8)
         self.values = shared_array((schedule.slots, samples, schedule.steps, last[0]), last[1])
         self.saturations = shared_array((schedule.slots, samples), np.int64)
+        self.membranes = None
+        if keep_membranes and not readout:
+            self.membranes = shared_array((schedule.slots, samples, size), np.int32)
         self.step = shared_array((1,), np.int64)
 
     def starts(self, t: int) -> bool:
@@ -82,8 +89,13 @@ class Recorder:
         local = self.schedule.local(t, self.place)
         return local is not None and local[1] == 1
 
-    def record(self, t: int, values: NDArray, saturated: NDArray[np.int64] | int) -> None:
-        """Keeps what ``values`` holds of step t, packed spikes or potentials, and the saturations per sample."""
+    def record(
+        self, t: int, values: NDArray, saturated: NDArray[np.int64] | int, v: NDArray[np.int32] | None = None
+    ) -> None:
+        """Keeps what ``values`` holds of step t, packed spikes or potentials, and the saturations per sample.
+
+        ``v``, after the reset, is needed where membranes are kept.
+        """
         self.step[0] = t
         local = self.schedule.local(t, self.place)
         if local is None:
@@ -93,8 +105,17 @@ class Recorder:
         if k == 1:
             self.saturations[slot] = 0
         self.saturations[slot] += saturated
+        if self.membranes is not None and k == self.schedule.steps:
+            self.membranes[slot] = v
 
-    def record_map(self, t: int, values: NDArray, saturated: NDArray[np.int64] | int) -> None:
-        """As ``record`` for spikes (not packed) or potentials (W, H, C) or (N,) of a single sample."""
-        flat = (values.swapaxes(0, 1) if values.ndim == 3 else values).reshape(1, -1)
-        self.record(t, flat if self.readout else pack(flat), saturated)
+    def record_map(
+        self, t: int, values: NDArray, saturated: NDArray[np.int64] | int, v: NDArray[np.int32] | None = None
+    ) -> None:
+        """As ``record`` for spikes (not packed) or potentials, and v, (W, H, C) or (N,) of a single sample."""
+        flat = _flat(values)
+        self.record(t, flat if self.readout else pack(flat), saturated, None if v is None else _flat(v))
+
+
+def _flat(values: NDArray) -> NDArray:
+    """(W, H, C) or (N,) as (1, neurons) in (H, W, C) order."""
+    return (values.swapaxes(0, 1) if values.ndim == 3 else values).reshape(1, -1)
