@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, markdown
+from campaign import mutation
 from campaign.plan import Outcome, Plan
 from train.files import replacing
 from train.options import Parser
 
-CAMPAIGNS: dict[str, Callable[[Plan], Outcome]] = {}
+CAMPAIGNS: dict[str, Callable[[Plan], Outcome]] = {
+    "mutation": mutation.run,
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from deploy.cpu.kernels import (
     count_ones,
     integrate,
     integrate_fire,
+    load,
     window_sums,
 )
 from export.network import MEMBRANE_MAX
@@ -162,3 +163,9 @@ def test_window_sums_leave_out_what_fills_no_window(window: tuple[int, int]) -> 
 )
 def test_count_ones(words: list[int]) -> None:
     assert count_ones(np.array(words, np.uint64)) == sum(word.bit_count() for word in words)
+
+
+def test_load_compiles_for_both_kinds_of_sums() -> None:
+    load()
+    for kernel in (integrate_fire, integrate):
+        assert len(getattr(kernel, "signatures", "..")) >= 2  # none where nothing is compiled
