@@ -25,7 +25,7 @@ from export.network import MEMBRANE_MAX
 pytestmark = pytest.mark.filterwarnings(
     "ignore:overflow encountered in scalar:RuntimeWarning"
 )  # uncompiled, modulo 2⁶⁴
-SAMPLES, STEPS, ROWS, SEGMENTS, LENGTH = 2, 3, 2, 3, 2
+SAMPLES, STEPS, ROWS, SEGMENTS, LENGTH = 2, 2, 2, 3, 2
 MAP = (ROWS, SEGMENTS * LENGTH)
 LARGEST = {np.float32: 2**20, np.float64: 2**33}
 
