@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, markdown
-from campaign import agreement, full_disk, fuzz, lava_faults, signals, soak, training_kills
+from campaign import agreement, full_disk, fuzz, lava_faults, mutation, signals, soak, training_kills
 from campaign.plan import Outcome, Plan
 from train.files import replacing
 from train.options import Parser
@@ -22,6 +22,7 @@ CAMPAIGNS: dict[str, Callable[[Plan], Outcome]] = {
     "full-disk": full_disk.run,
     "agreement": agreement.run,
     "soak": soak.run,
+    "mutation": mutation.run,
 }
 
 

@@ -120,13 +120,30 @@ def test_sums_around_the_float32_limit_are_exact(inputs: int, float_type: torch.
     assert prepared._synapses[0]._weight.dtype is float_type
 
 
-def test_large_sums_use_64_bits() -> None:
+@pytest.mark.parametrize("kind", ["fastest", "float32", "pytorch"])
+def test_large_sums_use_64_bits(kind: str) -> None:
     inputs = 70_000
     layer = dense([[127] * inputs], MEMBRANE_MAX, None, MEMBRANE_MAX, "readout")
     network = IntegerNetwork((1, 70, 1000), (layer,))
-    trace = IntegerEngine(network).run(np.full((1, 1, 70, 1000), 255, np.uint8), 2)
+    with kernels(kind) as engine:
+        trace = engine(network).run(np.full((1, 1, 70, 1000), 255, np.uint8), 2)
     assert trace.readout.ravel().tolist() == [MEMBRANE_MAX] * 2
     assert trace.saturations == (2,)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("last", "dtype"), [(1, torch.int32), (2, torch.int64)])
+def test_32_bits_serve_up_to_their_largest_number(last: int, dtype: torch.dtype, sign: int) -> None:
+    """512 · 127 · 2¹⁵ + 1 from the spikes, and v and b of 2²³ − 1 each: 2³¹ − 1."""
+    weight = np.zeros((2, 1, 512), np.int8)
+    weight[0], weight[1, 0, 0] = sign * 127, sign * last
+    numbers = np.full(1, sign * MEMBRANE_MAX, np.int32)
+    connections = (Connection("a", weight[0], 15), Connection("a", weight[1]))
+    prepared = PreparedLayer(Layer("b", connections, numbers, None, numbers), {"a": (512,)}, torch.device("cpu"))
+    assert prepared.dtype is dtype
+    with exact_arithmetic():
+        v = prepared.initial(1) + prepared.current({"a": torch.ones(1, 512, dtype=torch.bool)})
+    assert v.item() == sign * (2**31 - 2 + last)
 
 
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1)])

@@ -59,6 +59,30 @@ def test_bytes_do_not_depend_on_time_or_name(network: IntegerNetwork, path: Path
     assert_same(read(path), network)
 
 
+def test_nothing_is_written_beside_the_file(
+    network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(network, Path("net.net"))
+    assert [p.name for p in tmp_path.iterdir()] == ["net.net"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"), [("", False), ("a", True), ("a" * 64, True), ("a" * 65, False), ("ä", False)]
+)
+def test_names_of_layers(network: IntegerNetwork, tmp_path: Path, name: str, fits: bool) -> None:
+    first, second, last = network.layers
+    connection = dataclasses.replace(second.connections[0], source=name)
+    layers = dataclasses.replace(first, name=name), dataclasses.replace(second, connections=(connection,)), last
+    renamed = dataclasses.replace(network, layers=layers)
+    if fits:
+        write(renamed, tmp_path / "net.net")
+        assert_same(read(tmp_path / "net.net"), renamed)
+    else:
+        with pytest.raises(NetxError, match=r"layer: name is .*; allowed: 1 to 64 printable ASCII"):
+            write(renamed, tmp_path / "net.net")
+
+
 def test_failed_write_keeps_the_old_file(network: IntegerNetwork, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
@@ -93,7 +117,16 @@ BAD = {
     "no version": (attribute("/", "version", None), "file: attribute version is missing; allowed: 1, 2"),
     "newer": (attribute("/", "version", np.int64(3)), "file: attribute version is 3; allowed: 1, 2"),
     "format": (attribute("/", "format", np.bytes_("x")), "file: attribute format is b'x'; allowed: nq-netx"),
+    "no format": (attribute("/", "format", None), "file: attribute format is missing; allowed: nq-netx"),
+    "of lava-dl": (
+        lambda f: (attribute("/", "format", None)(f), replace("layer/0/type", np.array([b"input"]))(f)),
+        "a network of lava-dl; python -m deploy.run_lava_dl runs it",
+    ),
     "root attribute": (attribute("/", "x", 1), "file: attributes is {format, version, x}; allowed: {format, version}"),
+    "attribute of the image": (attribute("layer/0", "x", 1), "layer 0: attributes is {x}; allowed: {}"),
+    "attribute of flatten": (attribute("layer/2", "x", 1), "layer 2: attributes is {x}; allowed: {}"),
+    "key of info": (lambda f: f["info"].create_dataset("x", data=1), "info: keys is {x}; allowed: {}"),
+    "no name": (attribute("layer/3", "name", None), "layer 3: attributes is {}; allowed: {name}"),
     "root key": (replace("info", None), "file: keys is {layer}; allowed: {info, layer}"),
     "gap": (lambda f: f.move("layer/3", "layer/7"), "file: keys of layer is {0, 1, 2, 4, 7}; allowed: {0, 1, 2, 3, 4}"),
     "no layers": (replace("layer", None), "file: keys is {info}"),

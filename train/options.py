@@ -98,7 +98,7 @@ class Parser(argparse.ArgumentParser):
                 return status
         except BaseException as error:
             if interruption.number or isinstance(error, KeyboardInterrupt):
-                # Where an exec was interrupted, such as in an import, Python ends by SIGINT in the end; another resets that.
+                # An exec that was interrupted, such as in an import, makes Python end by SIGINT; another resets that.
                 exec("")
                 print(f"\n{self.command}: {interruption}{interrupted}", file=sys.stderr)
                 return interruption.status

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.integer import IntegerEngine
-from export.bounds import worst_case
+from export.bounds import float32_exact, worst_case
 from export.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from tests.strategies import images_for, networks
 
@@ -187,3 +187,26 @@ def test_tight_against_brute_force(reset: str) -> None:
         for steps in range(1, 7):
             expected = reachable(gains, bias, threshold, v0, reset=reset, steps=steps)
             assert worst_case(network, steps)[1] == expected
+
+
+@pytest.mark.parametrize("source", ["a", IMAGE])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_float32_holds_sums_up_to_two_to_the_24(source: str, sign: int) -> None:
+    """Per channel: |w| · 2^exponent · the largest input, of all connections, + |b| + 2²³ − 1."""
+    connections = [
+        Connection(source, np.array([[sign, 0], [2, -3]], np.int8), 1),
+        Connection("b", np.array([[1, 0], [-4 * sign, 5]], np.int8), 3),
+    ]
+    largest = 255 if source == IMAGE else 1
+    room = np.array([2**23 + 1 - 2 * largest - 8, 2**23 + 1 - 10 * largest - 72])
+    for channel in (0, 1):
+        for bias, exact in ((room, True), (room + np.eye(2, dtype=int)[channel], False)):
+            found = neurons("c", connections, (sign * bias).tolist(), [1, 1], [0, 0])
+            assert float32_exact(found) is exact
+
+
+@pytest.mark.parametrize(("weight", "exact"), [(2, True), (3, False)])
+def test_float32_takes_the_largest_bias_of_a_map(weight: int, exact: bool) -> None:
+    connection = Connection("b", np.full((1, 1, 1, 1), weight, np.int8))
+    numbers = np.array([[[0, -MEMBRANE_MAX]]], np.int32), np.ones(1, np.int32), np.zeros(1, np.int32)
+    assert float32_exact(Layer("a", (connection,), *numbers)) is exact

@@ -92,10 +92,10 @@ class Residual(nn.Module):
 
 
 class Views(nn.Module):
-    def __init__(self, flatten: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, flatten: Callable[[Tensor], Tensor], inputs: int = 288) -> None:
         super().__init__()
         self.normalize, self.conv, self.act = Normalize((0.4, 0.5), (0.2, 0.3)), nn.Conv2d(2, 3, 1), NQ(4, 1.5)
-        self.flatten, self.head = flatten, nn.Linear(288, 3)
+        self.flatten, self.head = flatten, nn.Linear(inputs, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.flatten(self.act(self.conv(self.normalize(image)))))
@@ -191,6 +191,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         ]
     ),
     "activation of spikes": lambda: build([nn.Conv2d(2, 3, 1), NQ(4), nn.BatchNorm2d(3), NQ(4), *flat(288)]),
+    "activation of spikes behind a linear layer": lambda: build(
+        [nn.Flatten(), nn.Linear(192, 5), NQ(4), nn.BatchNorm1d(5), NQ(4), nn.Linear(5, 3)]
+    ),
     "activation of the image": lambda: build([NQ(4), *flat(192)]),
     "basic blocks": lambda: build(
         [nn.Conv2d(2, 4, 3), NQ(4), BasicBlock(4, 4, 1, Form()), BasicBlock(4, 6, 2, Form()), *flat(90)]
@@ -200,6 +203,14 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "view": lambda: randomised(Views(lambda x: x.view(x.size(0), -1))),
     "reshape": lambda: randomised(Views(lambda x: x.reshape((x.shape[0], -1)))),
     "torch.flatten": lambda: randomised(Views(lambda x: torch.flatten(x, 1))),
+    "arguments by name": lambda: randomised(
+        Views(lambda x: torch.flatten(input=F.avg_pool2d(input=x, kernel_size=2, padding=(0, 0)), start_dim=1), 72)
+    ),
+    "a size that is looked at": lambda: randomised(Views(lambda x: (x.dim(), x.size(), x.flatten(1))[-1])),
+    "mean that keeps its dimensions": lambda: randomised(Views(lambda x: torch.mean(x, (2, 3), True).flatten(1), 3)),
+    "mean that keeps its dimensions, by name": lambda: randomised(
+        Views(lambda x: x.mean(dim=(-1, -2), keepdim=True).flatten(1), 3)
+    ),
 }
 
 

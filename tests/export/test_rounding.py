@@ -275,3 +275,27 @@ def test_errors_are_small_at_eight_bits_and_large_in_the_wrong_unit() -> None:
     assert max(errors) < 0.5 and errors[0] < 0.01
     doubled = tuple(2 * unit for unit in units)
     assert output_errors(folded, network, doubled, IMAGES, STEPS)[0] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        (Method(), "error, scale search, bias correction"),
+        (NEAREST, "nearest"),
+        (Method(feedback=False, bias_correction=False), "nearest, scale search"),
+        (Method(scale_search=False), "error, bias correction"),
+    ],
+)
+def test_methods_say_what_they_do(method: Method, name: str) -> None:
+    assert str(method) == name and method.is_calibrated is (method is not NEAREST)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_layers_of_one_neuron(outputs: int) -> None:
+    layers = [Normalize((0.5,), (0.25,)), nn.Flatten(), nn.Linear(6, outputs), NQ(4), nn.Linear(outputs, 1)]
+    network = Network(layers, input_shape=(1, 2, 3), levels=4)
+    randomise(network, 0)
+    folded, images = lower(network, (1, 2, 3)), IMAGES[:, :1, :2, :3].contiguous()
+    found, _ = quantize(folded, precision=Precision(3), rounding=CalibratedRounding(folded, images, STEPS, Method()))
+    assert [layer.outputs for layer in found.layers] == [outputs, 1]
+    assert all(np.abs(c.weight).max() == 3 for c in found.layers[0].connections)
