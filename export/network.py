@@ -13,8 +13,6 @@ from typing import Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from train.errors import InputError
-
 MEMBRANE_MAX = 2**23 - 1
 """Largest membrane potential and largest magnitude of a bias, threshold or v0: a signed 24-bit register, symmetric."""
 INPUT_MAX = 255
@@ -29,7 +27,7 @@ Reset = Literal["soft", "hard"]
 _DENSE_GEOMETRY = ((1, 1), (0, 0), (1, 1), 1)
 
 
-class NetworkError(InputError):
+class NetworkError(ValueError):
     """An invalid network: the message names the layer, the key, the value and what is allowed."""
 
 
