@@ -2,6 +2,8 @@
 # PYTHON names another interpreter; a newer one has an environment of its own, such as .venv-3.12 (docs/install.md).
 
 PYTHON =
+SHARE = 1
+MINUTES = 90
 INTERPRETER =
 VENV = .venv
 ifneq ($(strip $(PYTHON)),)
@@ -23,7 +25,8 @@ help:
 	@echo 'make demo   convert the trained model, run it in Lava on a CPU, compare bit by bit'
 	@echo 'make test   ruff, ruff format --check and all tests'
 	@echo 'make test-newer  tests of Lava on a newer Python: 3.11, 3.12 or 3.13, whichever is found first'
-	@echo 'make campaign  300 random networks and convolutions: oracle, engines, Lava and lava-dl agree (some minutes)'
+	@echo 'make campaign  random networks, damaged files, faults, an hour of runs, mutants: hours (docs/reliability.md);'
+	@echo '               make campaign SHARE=0.01 MINUTES=2 tries a hundredth of it, each kind for 2 minutes at most'
 	@echo 'make lint   ruff, ruff format --check and mypy'
 	@echo 'make clean  remove .venv, build products and tool caches'
 	@echo 'The first of them installs into .venv (Python 3.10, about 6 GB).'
@@ -48,7 +51,7 @@ test-newer: $(VENV)/.installed
 endif
 
 campaign: $(VENV)/.installed
-	EXAMPLES=300 $(PY) -m pytest tests/campaign/test_agreement.py tests/cpu/test_synapses.py tests/lava/test_lava_dl_network.py -s
+	$(PY) -m campaign --share $(SHARE) --minutes $(MINUTES)
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .

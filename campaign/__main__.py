@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, markdown
-from campaign import agreement, full_disk, fuzz, lava_faults, mutation, signals, soak, training_kills
+from campaign import agreement, full_disk, fuzz, lava_faults, lif, mutation, signals, soak, training_kills
 from campaign.plan import Outcome, Plan
 from train.files import replacing
 from train.options import Parser
 
 CAMPAIGNS: dict[str, Callable[[Plan], Outcome]] = {
+    "agreement": agreement.run,
+    "lif": lif.run,
     "fuzz": fuzz.run,
+    "full-disk": full_disk.run,
     "training-kills": training_kills.run,
     "signals": signals.run,
     "lava-faults": lava_faults.run,
-    "full-disk": full_disk.run,
-    "agreement": agreement.run,
     "soak": soak.run,
     "mutation": mutation.run,
 }
