@@ -1,6 +1,8 @@
 """python -m deploy.report and run_lava --report: from real files through real Lava to a page."""
 
+import html
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,8 +130,10 @@ def test_command_line_on_the_page_has_the_options_of_the_file(files: tuple[Path,
     config.write_text(f'samples = 3\nseed = 2\ndata = ["{data}"]\n')
     given = [str(net), "--integer-only", "--config", str(config), "--samples", "4", "--out", str(out)]
     assert main(given) == 0
-    line = f"python -m deploy.report {net} --samples 4 --data {data} --seed 2 --out {out} --integer-only"
-    assert line in out.read_text(encoding="utf-8")
+    line = (
+        f"python -m deploy.report {net} --samples 4 --data {data} --seed 2 --out {shlex.quote(str(out))} --integer-only"
+    )
+    assert line in html.unescape(out.read_text(encoding="utf-8"))
 
 
 def test_without_lava_nothing_may_be_asked_of_it(
