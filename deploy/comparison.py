@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED = 0, 1, 2, 3
 EXIT_STATUS = (
     "exit status: 0 exact; 1 a mismatch, or accuracy lost beyond the tolerance; 2 bad input; 3 Lava, a worker or the "
-    "cluster failed; 130 interrupted"
+    "cluster failed; 130 interrupted, 143 ended by SIGTERM"
 )
 FAILURES: dict[type[Exception], int] = {
     LavaMissingError: EXIT_BAD_INPUT,

@@ -1,23 +1,37 @@
 """The three commands in a row on the images shipped with the project: ``python -m deploy.demo``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
+import argparse
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from train.options import Parser
+from train.orphans import die_with_parent
 
 PRETRAINED = Path("train/pretrained/vgg_small.pt")
+_END_SECONDS = 4  # for a command to end by itself
 
 
 def commands(out: Path, samples: int) -> list[list[str]]:
-    """Command lines (without the interpreter) of fine-tuning, export and deployment."""
+    """Command lines (without the interpreter) of fine-tuning, export and deployment.
+
+    A fine-tuning that was interrupted, whose checkpoint is newer than the model file, is continued.
+    """
+    saved, trained = out / "vgg_small.pt.checkpoint", out / "vgg_small.pt"
+    finished = trained.exists() and (not saved.exists() or trained.stat().st_mtime >= saved.stat().st_mtime)
+    resume = " --resume" if saved.exists() and not finished else ""
     model, net, result = (shlex.quote(str(out / name)) for name in ("vgg_small.pt", "vgg_small.h5", "result.json"))
     lines = [
-        f"train.cifar --init {PRETRAINED} --epochs 3 --batch 100 --learning-rate 0.002 --out {model}",
+        f"train.cifar --init {PRETRAINED} --epochs 3 --batch 100 --learning-rate 0.002 --out {model}{resume}",
         f"export.to_netx {model} {net} --T 4",
         f"deploy.run_lava {net} --T 4 --samples {samples} --model {model} --json {result}",
     ]
@@ -42,23 +56,16 @@ def parser() -> Parser:
     return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
+def _run(options: argparse.Namespace) -> int:
     if not PRETRAINED.is_file():
-        print(f"deploy.demo: {PRETRAINED}: no such file; run it in the project's folder", file=sys.stderr)
-        return 2
+        raise ValueError(f"{PRETRAINED}: no such file; run it in the project's folder")
     if not 1 <= options.samples <= 1000:
-        print(f"deploy.demo: --samples is {options.samples}; allowed: 1..1000", file=sys.stderr)
-        return 2
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        print(f"deploy.demo: {error}", file=sys.stderr)
-        return 2
+        raise ValueError(f"--samples is {options.samples}; allowed: 1..1000")
+    options.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     for command in commands(options.out, options.samples):
         print("\n$ python -m " + shlex.join(command), flush=True)
-        status = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+        status = _run_command(command)
         if status:
             print(f"deploy.demo: python -m {command[0]} ended with status {status}", file=sys.stderr)
             return status
@@ -76,6 +83,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"  Lava against the integer SNN: {mismatches} mismatching spikes and read-outs")
     print(f"{time.monotonic() - began:.0f} s in all; the files are in {options.out}/")
     return 0
+
+
+def _run_command(command: list[str]) -> int:
+    """Its status; it does not outlive this process, and what ends this one early ends it too, tidily."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *command], preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM)
+    ) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return parser().run(_run, argv)
 
 
 if __name__ == "__main__":

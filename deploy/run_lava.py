@@ -1,5 +1,7 @@
 """Run a netx file in Lava and check it against the reference: ``python -m deploy.run_lava net.h5 --T 4``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

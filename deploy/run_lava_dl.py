@@ -1,5 +1,7 @@
 """Run a network of lava-dl without Lava: ``python -m deploy.run_lava_dl network.net inputs.npy --out outputs.npz``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 import time
 from collections.abc import Sequence
@@ -42,7 +44,8 @@ def parser() -> Parser:
             "deploy.run_lava_dl network.net spikes.npy --out outputs.npz",
             "deploy.run_lava_dl network.net images.npy --T 16 --check 4",
         ],
-        "exit status: 0 done, and exact where checked; 1 a mismatch; 2 bad input; 3 Lava failed; 130 interrupted",
+        "exit status: 0 done, and exact where checked; 1 a mismatch; 2 bad input; 3 Lava failed; 130 interrupted, 143 "
+        "ended by SIGTERM",
     )
     parser.add_argument("net", type=Path, help="netx file written by lava-dl's export_hdf5")
     parser.add_argument(

@@ -16,8 +16,8 @@ from typing import IO
 
 from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
 from deploy.job import Job, Part, run
-from deploy.orphans import die_with_parent
 from deploy.tally import Tally
+from train.orphans import die_with_parent
 
 _ROOT = Path(__file__).resolve().parent.parent
 _EXPECTED = (ValueError, OSError, LavaMissingError, LavaRunError, Loihi2UnavailableError)
@@ -47,7 +47,7 @@ def in_processes(job: Job, parts: Sequence[Part]) -> Generator[Tally, None, None
                     yield tally
     finally:
         for worker in workers:
-            worker.process.kill()  # Python's resource tracker, a process of its own, then frees the shared memory
+            worker.process.kill()
         for worker in workers:
             worker.close()
 
@@ -61,8 +61,8 @@ class _Worker:
         self.connection, other = Pipe()
         command = [sys.executable, "-m", "deploy.workers", str(os.getpid()), str(other.fileno())]
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        # The new process inherits the blocked signal: Ctrl-C is for this process, which then ends the others.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # The new process inherits the blocked signals: Ctrl-C is for this process, which then ends the others.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
         try:
             self.process = subprocess.Popen(
                 command,

@@ -1,5 +1,7 @@
 """Make a netx file from a NIR graph: ``python -m export.from_nir net.nir net.h5``. See docs/nir.md."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """Export a trained model to an integer netx file: ``python -m export.to_netx model.pt net.h5``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 import hashlib
 import json

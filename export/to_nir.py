@@ -1,5 +1,7 @@
 """Express a netx file as a NIR graph: ``python -m export.to_nir net.h5 net.nir``. See docs/nir.md."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 import sys
 from collections.abc import Sequence

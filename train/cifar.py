@@ -1,5 +1,7 @@
 """Train a CIFAR network with the NQ activation: ``python -m train.cifar --data FOLDER --out model.pt``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import sys
 from collections.abc import Sequence
 

@@ -346,5 +346,5 @@ def _silent(*_values: object, flush: bool = False) -> None:
 
 def main(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
-    interrupted = "interrupted; continue with the same command and --resume"
+    interrupted = "; continue with the same command and --resume"
     return parser(command).run(lambda options: _run(command, options), argv, interrupted=interrupted)

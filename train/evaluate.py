@@ -1,5 +1,7 @@
 """Accuracy of a trained model as ANN and as float SNN: ``python -m train.evaluate model.pt --data ... --T 1 2 4``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 import json
 import sys

@@ -1,5 +1,7 @@
 """Train on a set too large for memory: ``python -m train.imagenet --data FOLDER --out model.pt``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -16,6 +16,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from train.interruption import Interruption
+
 SOURCES = (
     "'sample' (1,000 training and 1,000 test images shipped with the project), 'cifar10' or 'cifar100' (download), or "
     "folders or zip archives of Tiny-ImageNet or with train/<class>/<image> and test/<class>/<image>, all images of "
@@ -76,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         work: Callable[[Namespace], int | None],
         args: Sequence[str] | None,
         failures: Mapping[type[Exception], int] | None = None,
-        interrupted: str = "interrupted",
+        interrupted: str = "",
     ) -> int:
         """The command: its exit status, after a line on stderr where it failed.
 
@@ -84,22 +86,27 @@ class Parser(argparse.ArgumentParser):
             work: called with the options; what it returns, None for 0, is the status.
             args: as for ``parse_args``.
             failures: statuses of exceptions; ValueError and OSError, bad input, have 2.
-            interrupted: what to say of Ctrl-C, whose status is 130.
+            interrupted: what else to say where a signal ends the command: Ctrl-C, whose status is 130, SIGTERM (143),
+                SIGHUP (129) or SIGQUIT (131).
         """
         options, statuses = self.parse_args(args), {ValueError: 2, OSError: 2} | dict(failures or {})
+        interruption = Interruption()
         try:
-            status = work(options) or 0
-            sys.stdout.flush()
-            return status
-        except BrokenPipeError:  # who read the output has seen enough, such as ``head``
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
-        except tuple(statuses) as error:
+            with interruption.caught():
+                status = work(options) or 0
+                sys.stdout.flush()
+                return status
+        except BaseException as error:
+            if interruption.number or isinstance(error, KeyboardInterrupt):
+                print(f"\n{self.command}: {interruption}{interrupted}", file=sys.stderr)
+                return interruption.status
+            if isinstance(error, BrokenPipeError):  # who read the output has seen enough, such as ``head``
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 128 + signal.SIGPIPE
+            if not isinstance(error, tuple(statuses)):
+                raise
             print(f"{self.command}: {error}", file=sys.stderr)
             return next(status for kind, status in statuses.items() if isinstance(error, kind))
-        except KeyboardInterrupt:
-            print(f"\n{self.command}: {interrupted}", file=sys.stderr)
-            return 130
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.removeprefix("argument ").split())

@@ -1,5 +1,7 @@
 """Calibrate the neurons' first potentials of a trained model: ``python -m train.potentials model.pt out.pt --T 2``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -3,9 +3,11 @@
 import hashlib
 import math
 import os
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,8 @@ from train.data import (
     opened_image,
     split_indices,
 )
+from train.interruption import SIGNALS
+from train.orphans import die_with_parent
 
 MAX_WORKERS = 256
 MAX_PIXELS = 2**26
@@ -123,6 +127,7 @@ class StreamedSet:
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # which it draws from; without one from that of the caller's network
+            worker_init_fn=partial(_begin_worker, os.getpid()),
         )
         images: Iterator[Tensor | DataError] | None = None
         try:
@@ -139,6 +144,14 @@ class StreamedSet:
         finally:
             if isinstance(images, _MultiProcessingDataLoaderIter):
                 images._shutdown_workers()  # now, and not when the last reference is gone, such as that of a traceback
+
+
+def _begin_worker(parent: int, _index: int) -> None:
+    """What a terminal sends to all processes is for the one that trains, which then ends the others."""
+    for number in SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    die_with_parent(parent)
 
 
 Images = ImageSet | StreamedSet

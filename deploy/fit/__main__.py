@@ -1,5 +1,7 @@
 """Does it fit the chip? ``python -m deploy.fit net.h5``: cores, memory, axons, activity and energy. See docs/fit.md."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

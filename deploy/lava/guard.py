@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from queue import Empty
 from types import TracebackType
 
@@ -22,11 +22,14 @@ from lava.magma.core.process.message_interface_enum import ActorType
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import RunConfig
+from lava.magma.runtime.message_infrastructure.multiprocessing import MultiProcessing
 from lava.magma.runtime.mgmt_token_enums import MGMT_RESPONSE, enum_equal
 from lava.magma.runtime.runtime import Runtime
 
 from deploy.errors import LavaRunError
-from deploy.orphans import die_with_parent
+from deploy.lava.waiting import AnonymousMemory, Waiting
+from train.interruption import SIGNALS
+from train.orphans import die_with_parent
 
 _POLL_SECONDS = 0.02
 _TRACEBACK_SECONDS = 5.0  # how long to wait for the traceback behind a reported error
@@ -56,7 +59,7 @@ class GuardedRun:
         try:
             with _interrupt_deferred():
                 executable = self._process.compile(self._run_cfg)
-                self._runtime = _Runtime(executable)
+                self._runtime = _Runtime(executable, self._stall_timeout)
                 executable.assign_runtime_to_all_processes(self._runtime)
                 with _children_die_with_parent():
                     self._runtime.initialize()
@@ -81,7 +84,9 @@ class GuardedRun:
             if now != last:
                 last, since = now, time.monotonic()
             elif time.monotonic() - since > self._stall_timeout:
-                raise LavaRunError(f"no progress for {self._stall_timeout:g} s after time step {last}")
+                raise LavaRunError(
+                    f"no progress for {self._stall_timeout:g} s after time step {last}: {runtime.waiting.describe()}"
+                )
             time.sleep(_POLL_SECONDS)
         if all(enum_equal(port.peek(), MGMT_RESPONSE.DONE) for port in runtime.service_to_runtime):
             runtime.wait()
@@ -100,23 +105,40 @@ class GuardedRun:
 
 
 class _Runtime(Runtime):
-    """Lava's runtime, except that it watches its children while they start and can be killed."""
+    """Lava's runtime, except that it watches its children, also while they start, and can be killed.
 
-    def __init__(self, executable: Executable) -> None:
+    Attributes:
+        waiting: which process waits for which.
+    """
+
+    def __init__(self, executable: Executable, start_timeout: float) -> None:
         super().__init__(executable, ActorType.MultiProcessing)
         builders = executable.proc_builders.items()
+        self._start_timeout = start_timeout
         self._ending_since: float | None = None
+        self.waiting = Waiting(executable)
         self._names = [process.name for process, builder in builders if isinstance(builder, PyProcessBuilder)]
+
+    def _build_watchdog_manager(self) -> None:
+        self._watchdog_manager = self.waiting
+
+    def _build_message_infrastructure(self) -> None:
+        self._messaging_infrastructure = MultiProcessing()
+        self._messaging_infrastructure._smm = AnonymousMemory()
 
     def _start_ports(self) -> None:
         super()._start_ports()
-        for queue in self.exception_q:
+        deadline = time.monotonic() + self._start_timeout
+        services = ["runtime service"] * (len(self.exception_q) - len(self._names))
+        for queue, name in zip(self.exception_q, self._names + services, strict=True):
             while True:
                 try:
                     error = queue.get(timeout=_POLL_SECONDS)
                     break
                 except Empty:
                     self.check_children()
+                    if time.monotonic() > deadline:
+                        raise LavaRunError(f"process {name} did not start within {self._start_timeout:g} s") from None
             if error is not None:
                 raise LavaRunError(f"a process failed to start\n{getattr(error, 'trace', error)}")
         self.exception_q: list = []  # Lava would wait for the same answers without a timeout
@@ -143,7 +165,7 @@ class _Runtime(Runtime):
             raise LavaRunError(f"processes ended without an error: {ended}")
 
     def kill(self) -> None:
-        """Ends all children and releases the shared memory."""
+        """Ends all children."""
         self._is_started = self._is_running = False  # Lava's destructor would try to stop the run
         infrastructure = self._messaging_infrastructure
         if infrastructure is None:
@@ -154,30 +176,26 @@ class _Runtime(Runtime):
             actor.join()
         for port in (*self._open_ports, *self.runtime_to_service, *self.service_to_runtime):
             port.join()
-        manager = infrastructure.smm
-        if manager is not None and manager._manager is not None:
-            with suppress(BufferError):  # a port still maps its memory, which goes with the port
-                manager.shutdown()
-            if manager._manager is not None:
-                manager._manager.shutdown()
-        if self._watchdog_manager is not None:
-            self._watchdog_manager.stop()
 
 
 @contextmanager
 def _interrupt_deferred() -> Iterator[None]:
-    """Ctrl-C inside takes effect at the end, so that no child is forked, or left, half-way."""
+    """Signals that end a command take effect at the end, so that no child is forked, or left, half-way."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     pending: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _frame: pending.append(number))
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    handled = [number for number, handler in previous.items() if callable(handler)]
+    for number in handled:
+        signal.signal(number, lambda number, _frame: pending.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number in handled:
+            signal.signal(number, previous[number])
     if pending:
-        raise KeyboardInterrupt
+        signal.raise_signal(pending[0])
 
 
 _guarded_parent: int | None = None
@@ -186,7 +204,7 @@ _hook_registered = False
 
 @contextmanager
 def _children_die_with_parent() -> Iterator[None]:
-    """Processes forked inside are killed by the kernel when this one dies, and leave Ctrl-C to it."""
+    """Processes forked inside are killed by the kernel when this one dies, and leave to it what a terminal sends."""
     global _guarded_parent, _hook_registered
     if not _hook_registered:  # a hook cannot be taken back, so it is set once and switched
         os.register_at_fork(after_in_child=_prepare_child)
@@ -202,7 +220,7 @@ def _prepare_child() -> None:
     global _guarded_parent
     if _guarded_parent is None:
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
     die_with_parent(_guarded_parent)
     _guarded_parent = None

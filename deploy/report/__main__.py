@@ -1,5 +1,7 @@
 """A page of HTML about a netx file and its run in Lava: ``python -m deploy.report net.h5 --out report.html``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

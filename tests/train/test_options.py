@@ -178,7 +178,7 @@ def test_failures_have_the_status_that_the_command_gives_them(capsys: pytest.Cap
     for error, status in ((ValueError("a"), 2), (FileNotFoundError("b"), 2), (LookupError("c"), 3)):
         assert parser.run(lambda _, error=error: fail(error), [], {LookupError: 3}) == status
         assert capsys.readouterr().err == f"some.command: {error}\n"
-    assert parser.run(lambda _: fail(KeyboardInterrupt()), [], interrupted="stopped") == 130
-    assert capsys.readouterr().err == "\nsome.command: stopped\n"
+    assert parser.run(lambda _: fail(KeyboardInterrupt()), [], interrupted="; go on") == 130
+    assert capsys.readouterr().err == "\nsome.command: interrupted; go on\n"
     with pytest.raises(RuntimeError):
         parser.run(lambda _: fail(RuntimeError("a defect")), [])

@@ -1,0 +1,30 @@
+"""Ctrl-C while a command imports what it needs, which takes seconds, ends it in one line; there is nothing to clean up.
+
+A command imports this module before all others. It acts where a command of the project is the main program; in other
+programs the import changes nothing. train.options.Parser.run takes over from it.
+"""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+
+def _command() -> str:
+    """The module that ``python -m`` runs, such as deploy.fit; empty in a program of somebody else."""
+    name = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "")
+    return name.removesuffix(".__main__") if name.partition(".")[0] in ("train", "export", "deploy") else ""
+
+
+def _end_at_once(number: int, _frame: FrameType | None) -> None:
+    os.write(2, f"\n{_command()}: interrupted\n".encode())
+    os._exit(128 + number)
+
+
+if (
+    _command()
+    and threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, _end_at_once)
