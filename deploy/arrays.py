@@ -1,12 +1,13 @@
 """NumPy files: inputs that nobody vouches for, and outputs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from train.files import replacing
+from train.files import replacing, write_npz
 
 _ZIP = b"PK\3\4"
 
@@ -57,11 +58,11 @@ def whole_numbers(path: Path, values: NDArray) -> NDArray[np.integer]:
     return values.astype(np.int32)
 
 
-def write_arrays(path: Path, arrays: dict[str, NDArray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
     """Writes a compressed .npz file all at once; equal arrays give equal bytes.
 
     Raises:
         OSError: the file cannot be written.
     """
     with replacing(path) as file:
-        np.savez_compressed(file, **arrays)
+        write_npz(file, arrays, compressed=True)

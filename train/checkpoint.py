@@ -22,9 +22,16 @@ class CheckpointError(ValueError):
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write with torch.save, complete or not at all."""
+    """Write with torch.save, complete or not at all.
+
+    Raises:
+        OSError: the file cannot be written, such as to a full disk.
+    """
     with replacing(path) as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # of the zip file that it cannot end
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def check_writable(path: Path, inputs: Iterable[Path | None] = ()) -> None:

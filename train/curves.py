@@ -1,6 +1,7 @@
 """The numbers behind the figures of train.figures: what distinguishes the ANN from its SNN, layer by layer."""
 
 import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from train.activation import NQ, Neuron, RateReLU
 from train.calibrate import Evaluation, evaluate
 from train.data import ImageSet
+from train.files import replacing
 from train.neuron import Reset
 from train.snn import neurons, spiking
 from train.trainer import Recipe
@@ -275,7 +277,9 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A header and rows, comma-separated; floats with all their digits, None as an empty field."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())

@@ -2,13 +2,11 @@
 
 import hashlib
 import io
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
@@ -19,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from platformdirs import user_cache_path
 from torch import Tensor
+
+from train.files import replacing, write_npz
 
 SAMPLE = Path(__file__).parent / "sample" / "cifar10-sample.zip"
 SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp"}
@@ -176,18 +176,9 @@ def _cache_file(paths: Sequence[Path], split: Split) -> Path:
 
 
 def _store(path: Path, **arrays: NDArray) -> None:
-    """Write the cache atomically; a cache that cannot be written is only slower."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
+    """Write the cache; one that cannot be written is only slower."""
+    with suppress(OSError), replacing(path) as file:
+        write_npz(file, arrays)
 
 
 def _decode(paths: Sequence[Path], split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_]]:

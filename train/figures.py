@@ -1,10 +1,11 @@
 """Draw the figures of the NQ and RMP-SNN papers: ``python -m train.figures MODEL... --data FOLDER --out FOLDER``."""
 
+import train.startup  # noqa: F401 — before what takes seconds to import
+
 import argparse
+import io
 import math
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,7 @@ from train.curves import (
     write_csv,
 )
 from train.data import DataError, ImageSet, load
+from train.files import replacing
 from train.options import Parser, add_data
 from train.plot_style import BLUE, CYCLE, GREY, MARKERS, ORANGE, STYLE
 from train.recipe import MAX_STEPS, Recipe
@@ -332,13 +334,11 @@ FIGURES: dict[str, Callable[[Sequence[Subject], Settings], Drawing | str]] = {
 
 def write(drawing: Drawing, folder: Path, name: str) -> None:
     """``<name>.csv`` and ``<name>.png`` in the folder, each complete or as it was."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as temporary:
-        made = Path(temporary) / "csv", Path(temporary) / "png"
-        write_csv(made[0], drawing.header, drawing.rows)
-        drawing.figure.savefig(made[1], format="png")
-        for file in made:
-            os.replace(file, folder / f"{name}.{file.name}")
+    picture = io.BytesIO()
+    drawing.figure.savefig(picture, format="png")
+    write_csv(folder / f"{name}.csv", drawing.header, drawing.rows)
+    with replacing(folder / f"{name}.png") as file:
+        file.write(picture.getvalue())
 
 
 def parser() -> Parser:

@@ -1,41 +1,92 @@
 """Files that the commands write: complete, or as they were."""
 
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, beside ``path`` and in a new folder where that names one; at the end it replaces ``path``.
+    """A file to write to, which at the end replaces ``path``, in a new folder where that names one.
 
-    It is flushed to disk first, and a failure leaves what was there. A link stays, and the file that it names is
+    It is flushed to disk first, and a failure leaves what was there. Until then it has no name, where the file system
+    can do that, so that nothing is left of it when the process is killed. A link stays, and the file that it names is
     replaced; a device or a pipe is written to. A new file has the mode that the umask leaves, another keeps its own.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; the message names it.
     """
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
-        return
-    target = path.resolve()
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+        else:
+            with _replacing(path.resolve()) as file:
+                yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise type(error)(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def write_npz(file: IO[bytes], arrays: Mapping[str, NDArray], *, compressed: bool = False) -> None:
+    """Writes an .npz file; equal arrays give equal bytes.
+
+    As np.savez, which leaves an archive behind where the disk is full, whose destructor complains.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
     target.parent.mkdir(parents=True, exist_ok=True)
     mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        handle = _open_unnamed(target.parent)
+        unnamed = handle is not None
+        with os.fdopen(_open_named(temporary) if handle is None else handle, "wb") as file:
             yield file
             file.flush()
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        os.chmod(temporary, mode)
+            if unnamed:
+                _name(file.fileno(), temporary)
         os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _open_named(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+
+def _open_unnamed(folder: Path) -> int | None:
+    """A file without a name, None where the system or the file system of the folder has none."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except (AttributeError, OSError):
+        return None
+
+
+def _name(handle: int, path: Path) -> None:
+    """Gives the file a name; only with a folder's descriptor does os.link follow the link in /proc."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.link(f"/proc/self/fd/{handle}", path.name, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def _umask() -> int:

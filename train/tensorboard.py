@@ -1,6 +1,9 @@
 """Numbers of a training by epoch, for TensorBoard."""
 
 import importlib.util
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,16 +39,26 @@ class EpochLog:
         self._writer: SummaryWriter | None = None
 
     def __call__(self, epoch: int, numbers: dict[str, float]) -> None:
-        """Writes the numbers of an epoch, from 1."""
+        """Writes the numbers of an epoch, from 1. OSError, which names the folder, where they cannot be written."""
         from torch.utils.tensorboard import SummaryWriter
 
-        if self._writer is None:
-            self._writer = SummaryWriter(str(self.folder), purge_step=epoch)
-        for name, value in numbers.items():
-            self._writer.add_scalar(name, value, epoch)
-        self._writer.flush()
+        try:
+            if self._writer is None:
+                threading.excepthook = _except_file_errors(threading.excepthook)
+                self._writer = SummaryWriter(str(self.folder), purge_step=epoch)
+            for name, value in numbers.items():
+                self._writer.add_scalar(name, value, epoch)
+            self._writer.flush()
+        except OSError as error:
+            raise OSError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
 
     def close(self) -> None:
-        """Ends the file, if any."""
+        """Ends the file, if any; all epochs are in it already."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):
+                self._writer.close()
+
+
+def _except_file_errors(hook: Callable[[threading.ExceptHookArgs], object]) -> Callable:
+    """TensorBoard's thread prints the traceback of a full disk, which its next call raises here as well."""
+    return lambda found: None if issubclass(found.exc_type, OSError) else hook(found)
