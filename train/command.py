@@ -23,7 +23,7 @@ from train.shipped import NAMES, pretrained
 from train.snn import neurons
 from train.stream import Images
 from train.tensorboard import EpochLog
-from train.trainer import Training, checkpoint_path, fast_bfloat16, train
+from train.trainer import Training, checkpoint_path, fast_bfloat16, require_finished, train
 
 RELU_STEPS = 32  # of the thresholds' calibration: with fewer, spikes may not reach the last layers
 REPORTED_STEPS = {"nq": (1, 2, 4, 8, 16), "relu": (4, 8, 16, 32)}
@@ -312,7 +312,7 @@ def _choices(recipe: Recipe) -> str:
 
 
 def _plan(options: argparse.Namespace, training: Training, images: int, test: int) -> str:
-    """What the training would do, in a few lines. CheckpointError where --resume cannot continue."""
+    """What the training would do, in a few lines. CheckpointError where it cannot continue, or start anew."""
     recipe = training.recipe
     parameters = sum(parameter.numel() for parameter in training.network.parameters())
     steps = (images - recipe.validation) // recipe.batch
@@ -321,6 +321,7 @@ def _plan(options: argparse.Namespace, training: Training, images: int, test: in
         done = len(training.restore(saved)[0])
         state = f"continues after epoch {done} of {saved}"
     else:
+        require_finished(saved)
         state = f"starts anew{f', and replaces {saved}' if saved.exists() else ''}"
     lines = [
         f"network: {parameters:,} parameters, {len(training.classes)} classes",

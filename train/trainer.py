@@ -85,7 +85,8 @@ def train(
         log: called by rank 0 after every epoch with its number, from 1, and numbers by name, such as accuracy/ANN.
 
     Raises:
-        CheckpointError: with ``resume``, where the checkpoint is missing or made with another recipe.
+        CheckpointError: with ``resume``, where the checkpoint is missing or made with another recipe; without, where
+            it is of a training that has not ended.
         DataError: where the images are of another size than the model's, or not more than those held out.
         ValueError: where less than one batch is left to train on.
     """
@@ -95,8 +96,10 @@ def train(
     best: dict[str, Any] = {"score": -1.0, "epoch": -1, "state": {}}
     if resume:
         history, best = training.restore(path)
-    elif start is not None:
-        training.measure()
+    else:
+        require_finished(path)
+        if start is not None:
+            training.measure()
     began, done = time.monotonic(), len(history)
     for epoch in range(done, recipe.epochs):
         loss, train_accuracy = training.epoch(epoch)
@@ -154,6 +157,22 @@ def train(
 def checkpoint_path(out: Path) -> Path:
     """Where the state of the training of the model file ``out`` is kept."""
     return out.with_name(out.name + ".checkpoint")
+
+
+def require_finished(path: Path) -> None:
+    """CheckpointError where a new training would replace the checkpoint of one that has not ended."""
+    if not path.exists():
+        return
+    content = checkpoint.load(path)
+    try:
+        done, epochs = len(content["history"]), int(content["recipe"]["epochs"])
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path}: not a checkpoint; allowed: a file written while train.cifar runs") from None
+    if done < epochs:
+        raise CheckpointError(
+            f"{path}: holds a training that has done {done} of {epochs} epochs; allowed: --resume to continue it, "
+            "another --out, or to remove that file"
+        )
 
 
 class Training:
