@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, markdown
+from campaign import full_disk, lava_faults, signals, training_kills
 from campaign.plan import Outcome, Plan
 from train.files import replacing
 from train.options import Parser
 
-CAMPAIGNS: dict[str, Callable[[Plan], Outcome]] = {}
+CAMPAIGNS: dict[str, Callable[[Plan], Outcome]] = {
+    "training-kills": training_kills.run,
+    "signals": signals.run,
+    "lava-faults": lava_faults.run,
+    "full-disk": full_disk.run,
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
