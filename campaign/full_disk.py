@@ -43,8 +43,8 @@ def _cases(net: Path, inputs: Path, images: Path, disk: Path) -> dict[str, list[
     lava_dl = distribution("lava-dl").locate_file("tests/lava/lib/dl/netx/tiny.net")
     deploy = [str(net), "--samples", "8", "--T", "2"]
     return {
-        "net.h5": ["export.to_netx", model, str(disk / "net.h5"), "--calibration", "8"],
         "graph.nir": ["export.to_nir", str(net), str(disk / "graph.nir")],
+        "net.h5": ["export.to_netx", model, str(disk / "net.h5"), "--calibration", "8"],
         "report.html": ["deploy.report", *deploy, "--integer-only", "--out", str(disk / "report.html")],
         "lava.html": ["deploy.run_lava", *deploy, "--report", str(disk / "lava.html")],
         "result.json": ["deploy.run_lava", *deploy, "--json", str(disk / "result.json")],

@@ -41,7 +41,7 @@ def run(plan: Plan) -> Outcome:
             # Within the time of the start and of an epoch or two, so that a kill meets all that a training does.
             if not watched.sleep(rng.uniform(0, seconds / 2)):
                 failures += watched.end().check([0])
-                failures += _differences(whole, out)
+                failures += differences(whole, out)
                 out.unlink()
                 saved.unlink()
                 done = 0
@@ -67,7 +67,7 @@ def run(plan: Plan) -> Outcome:
             failures += [f"kill {kills}: left {name}" for name in sorted(others)]
         if saved.exists():
             failures += sandbox.start([*train, "--out", str(out), "--resume"]).end(limit=float("inf")).check([0])
-            failures += _differences(whole, out)
+            failures += differences(whole, out)
     figures: dict[str, Figure] = {
         "kills survived": kills,
         "planned": plan.count(KILLS),
@@ -95,7 +95,7 @@ def _epochs(path: Path) -> int:
     return len(checkpoint.load(path)["history"]) if path.exists() else 0
 
 
-def _differences(expected: Path, path: Path) -> list[str]:
+def differences(expected: Path, path: Path) -> list[str]:
     """What differs between two model files."""
     one, other = checkpoint.load(expected), checkpoint.load(path)
     names = [name for name, value in one["state"].items() if not torch.equal(value, other["state"][name])]

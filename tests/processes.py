@@ -7,8 +7,16 @@ from pathlib import Path
 SECONDS = 20
 
 
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("psm_*")}
+def named_memory(pid: int) -> set[str]:
+    """Files in /dev/shm that a process or one of its descendants maps, and that would be left if all were killed."""
+    found = set()
+    for one in {pid} | children(pid):
+        try:
+            lines = Path(f"/proc/{one}/maps").read_text().splitlines()
+        except OSError:  # ended meanwhile
+            continue
+        found |= {line.split(maxsplit=5)[-1] for line in lines if "/dev/shm/" in line and "(deleted)" not in line}
+    return found
 
 
 def children(pid: int) -> set[int]:

@@ -1,5 +1,9 @@
 """The demo runs commands that exist, with options that they know."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,9 @@ import export.to_netx
 import train.cifar
 import train.command
 from deploy import demo, run_lava
+from tests.processes import alive, children, wait_until
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_commands_parse() -> None:
@@ -41,3 +48,31 @@ def test_stops_at_the_first_command_that_fails(
     demo.PRETRAINED.write_bytes(b"not a model")
     assert demo.main(["--out", "out"]) == 2
     assert "python -m train.cifar ended with status 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_its_commands_end_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.demo", "--out", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: bool(children(process.pid)), "no command was started")
+    family = children(process.pid)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    wait_until(lambda: not any(map(alive, family)), "a command is left")
+    if number == signal.SIGTERM:
+        assert (process.returncode, errors.splitlines()[-1]) == (143, "deploy.demo: ended by SIGTERM")
+
+
+def test_an_interrupted_fine_tuning_is_continued(tmp_path: Path) -> None:
+    def resumes() -> bool:
+        return "--resume" in demo.commands(tmp_path, 7)[0]
+
+    assert not resumes()
+    model, saved = tmp_path / "vgg_small.pt", tmp_path / "vgg_small.pt.checkpoint"
+    saved.touch()
+    assert resumes()
+    model.touch()
+    assert not resumes()
+    os.utime(saved, (model.stat().st_mtime + 1,) * 2)
+    assert resumes()

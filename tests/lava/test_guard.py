@@ -15,21 +15,19 @@ import pytest
 
 from deploy.errors import LavaRunError
 from deploy.lava import build
-from deploy.lava.models import PyLayerGroup
+from deploy.lava.models import PyBatchSource, PyLayerGroup
 from export.network import IntegerNetwork
-from tests.processes import SECONDS, alive, children, shared_memory, wait_until
+from tests.processes import SECONDS, alive, children, named_memory, wait_until
 from tests.strategies import images_for, random_layer
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    before = shared_memory()
     start = time.monotonic()
     yield
     gc.collect()
     assert time.monotonic() - start < 2 * SECONDS
     assert not multiprocessing.active_children()
-    wait_until(lambda: shared_memory() <= before, "shared memory is left")
 
 
 @pytest.fixture
@@ -43,10 +41,11 @@ def test_a_good_run_leaves_nothing(network: IntegerNetwork) -> None:
     assert len(list(build.run(network, images_for(network, 4), 3, batch=2))) == 1
 
 
-def test_an_abandoned_run_leaves_nothing(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_CHUNK_BYTES", 1)
-    traces = build.run(network, images_for(network, 50), 3, batch=2)
+def test_no_memory_of_a_run_has_a_name(network: IntegerNetwork) -> None:
+    """So nothing is left in /dev/shm, even if all is killed at once."""
+    traces = build.run(network, images_for(network, 50), 3, batch=2, processes=2)
     next(traces)
+    assert children(os.getpid()) and not named_memory(os.getpid())
     traces.close()
 
 
@@ -91,10 +90,40 @@ def test_killed_process(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch
         list(build.run(network, images_for(network, 8), 3, batch=2, processes=2))
 
 
-def test_stalled_process(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PyLayerGroup, "run_spk", lambda self: time.sleep(3600))
-    with pytest.raises(LavaRunError, match=r"no progress for 1 s after time step \d"):
-        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2, stall_timeout=1.0))
+@pytest.mark.parametrize(
+    ("model", "name", "message"),
+    [
+        (PyBatchSource, "source", "source does not finish the step; hidden waits for a message from source"),
+        (PyLayerGroup, "hidden", "hidden does not finish the step; out waits for a message from hidden"),
+        (PyLayerGroup, "out", "out does not finish the step"),
+    ],
+)
+def test_a_stalled_process_is_named_with_who_waits_for_it(
+    network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch, model: type, name: str, message: str
+) -> None:
+    original = model.run_spk
+
+    def stall(self: PyBatchSource | PyLayerGroup) -> None:
+        if self.time_step == 3 and self.proc_params["name"] == name:
+            time.sleep(3600)
+        original(self)
+
+    monkeypatch.setattr(model, "run_spk", stall)
+    with pytest.raises(LavaRunError, match=rf"^no progress for 2 s after time step \d: {message}$"):
+        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2, stall_timeout=2.0))
+
+
+def test_a_process_that_never_starts_is_named(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = PyLayerGroup.__init__
+
+    def stall(self: PyLayerGroup, parameters: dict) -> None:
+        if parameters["layers"][0].name == "hidden":
+            time.sleep(3600)
+        original(self, parameters)
+
+    monkeypatch.setattr(PyLayerGroup, "__init__", stall)
+    with pytest.raises(LavaRunError, match=r"^process hidden did not start within 2 s$"):
+        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2, stall_timeout=2.0))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -212,3 +212,8 @@ def test_places_that_cannot_be_written_are_found_beforehand(tmp_path: Path) -> N
             checkpoint.check_writable(path)
     checkpoint.check_writable(tmp_path / "new" / "folder" / "model.pt")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_full_disk_is_named_and_not_what_it_does_to_pytorch() -> None:
+    with pytest.raises(OSError, match=r"^/dev/full: cannot be written: No space left on device$"):
+        save(Path("/dev/full"), {"state": torch.zeros(100_000)})

@@ -1,13 +1,16 @@
 """Files are replaced all at once, where they are what can be replaced."""
 
+import errno
+import gc
 import os
 import stat
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from train.files import replacing
+from train.files import replacing, write_npz
 
 
 def write(path: Path, content: bytes = b"new") -> None:
@@ -62,3 +65,42 @@ def test_modes_are_those_of_other_programs(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert [path.stat().st_mode & 0o777 for path in (old, new)] == [0o600, 0o640]
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_what_is_not_complete_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool) -> None:
+    """So that a process that is killed leaves nothing; file systems that cannot do that have a temporary name."""
+    if not unnamed:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert len(list(tmp_path.iterdir())) == (1 if unnamed else 2) and path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_a_full_disk_is_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    if not unnamed:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match=f"^{path}: cannot be written: No space left on device$"):
+        write(path)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
+
+
+def test_arrays_that_do_not_fit_are_one_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """NumPy's own function leaves an archive whose destructor complains."""
+    full = Path("/dev/full")
+    with pytest.raises(OSError, match=r"^/dev/full: cannot be written: No space"), replacing(full) as file:
+        write_npz(file, {"a": np.zeros(100_000)})
+    gc.collect()
+    assert capsys.readouterr().err == ""

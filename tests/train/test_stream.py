@@ -5,6 +5,8 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,11 +21,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+import tests.processes as processes
 import train.data
 import train.stream
 from train.data import DataError, ImageSet
 from train.stream import StreamedSet, open_tree
 
+ROOT = Path(__file__).resolve().parents[2]
 _OTHERS: list[multiprocessing.process.BaseProcess] = []
 
 
@@ -385,3 +389,19 @@ def test_batches_that_are_not_asked_for_cost_no_process(tree: Path) -> None:
     assert len(list(itertools.islice(batches, 2))) == 2
     batches.close()  # type: ignore[attr-defined]
     assert children() == []
+
+
+def test_the_processes_end_with_a_killed_training(tree: Path) -> None:
+    """PyTorch's own check takes five seconds and more."""
+    code = (
+        "import sys, time\nfrom train.stream import open_tree\n"
+        f"batches = open_tree({str(tree)!r}, 'train', 16, workers=2).batches(2)\n"
+        "next(batches)\nprint('running', flush=True)\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "running\n"
+    workers = processes.children(process.pid)
+    assert len(workers) >= 2
+    process.kill()
+    process.communicate()
+    processes.wait_until(lambda: not any(map(processes.alive, workers)), "a process is left", 3)

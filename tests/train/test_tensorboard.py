@@ -1,6 +1,8 @@
 """Curves by epoch for TensorBoard, which a resumed training continues."""
 
 import importlib.util
+import resource
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from tests.tiny import image_set, tiny, write_folder
 from train.checkpoint import load
 from train.cifar import main
 from train.models import MODELS
+from train.tensorboard import EpochLog
 
 
 @pytest.fixture
@@ -79,3 +82,20 @@ def test_refused_before_the_training_where_it_cannot_be_written(
     assert main(options) == 2
     assert capsys.readouterr().err == f"train.cifar: --tensorboard is {tmp_path / 'tb'}, a file; allowed: a folder\n"
     assert not (tmp_path / "m.pt").exists()
+
+
+def test_a_full_disk_is_named_and_not_a_traceback_of_a_thread(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # restored afterwards
+    log = EpochLog(tmp_path / "tb")
+    log(1, {"loss": 1.0})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"^{tmp_path / 'tb'}: cannot be written: File too large$"):
+            log(2, {"loss": 1.0})
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capfd.readouterr().err == ""

@@ -331,3 +331,24 @@ def test_the_loss_of_the_spiking_network_is_the_mean_over_its_read_outs() -> Non
     scores = simulate(training.network.eval(), images, 3)
     expected = sum(nn.functional.cross_entropy(score, labels) for score in scores) / 3
     torch.testing.assert_close(loss, expected)
+
+
+def test_a_new_training_does_not_replace_one_that_has_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, saved = tmp_path / "m.pt", tmp_path / "m.pt.checkpoint"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 6)
+        train(RECIPE, DATA, out=out, device=CPU)
+    before = saved.read_bytes()
+    message = rf"^{saved}: holds a training that has done 1 of 3 epochs; allowed: --resume to continue it, another"
+    with pytest.raises(CheckpointError, match=message):
+        train(replace(RECIPE, seed=1), DATA, out=out, device=CPU)
+    assert saved.read_bytes() == before
+    train(RECIPE, DATA, out=out, device=CPU, resume=True)
+    train(replace(RECIPE, epochs=1), DATA, out=out, device=CPU)  # a finished one makes room
+    assert len(load(saved)["history"]) == 1
+    saved.write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match=f"^{saved}: not a model file"):
+        train(RECIPE, DATA, out=out, device=CPU)
+    assert saved.read_bytes() == b"something else"

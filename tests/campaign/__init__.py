@@ -1,0 +1,1 @@
+"""Tests of the long campaigns: their mechanism, at a tiny share."""

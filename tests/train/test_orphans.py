@@ -1,0 +1,35 @@
+"""A process ends with the one that started it, whatever ends that one."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import alive, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import os, signal, time
+from train.orphans import die_with_parent
+parent = os.getpid()
+child = os.fork()
+if not child:
+    signal.signal(signal.SIGTERM, lambda *_: (print("tidy", flush=True), os._exit(0)))
+    die_with_parent(parent{argument})
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("argument", "said"), [("", ""), (", signal.SIGTERM", "tidy\n")])
+def test_a_child_ends_with_its_parent(argument: str, said: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE.format(argument=argument)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not alive(child), "the child lives on", 5)
+    assert process.communicate()[0] == said
