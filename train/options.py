@@ -98,6 +98,8 @@ class Parser(argparse.ArgumentParser):
                 return status
         except BaseException as error:
             if interruption.number or isinstance(error, KeyboardInterrupt):
+                # After an interrupted exec, such as in an import, Python would end by SIGINT; another one resets that.
+                exec("")
                 print(f"\n{self.command}: {interruption}{interrupted}", file=sys.stderr)
                 return interruption.status
             if isinstance(error, BrokenPipeError):  # who read the output has seen enough, such as ``head``

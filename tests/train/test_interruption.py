@@ -2,14 +2,18 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from train.interruption import SIGNALS, Interruption
 from train.options import Parser
 
+ROOT = Path(__file__).resolve().parents[2]
 NUMBERS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGQUIT: 131}
 PARSER = Parser("some.command", "Does something.", [])
 
@@ -72,3 +76,19 @@ def test_in_a_thread_nothing_is_caught() -> None:
     thread.start()
     thread.join()
     assert found == [signal.SIG_DFL]
+
+
+def test_the_status_is_kept_where_an_exec_was_interrupted(tmp_path: Path) -> None:
+    """Such as that of a dataclass in an import; Python would then end by SIGINT."""
+    (tmp_path / "some_command.py").write_text(
+        "import sys\nfrom train.options import Parser\n"
+        "parser = Parser('some_command', '', [])\n"
+        "sys.exit(parser.run(lambda _: exec('import signal; signal.raise_signal(signal.SIGTERM)'), []))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "some_command"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (143, "\nsome_command: ended by SIGTERM\n")
