@@ -2,7 +2,8 @@
 
 import hashlib
 import tempfile
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import cache
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import dask
-from distributed import Client, KilledWorker, as_completed, get_worker
+from distributed import Client, Future, KilledWorker, as_completed, get_worker
 from distributed.comm import resolve_address
 
 from deploy.errors import ClusterError
@@ -21,6 +22,7 @@ from deploy.workers import in_processes
 _PARTS_PER_THREAD = 3  # so that the fast workers can take over from the slow ones
 _FEWEST_SAMPLES = 250  # in a part: the start of a Lava network takes as long as some tens of images
 _CONNECT_SECONDS = 10
+_LOOK_SECONDS, _POLL_SECONDS = 5.0, 0.05  # between looks at workers that joined, and at parts that are done
 _INSTALL = "the scheduler and all workers need the same nq-lava as this machine"
 _PACKAGES = ("deploy", "export")
 _CONFIGURATION = {"distributed.admin.large-graph-warning-threshold": "1GiB"}  # the images go with the tasks
@@ -46,14 +48,11 @@ def on_cluster(address: str, job: Job, whole: Part) -> Generator[Tally, None, No
         threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
         if not threads:
             raise ValueError(f"--scheduler {address} has no workers; start some with: dask worker {address}")
-        # A worker that cannot read its task drops it without a word, and Dask waits for ever.
-        lacking = [worker for worker, found in client.run(find_spec, __package__).items() if found is None]
-        if lacking:
-            raise ClusterError(f"--scheduler {address}: worker {lacking[0]} cannot import nq-lava; {_INSTALL}")
+        known = _require_project(client, address, set())
         parts = whole.split(max(1, min(_PARTS_PER_THREAD * threads, len(whole.images) // _FEWEST_SAMPLES)))
         net = client.submit(_same, job.net.read_bytes(), pure=False)
         futures = [client.submit(_evaluate, fingerprint(), net, job, part, pure=False) for part in parts]
-        for future in as_completed(futures):
+        for future in _completed(client, address, futures, known):
             try:
                 yield future.result()
             except (KilledWorker, CancelledError) as error:
@@ -62,6 +61,31 @@ def on_cluster(address: str, job: Job, whole: Part) -> Generator[Tally, None, No
                 if "deserialization of the task graph" not in str(error):
                     raise
                 raise ClusterError(f"--scheduler {address}: the scheduler cannot import nq-lava; {_INSTALL}") from None
+
+
+def _completed(client: Client, address: str, futures: list[Future], known: set[str]) -> Iterator[Future]:
+    """The futures as they are done; ``known`` are the workers that were looked at."""
+    done, looked = as_completed(futures), time.monotonic()
+    while done.count():
+        if time.monotonic() - looked > _LOOK_SECONDS:
+            known, looked = _require_project(client, address, known), time.monotonic()
+        found = done.next_batch(block=False)
+        yield from found
+        if not found:
+            time.sleep(_POLL_SECONDS)
+
+
+def _require_project(client: Client, address: str, known: set[str]) -> set[str]:
+    """The workers that are there now; ClusterError where one that is not known yet cannot import the project.
+
+    A worker that cannot read its task drops it without a word, and Dask waits for ever.
+    """
+    workers = set(client.scheduler_info(n_workers=-1)["workers"])
+    if joined := sorted(workers - known):
+        for worker, found in client.run(find_spec, __package__, workers=joined, on_error="ignore").items():
+            if found is None:
+                raise ClusterError(f"--scheduler {address}: worker {worker} cannot import nq-lava; {_INSTALL}")
+    return workers
 
 
 def _connected(address: str) -> Client:

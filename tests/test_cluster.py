@@ -137,6 +137,27 @@ def test_a_worker_without_the_project_is_named(port: str, job: Job, monkeypatch:
         list(cluster.on_cluster(f"tcp://127.0.0.1:{port}", job, samples(2)))
 
 
+def test_a_worker_without_the_project_that_joins_later_is_named() -> None:
+    class Cluster:
+        """What is asked of a Dask client."""
+
+        def __init__(self, **workers: object) -> None:
+            self.workers, self.asked = workers, []
+
+        def scheduler_info(self, n_workers: int) -> dict:
+            return {"workers": self.workers}
+
+        def run(self, _function: object, _name: str, workers: list[str], on_error: str) -> dict:
+            self.asked += workers
+            return {worker: self.workers[worker] for worker in workers if self.workers[worker] != "dead"}
+
+    good = Cluster(old=None, new="found", dying="dead")
+    assert cluster._require_project(good, "a", {"old", "gone"}) == {"old", "new", "dying"}
+    assert good.asked == ["dying", "new"]
+    with pytest.raises(ClusterError, match=r"^--scheduler a: worker new cannot import nq-lava; the scheduler and all"):
+        cluster._require_project(Cluster(old="found", new=None), "a", {"old"})
+
+
 def test_an_error_on_a_worker_comes_as_it_is(port: str, job: Job) -> None:
     wait_for_workers(port)
     with pytest.raises(ValueError, match=r"allowed: 0{16}, as at the start$"):
