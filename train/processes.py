@@ -1,6 +1,7 @@
 """Training in several processes (torchrun): each takes its share of every batch and of the held-out images."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,8 @@ def processes(device: torch.device) -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
+    # A process that waits for the others inside PyTorch runs no handler of a signal: torchrun's must end it by itself.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield Processes(distributed.get_rank(), distributed.get_world_size())
     distributed.barrier()  # after an error, torchrun ends the processes that wait here

@@ -117,6 +117,7 @@ def _run(
         for block, layer, place in zip(lava_network.layers, network.layers, network.places, strict=True):
             recorders.append(_Recorder(schedule, place if local else 0, layer.shape[::-1]))
             block.neuron.proc_params["recorder"] = recorders[-1]
+            block.neuron.name = layer.name
         target = lava_network.in_layer.neuron.a_in if network.has_input_neurons else lava_network.inp
         sent = _as_sent(inputs, network.input_shape, target.shape)
         source = RingBuffer(data=sent)

@@ -124,6 +124,8 @@ def _run(
         from lava.lib.dl.netx.hdf5 import Network
 
         lava_network = Network(net_config=path, input_message_bits=_IMAGE_BITS)
+    for block, layer in zip(lava_network.layers, network.layers, strict=True):
+        block.neuron.name, block.synapse.name = layer.name, f"synapses of {layer.name}"
     try:
         if on_chip:
             to_chip(source.s_out, _IMAGE_BITS).connect(lava_network.inp)

@@ -186,6 +186,7 @@ def build(network: IntegerNetwork, image: OutPort, schedule: Schedule, recorders
             delayed = outputs[c.source]
             population.add_connection(c, network.shape_of[c.source], delayed.after(waits), delayed.bits)
         probe = Probe(shape=(population.size,), layer_shape=shape, recorder=recorder)
+        probe.name = f"probe of {layer.name}"
         population.output.connect(probe.a_in)
         if not layer.is_readout:
             outputs[layer.name] = _Delayed(population.output, _SPIKE, population.size)
@@ -233,12 +234,14 @@ class _Population:
         self.size = int(np.prod(shape))
         self._layer, self._shape = layer, shape
         integrator = GradedVec(shape=(self.size,), vth=0)
+        integrator.name = layer.name
         self._inputs: list[InPort] = [integrator.a_in]
         self.output: OutPort = integrator.s_out
         unit = diags(np.ones(self.size, np.int64))
         feedback: list[tuple[OutPort, AbstractProcess]] = [(integrator.s_out, _synapse(unit, bits=_GRADED))]
         if layer.threshold is not None:
             comparator = GradedReluVec(shape=(self.size,), vth=0)
+            comparator.name = f"comparator of {layer.name}"
             self._inputs.append(comparator.a_in)
             self.output = comparator.s_out
             constant = self._spread(layer.threshold)

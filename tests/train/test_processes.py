@@ -3,8 +3,10 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,28 @@ def test_two_processes_write_one_model_and_one_continues_it(tmp_path: Path, data
     out.unlink()
     run(sys.executable, *command(data, out, "--resume"))
     assert all(torch.equal(value, first[key]) for key, value in load_model(out)[0].state_dict().items())
+
+
+def test_a_process_that_waits_for_the_others_ends_with_torchrun() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    code = (
+        "import torch\nfrom train.interruption import Interruption\nfrom train.processes import processes\n"
+        "print('waiting', flush=True)\n"
+        "with Interruption().caught(), processes(torch.device('cpu')):\n    pass\n"
+    )
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=ENVIRONMENT | place, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "waiting\n"
+        time.sleep(1)
+        child.terminate()
+        try:
+            assert child.wait(10) == -signal.SIGTERM
+        finally:
+            child.kill()
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, data: Path) -> None:
