@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from campaign.plan import Figure, Outcome, Plan
-from campaign.sandbox import Sandbox
+from campaign.sandbox import Ending, Sandbox
 from train import checkpoint
 from train.data import SAMPLE
 from train.trainer import checkpoint_path
 
-KILLS = 30
+KILLS, _WITH_DECODERS = 30, 3
 _OPTIONS = ["--model", "vgg_tiny", "--epochs", "24", "--batch", "50", "--validation", "20", "--learning-rate", "0.02"]
 _IMAGES = {"train": 8, "test": 2}  # of every class of the sample
 
@@ -38,16 +38,16 @@ def run(plan: Plan) -> Outcome:
         while kills < plan.count(KILLS) and not plan.over:
             resume = ["--resume"] if saved.exists() else []
             watched = sandbox.start([*train, "--out", str(out), *resume])
-            # Within the time of the start and of an epoch or two, so that a kill meets all that a training does.
-            if not watched.sleep(rng.uniform(0, seconds / 2)):
-                failures += watched.end().check([0])
+            if watched.sleep(rng.uniform(0, seconds / 2)):
+                watched.signal(signal.SIGKILL, group=False)
+            ending = watched.end()
+            if ending.status == 0:  # it came to its end; the next one starts anew
+                failures += ending.check([0])
                 failures += differences(whole, out)
                 out.unlink()
                 saved.unlink()
                 done = 0
                 continue
-            watched.signal(signal.SIGKILL, group=False)
-            ending = watched.end()
             told = re.findall(r"^epoch +(\d+)/", watched.output, re.MULTILINE)  # after each was saved
             kills += 1
             longest = max(longest, ending.seconds)
@@ -68,14 +68,35 @@ def run(plan: Plan) -> Outcome:
         if saved.exists():
             failures += sandbox.start([*train, "--out", str(out), "--resume"]).end(limit=float("inf")).check([0])
             failures += differences(whole, out)
+        decoding = 0
+        images = sandbox.folder / "data"
+        for _ in range(plan.count(_WITH_DECODERS)):
+            if not plan.over:
+                ending = _kill_with_decoders(sandbox, images, rng)
+                failures += [f"processes that decode: {line}" for line in ending.check([-signal.SIGKILL])]
+                longest = max(longest, ending.seconds)
+                decoding += 1
     figures: dict[str, Figure] = {
         "kills survived": kills,
         "planned": plan.count(KILLS),
         "kills after which more epochs were saved than before": continued,
         "longest time until all was gone (s)": round(longest, 2),
+        "kills while other processes decode images": decoding,
         "duration uninterrupted (s)": round(seconds, 1),
     }
     return Outcome(figures, failures)
+
+
+def _kill_with_decoders(sandbox: Sandbox, images: Path, rng: random.Random) -> Ending:
+    """Kills a training whose images two processes decode."""
+    options = ["--batch", "2", "--validation", "4", "--epochs", "1", "--workers", "2"]
+    out = str(sandbox.outputs / "decoded.pt")
+    watched = sandbox.start(["train.imagenet", "--data", str(images), *options, "--out", out])
+    while watched.process.poll() is None and len(watched.family) < 3:
+        time.sleep(0.1)
+    watched.sleep(time.monotonic() - watched.began + rng.uniform(0, 2))
+    watched.signal(signal.SIGKILL, group=False)
+    return watched.end()
 
 
 def some_images(folder: Path) -> Path:

@@ -3,11 +3,14 @@
 import hashlib
 import math
 import os
+import secrets
 import signal
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
@@ -147,11 +150,16 @@ class StreamedSet:
 
 
 def _begin_worker(parent: int, _index: int) -> None:
-    """What a terminal sends to all processes is for the one that trains, which then ends the others."""
+    """A process that decodes ends with the one that trains; what a terminal sends to all is for that one."""
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     die_with_parent(parent)
+    if sys.platform == "linux":
+        # The sockets through which batches are handed over then have no file, which would be left of a killed process.
+        connection.arbitrary_address = (  # type: ignore[attr-defined]
+            lambda _family: f"\0nq-lava-{secrets.token_hex(16)}"
+        )
 
 
 Images = ImageSet | StreamedSet

@@ -391,17 +391,23 @@ def test_batches_that_are_not_asked_for_cost_no_process(tree: Path) -> None:
     assert children() == []
 
 
-def test_the_processes_end_with_a_killed_training(tree: Path) -> None:
-    """PyTorch's own check takes five seconds and more."""
+def test_the_processes_end_with_a_killed_training(tree: Path, tmp_path: Path) -> None:
+    """PyTorch's own check takes five seconds and more; and they leave nothing in the folder for temporary files."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     code = (
         "import sys, time\nfrom train.stream import open_tree\n"
         f"batches = open_tree({str(tree)!r}, 'train', 16, workers=2).batches(2)\n"
         "next(batches)\nprint('running', flush=True)\ntime.sleep(60)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdout.readline() == "running\n"
     workers = processes.children(process.pid)
     assert len(workers) >= 2
     process.kill()
     process.communicate()
     processes.wait_until(lambda: not any(map(processes.alive, workers)), "a process is left", 3)
+    assert not list(temporary.iterdir())
