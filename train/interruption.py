@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+AGAIN_SECONDS = 2.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Ctrl-C, ``kill``, a terminal that closes, Ctrl-\\."""
 
@@ -29,13 +30,14 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.getsignal(number) for number in SIGNALS}
+        previous = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
         handled = [number for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
         for number in handled:
             signal.signal(number, self._raise)
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number in handled:
                 signal.signal(number, previous[number])
 
@@ -43,6 +45,8 @@ class Interruption:
         if os.getpid() != self._process:  # forked, and without a handler of its own yet
             os._exit(128 + number)
         self.number = self.number or number
+        # A destructor, or an import that catches everything, swallows the exception: it comes again.
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         raise KeyboardInterrupt
 
     @property

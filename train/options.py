@@ -8,6 +8,7 @@ import sys
 import textwrap
 from argparse import SUPPRESS, Action, Namespace
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -100,7 +101,8 @@ class Parser(argparse.ArgumentParser):
             if interruption.number or isinstance(error, KeyboardInterrupt):
                 # After an interrupted exec, such as in an import, Python would end by SIGINT; another one resets that.
                 exec("")
-                print(f"\n{self.command}: {interruption}{interrupted}", file=sys.stderr)
+                with suppress(OSError):  # a terminal that was closed
+                    print(f"\n{self.command}: {interruption}{interrupted}", file=sys.stderr)
                 return interruption.status
             if isinstance(error, BrokenPipeError):  # who read the output has seen enough, such as ``head``
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -185,7 +185,7 @@ def _interrupt_deferred() -> Iterator[None]:
         yield
         return
     pending: list[int] = []
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    previous = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}  # see train.interruption
     handled = [number for number, handler in previous.items() if callable(handler)]
     for number in handled:
         signal.signal(number, lambda number, _frame: pending.append(number))
@@ -194,8 +194,8 @@ def _interrupt_deferred() -> Iterator[None]:
     finally:
         for number in handled:
             signal.signal(number, previous[number])
-    if pending:
-        signal.raise_signal(pending[0])
+        if pending:  # also where a child that got the signal too has failed because of it
+            signal.raise_signal(pending[0])
 
 
 _guarded_parent: int | None = None

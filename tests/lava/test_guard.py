@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import LavaRunError
-from deploy.lava import build
+from deploy.lava import build, guard
 from deploy.lava.models import PyBatchSource, PyLayerGroup
 from export.network import IntegerNetwork
 from tests.processes import SECONDS, alive, children, named_memory, wait_until
@@ -156,3 +156,12 @@ def test_signals(number: signal.Signals, running: bool) -> None:
     assert process.returncode == -number
     assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
     wait_until(lambda: not any(map(alive, family)), "a process is left")
+
+
+def test_a_signal_that_waited_wins_over_what_it_broke() -> None:
+    """Sent to all processes, it also kills those that are being started; the command ends with its status."""
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), guard._interrupt_deferred():
+        signal.raise_signal(signal.SIGINT)
+        raise LavaRunError("process hidden was killed by SIGTERM")
+    assert signal.getsignal(signal.SIGINT) is before

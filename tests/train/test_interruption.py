@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from train import interruption
 from train.interruption import SIGNALS, Interruption
 from train.options import Parser
 
@@ -45,6 +47,20 @@ def test_what_fails_because_of_a_signal_is_an_interruption(capsys: pytest.Captur
 
     assert PARSER.run(work, []) == 143
     assert capsys.readouterr().err == "\nsome.command: ended by SIGTERM\n"
+
+
+def test_a_signal_that_is_swallowed_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as in a destructor, or an import that catches everything."""
+    monkeypatch.setattr(interruption, "AGAIN_SECONDS", 0.1)
+
+    def work(_options: object) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(10)
+
+    began = time.monotonic()
+    assert PARSER.run(work, []) == 130
+    assert time.monotonic() - began < 5 and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_ignored_signals_stay_ignored() -> None:
