@@ -5,6 +5,7 @@ its parent dies. Here every child asks the kernel to be killed together with its
 waiting, so that it notices every failure and can clean up.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -17,9 +18,10 @@ from types import TracebackType
 import deploy.lava.compatibility  # noqa: F401 — before Lava
 
 from lava.magma.compiler.builders.py_builder import PyProcessBuilder
+from lava.magma.compiler.compiler import Compiler
 from lava.magma.compiler.executable import Executable
 from lava.magma.core.process.message_interface_enum import ActorType
-from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.process.process import AbstractProcess, LogConfig, ProcessServer
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import RunConfig
 from lava.magma.runtime.mgmt_token_enums import MGMT_RESPONSE, enum_equal
@@ -28,6 +30,7 @@ from lava.magma.runtime.runtime import Runtime
 from deploy.errors import LavaRunError
 from deploy.orphans import die_with_parent
 
+_LAVA_LINE = LogConfig(file="").format
 _POLL_SECONDS = 0.02
 _TRACEBACK_SECONDS = 5.0  # how long to wait for the traceback behind a reported error
 
@@ -97,6 +100,7 @@ class GuardedRun:
         if runtime is not None:
             with _interrupt_deferred():
                 runtime.kill()
+        _forget()
 
 
 class _Runtime(Runtime):
@@ -162,6 +166,17 @@ class _Runtime(Runtime):
                 manager._manager.shutdown()
         if self._watchdog_manager is not None:
             self._watchdog_manager.stop()
+
+
+def _forget() -> None:
+    """Takes back what Lava keeps of every run for ever: a list of all processes, and with them the memory that they
+    share, which nothing reads; and a handler of the root logger per process, so that a line is printed as often."""
+    ProcessServer().processes.clear()
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if type(handler) is logging.StreamHandler and getattr(handler.formatter, "_fmt", None) == _LAVA_LINE:
+            root.removeHandler(handler)
+    logging.getLogger(Compiler.__module__).handlers.clear()
 
 
 @contextmanager
