@@ -6,6 +6,7 @@ are. The values were computed with tests/oracle.py, not with the engine.
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -17,8 +18,9 @@ from deploy.lava import build, netx_network, stock
 from deploy.trace import Trace, concatenate
 from deploy.verify import verify
 from export import netx
-from export.network import IntegerNetwork
+from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from tests import oracle
+from tests.engines import assert_same
 from tests.lava_dl import needs_lava_dl
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -35,6 +37,18 @@ DIGEST = {
     1: "86dfba9fdb959e5ded9d15ae05c269147e1fcd755510e6a22ed665b98f064281",
     2: "0d13c8d70df7ab877c2687db644fae9d3bdd194f5f4d4ca7d762b18ed2cee41d",
 }
+STATE = {
+    1: ("43c090cceb6eac107588d3a1b49c04633888b5f838d5c352fe1e9080c860da8e", (0, 0, 0, 0)),
+    2: ("b48d21530fbbaeecde03fb590edd4103ffdc75611fdd483410d0bdeedf9177b5", (0, 0, 0, 0, 0, 0, 0)),
+}
+"""SHA-256 over v(T) of the spiking layers, and saturations."""
+SATURATING = (
+    "68d99d6fe3632dbb2564dbd237fcbf2ca29c136600f738451f0477413832e6ce",
+    "7752d0340dc21746fbaee2c93b1edd99ee84ef988235d055290e2557395e01ae",
+    "becf7f68911f0f55eb65494f8f276ad8f3bc877c80e69a161cc8c977accf1171",
+    (23, 18, 23),
+)
+"""Of ``saturating()``: digests of the network, of its run and of its state, and saturations."""
 STEPS = 6
 IMAGES = (np.arange(2 * 3 * 10 * 8) * 37 % 256).astype(np.uint8).reshape(2, 3, 10, 8)
 LABELS = np.zeros(2, np.int64)
@@ -68,6 +82,44 @@ def run_digest(network: IntegerNetwork, spikes: list[np.ndarray], readout: np.nd
     return f"{total % 2**256:064x}"
 
 
+def state_digest(membranes: Sequence[np.ndarray]) -> str:
+    """SHA-256 over v(T) of the spiking layers, (samples, *shape)."""
+    sha = hashlib.sha256()
+    for v in membranes:
+        sha.update(v.astype("<i8").tobytes())
+    return sha.hexdigest()
+
+
+def states_of(trace: Trace) -> str:
+    return state_digest([trace.layer_membranes(i) for i in range(len(trace.shapes))])
+
+
+def saturating() -> IntegerNetwork:
+    """Registers that clip at both ends, with soft and hard resets, at steps of both images."""
+    weight = (np.arange(4 * 240) * 53 % 255 - 127).astype(np.int8).reshape(4, 240)
+    values = np.array([MEMBRANE_MAX, -MEMBRANE_MAX, 5_000_000, -1], np.int32)
+    threshold = np.array([MEMBRANE_MAX, 1, 8_000_000, 3], np.int32)
+    soft = Layer("soft", (Connection("input", weight, 7),), values, threshold, values[::-1].copy())
+    hard = Layer("hard", (Connection("soft", weight[:, :4], 15),), values[::-1].copy(), threshold, values, "hard")
+    both = (Connection("soft", weight[:3, 4:8], 15), Connection("hard", weight[:3, 8:12], 15))
+    return IntegerNetwork((3, 10, 8), (soft, hard, Layer("out", both, values[:3], None, values[1:].copy())))
+
+
+def test_saturation() -> None:
+    """The files do not saturate; this network does, in every layer."""
+    network = saturating()
+    expected = oracle.run(network, IMAGES, STEPS)
+    pinned = (
+        network.digest(),
+        digest(expected.spikes, expected.readout),
+        state_digest(expected.membranes),
+        tuple(expected.saturations),
+    )
+    assert pinned == SATURATING and all(expected.saturations)
+    assert_same(expected, IntegerEngine(network).run(IMAGES, STEPS, membranes=True))
+    assert_same(expected, concatenate(list(build.run(network, IMAGES, STEPS, batch=1, membranes=True))))
+
+
 @every_version
 def test_file_is_read_and_written_as_ever(version: int, tmp_path: Path) -> None:
     network = netx.read(FILES[version])
@@ -95,22 +147,26 @@ def test_version_2_holds_what_version_1_cannot() -> None:
 @every_version
 def test_oracle(version: int) -> None:
     network = netx.read(FILES[version])
-    spikes, readout, _ = oracle.simulate(network, IMAGES, STEPS)
-    assert digest(spikes, readout) == RUN[version]
-    assert run_digest(network, spikes, readout) == DIGEST[version]
+    expected = oracle.run(network, IMAGES, STEPS)
+    assert digest(expected.spikes, expected.readout) == RUN[version]
+    assert run_digest(network, expected.spikes, expected.readout) == DIGEST[version]
+    assert (state_digest(expected.membranes), tuple(expected.saturations)) == STATE[version]
 
 
 @every_version
 def test_integer_engine(version: int) -> None:
-    assert digest_of(IntegerEngine(netx.read(FILES[version])).run(IMAGES, STEPS)) == RUN[version]
+    trace = IntegerEngine(netx.read(FILES[version])).run(IMAGES, STEPS, membranes=True)
+    assert digest_of(trace) == RUN[version]
+    assert (states_of(trace), trace.saturations) == STATE[version]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @every_version
 def test_lava(version: int, batch: int) -> None:
     network = netx.read(FILES[version])
-    got = concatenate(list(build.run(network, IMAGES, STEPS, batch=batch)))
+    got = concatenate(list(build.run(network, IMAGES, STEPS, batch=batch, membranes=True)))
     assert digest_of(got) == RUN[version]
+    assert (states_of(got), got.saturations) == STATE[version]
     verdict = verify(network, IMAGES, LABELS, build.run(network, IMAGES, STEPS, batch=batch))
     assert verdict.exact and verdict.digest == DIGEST[version]
 

@@ -5,6 +5,7 @@ its parent dies. Here every child asks the kernel to be killed together with its
 waiting, so that it notices every failure and can clean up.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -17,9 +18,10 @@ from types import TracebackType
 import deploy.lava.compatibility  # noqa: F401 — before Lava
 
 from lava.magma.compiler.builders.py_builder import PyProcessBuilder
+from lava.magma.compiler.compiler import Compiler
 from lava.magma.compiler.executable import Executable
 from lava.magma.core.process.message_interface_enum import ActorType
-from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.process.process import AbstractProcess, LogConfig, ProcessServer
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import RunConfig
 from lava.magma.runtime.message_infrastructure.multiprocessing import MultiProcessing
@@ -31,6 +33,7 @@ from deploy.lava.waiting import AnonymousMemory, Waiting
 from train.interruption import SIGNALS
 from train.orphans import die_with_parent
 
+_LAVA_LINE = LogConfig(file="").format
 _POLL_SECONDS = 0.02
 _TRACEBACK_SECONDS = 5.0  # how long to wait for the traceback behind a reported error
 
@@ -102,6 +105,7 @@ class GuardedRun:
         if runtime is not None:
             with _interrupt_deferred():
                 runtime.kill()
+        _forget()
 
 
 class _Runtime(Runtime):
@@ -176,6 +180,17 @@ class _Runtime(Runtime):
             actor.join()
         for port in (*self._open_ports, *self.runtime_to_service, *self.service_to_runtime):
             port.join()
+
+
+def _forget() -> None:
+    """Takes back what Lava keeps of every run for ever: a list of all processes, and with them the memory that they
+    share, which nothing reads; and a handler of the root logger per process, so that a line is printed as often."""
+    ProcessServer().processes.clear()
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if type(handler) is logging.StreamHandler and getattr(handler.formatter, "_fmt", None) == _LAVA_LINE:
+            root.removeHandler(handler)
+    logging.getLogger(Compiler.__module__).handlers.clear()
 
 
 @contextmanager

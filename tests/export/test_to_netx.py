@@ -14,6 +14,7 @@ from deploy.integer import IntegerEngine
 from export import netx
 from export.folded import ExportError
 from export.quantize import Precision
+from export.rounding import NEAREST, Method
 from export.to_netx import convert, main
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.activation import NQ
@@ -177,6 +178,21 @@ def test_the_same_model_gives_the_same_bytes(folder: Path) -> None:
     assert (folder / "again.h5").read_bytes() == first
     assert main(arguments(folder, "--granularity", "layer")) == 0
     assert netx.read(folder / "net.h5").digest() != netx.read(folder / "again.h5").digest()
+
+
+@pytest.mark.parametrize(("bits", "method"), [(8, NEAREST), (4, Method())])
+def test_threads_do_not_change_the_network(bits: int, method: Method) -> None:
+    """Neither the nearest integers, nor those that are searched for on calibration images."""
+    data = ImageSet(*_subset(image_set(30)))
+    threads, digests = torch.get_num_threads(), set()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            network, _ = convert(random_tiny(3), data, steps=4, precision=Precision(bits), method=method)
+            digests.add(network.digest())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(digests) == 1
 
 
 def test_bits_are_those_asked_for(folder: Path) -> None:

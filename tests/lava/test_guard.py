@@ -1,6 +1,7 @@
 """Whatever happens to a run, it ends within seconds, says why, and leaves no process and no shared memory."""
 
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -10,13 +11,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import deploy.lava.compatibility  # noqa: F401 — before Lava
+
 import numpy as np
 import pytest
+from lava.magma.core.process.process import ProcessServer
 
 from deploy.errors import LavaRunError
 from deploy.lava import build, guard
+from deploy.lava.guard import _Runtime
 from deploy.lava.models import PyBatchSource, PyLayerGroup
+from deploy.verify import backend_traces
+from export import netx
 from export.network import IntegerNetwork
+from tests.lava_dl import needs_lava_dl
 from tests.processes import SECONDS, alive, children, named_memory, wait_until
 from tests.strategies import images_for, random_layer
 
@@ -39,6 +47,26 @@ def network() -> IntegerNetwork:
 
 def test_a_good_run_leaves_nothing(network: IntegerNetwork) -> None:
     assert len(list(build.run(network, images_for(network, 4), 3, batch=2))) == 1
+
+
+@pytest.mark.parametrize("backend", ["cpu", "stock", pytest.param("netx", marks=needs_lava_dl)])
+def test_lava_forgets_a_run(network: IntegerNetwork, tmp_path: Path, backend: str) -> None:
+    """Left alone, it keeps a list of all processes that ever were, and a handler of the root logger for each."""
+    netx.write(network, tmp_path / "net.h5")
+    handlers = list(logging.getLogger().handlers)
+    list(backend_traces(backend, tmp_path / "net.h5", network, images_for(network, 1), 1, 1, 1))
+    assert ProcessServer().processes == []
+    assert logging.getLogger().handlers == handlers
+
+
+def test_the_memory_of_a_run_is_freed(network: IntegerNetwork) -> None:
+    before = sum(
+        type(thing) is _Runtime for thing in gc.get_objects()
+    )  # classes keep that of one network of stock parts
+    for _ in range(2):
+        list(build.run(network, images_for(network, 1), 1))
+    gc.collect()
+    assert sum(type(thing) is _Runtime for thing in gc.get_objects()) <= before
 
 
 def test_no_memory_of_a_run_has_a_name(network: IntegerNetwork) -> None:

@@ -118,6 +118,7 @@ def test_seed_decides_the_result(tmp_path: Path) -> None:
         for i, seed in enumerate((1, 1, 2))
     ]
     assert_same_state(states[0], states[1])
+    assert (tmp_path / "0.pt").read_bytes() == (tmp_path / "1.pt").read_bytes()
     assert not torch.equal(states[0]["layers.1.weight"], states[2]["layers.1.weight"])
 
 
