@@ -17,12 +17,16 @@ PY = $(VENV)/bin/python
 # Lava on a newer Python: small networks, less than a minute.
 NEWER_TESTS = tests/lava/test_compatibility.py tests/lava/test_lava_engine.py tests/test_golden.py
 
-.PHONY: help demo test test-newer campaign lint clean
+# Kernels, which are not compiled when their lines are to be counted.
+UNCOMPILED = tests/cpu/test_kernels.py tests/test_lif.py::test_dynamics
+
+.PHONY: help demo test test-newer coverage campaign lint clean
 
 help:
 	@echo 'make demo   convert the trained model, run it in Lava on a CPU, compare bit by bit'
 	@echo 'make test   ruff, ruff format --check and all tests'
 	@echo 'make test-newer  tests of Lava on a newer Python: 3.11, 3.12 or 3.13, whichever is found first'
+	@echo 'make coverage  lines and branches of export/ and deploy/ that the tests run; fails below 95 % (15 minutes)'
 	@echo 'make campaign  300 random networks and convolutions: oracle, engines, Lava and lava-dl agree (some minutes)'
 	@echo 'make lint   ruff, ruff format --check and mypy'
 	@echo 'make clean  remove .venv, build products and tool caches'
@@ -47,6 +51,13 @@ test-newer: $(VENV)/.installed
 	$(PY) -m pytest $(NEWER_TESTS)
 endif
 
+coverage: $(VENV)/.installed
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest --ignore=tests/train --ignore=tests/benchmarks
+	NUMBA_DISABLE_JIT=1 $(PY) -m coverage run -m pytest $(UNCOMPILED)
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report
+
 campaign: $(VENV)/.installed
 	EXAMPLES=300 $(PY) -m pytest tests/test_agreement.py tests/cpu/test_synapses.py tests/lava/test_lava_dl_network.py -s
 
@@ -56,7 +67,7 @@ lint: $(VENV)/.installed
 	$(PY) -m mypy
 
 clean:
-	rm -rf .venv .venv-3.* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-3.* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find train export deploy tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/.installed: pyproject.toml constraints.txt

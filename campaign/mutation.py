@@ -39,7 +39,18 @@ class Group(NamedTuple):
 
 GROUPS = {
     "kernels": Group(("deploy/cpu/kernels.py",), ("tests/cpu/test_kernels.py",), compiled=False),
-    "arithmetic": Group(
+    "engine": Group(
+        (
+            "deploy/integer.py",
+            "deploy/layer.py",
+            "deploy/pooling.py",
+            "deploy/cpu/layer.py",
+            "deploy/cpu/network.py",
+            "deploy/cpu/synapses.py",
+        ),
+        ("tests/test_integer.py", "tests/cpu/test_layer.py", "tests/cpu/test_synapses.py"),
+    ),
+    "export": Group(
         (
             "export/quantize.py",
             "export/folded.py",
@@ -48,21 +59,13 @@ GROUPS = {
             "export/least_error.py",
             "export/calibration.py",
             "export/lower.py",
-            "deploy/integer.py",
-            "deploy/layer.py",
-            "deploy/pooling.py",
-            "deploy/cpu/layer.py",
-            "deploy/cpu/network.py",
-            "deploy/cpu/synapses.py",
         ),
         (
             "tests/export/test_quantize.py",
             "tests/export/test_bounds.py",
             "tests/export/test_rounding.py",
+            "tests/export/test_calibration.py",
             "tests/export/test_lower.py",
-            "tests/test_integer.py",
-            "tests/cpu/test_layer.py",
-            "tests/cpu/test_synapses.py",
         ),
     ),
     "files": Group(
@@ -212,6 +215,7 @@ def _prepare(work: Path, group: Group) -> None:
             *(word for test in _SLOW for word in ("--deselect", test)),
         ],
         "pytest_add_cli_args_test_selection": list(group.tests),
+        "process_isolation": "forkserver",  # a process whose threads computed already must not be forked
         "timeout_multiplier": 6.0,
         "timeout_constant": 3.0,
         "track_dependencies": False,
