@@ -107,8 +107,13 @@ _NEEDED = ("train", "benchmarks", "campaign", "docs", "tools")
 _WRAPPED = ("property", "cached_property", "contextmanager", "torch.no_grad()", "_compiled")
 _MESSAGES = [r"^\s*raise \w*Error\(", r"^\s*(return |)(self\.|)_?fail\("]
 _SURVIVED, _TIMEOUTS = (0, 5, 33), (-24, -9, 24, 36, 152, 255)
-_CONFTEST = """# A failing example is as good as a small one.
+_CONFTEST = """import multiprocessing
+
 from hypothesis import Phase, settings
+
+# Lava chooses a start method as it is imported, and mutmut chose one before.
+multiprocessing.set_start_method(None, force=True)
+# A failing example is as good as a small one.
 
 phases = (Phase.explicit, Phase.generate)
 settings.register_profile("mutation", phases=phases, database=None, deadline=None, derandomize=True)
