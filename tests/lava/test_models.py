@@ -23,11 +23,10 @@ from deploy.lava.models import (
     _TorchModel,
     group_model,
 )
-from deploy.lava.schedule import Recorder, Schedule
-from export.network import MEMBRANE_MAX
-from tests.cpu.test_layer import residual_network
+from deploy.lava.schedule import Recorder, Schedule, shared_array
+from export.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Reset
 from tests.oracle import synaptic_sum
-from tests.strategies import images_for, random_connection
+from tests.strategies import images_for, random_connection, random_layer, random_neurons
 
 STEPS, GAP, BATCH = 3, 1, 2
 
@@ -67,11 +66,24 @@ def step(model: object, t: int) -> None:
     model.run_spk()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("hard", [False, True])
+def residual_network(reset: Reset) -> IntegerNetwork:
+    """input → first → second → out; spikes of ``first`` and the image also go to ``out`` and wait. 45 neurons a map."""
+    rng = np.random.default_rng(3)
+    shape, around = (3, 3, 5), {"outputs": 3, "kernel": (3, 3), "padding": (1, 1)}
+    first = random_layer(rng, "first", (2, 3, 5), reset=reset, **around)
+    shortcut = Connection("first", np.full((3, 1, 1, 1), 100, np.int8), 1, groups=3)
+    behind = (random_connection(rng, "first", shape, **around), shortcut)
+    second = random_neurons(rng, "second", behind, shape, reset=reset)
+    sources = (("second", shape), ("first", shape), (IMAGE, (2, 3, 5)))
+    last = tuple(random_connection(rng, name, size, outputs=4) for name, size in sources)
+    return IntegerNetwork((2, 3, 5), (first, second, random_neurons(rng, "out", last, (4,), readout=True)))
+
+
+@pytest.mark.parametrize("reset", ["soft", "hard"])
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_groups_of_layers(processes: int, hard: bool) -> None:
+def test_groups_of_layers(processes: int, reset: Reset) -> None:
     """Two batches, the second of which begins before the first has left the pipeline."""
-    network = residual_network(hard, [100])
+    network = residual_network(reset)
     images = images_for(network, 2 * BATCH)
     schedule, _ = plan(network, steps=STEPS, gap=GAP, batch=BATCH, batches=2)
     recorders = make_recorders(network, schedule, BATCH)
@@ -98,6 +110,16 @@ def test_groups_of_layers(processes: int, hard: bool) -> None:
     assert found.saturations == expected.saturations
 
 
+def test_batches_are_finished_when_their_read_out_is() -> None:
+    """At t = s · 4 + 3 + 3: a period of 4, T = 3, three layers."""
+    assert [Schedule(STEPS, GAP, 2, 2).finished(t, 3) for t in range(1, 13)] == [0] * 5 + [1] * 4 + [2] * 3
+
+
+def test_shared_arrays_may_be_empty() -> None:
+    assert shared_array((0, 3), np.int32).shape == (0, 3)
+    assert (shared_array((2, 3), np.int64) == np.zeros((2, 3))).all()
+
+
 @pytest.mark.parametrize("transpose", [False, True])
 def test_images_are_sent_while_their_sample_enters(transpose: bool) -> None:
     images = np.arange(2 * 2 * 3 * 4, dtype=np.uint8).reshape(2, 1, 2, 3, 4)
@@ -116,8 +138,8 @@ def test_images_are_sent_while_their_sample_enters(transpose: bool) -> None:
 
 @pytest.mark.parametrize("reset", ["soft", "hard", None])
 def test_neurons(reset: str | None) -> None:
-    """None: the read-out. The third sample finds its v(0) again; its last sum saturates."""
-    schedule, place, rng = Schedule(STEPS, GAP, 3, 3), 2, np.random.default_rng(0)
+    """None: the read-out. The third sample takes the place of the first in memory; its first and last sums saturate."""
+    schedule, place, rng = Schedule(STEPS, GAP, 3, 2), 2, np.random.default_rng(0)
     shape = (2, 3, 4)  # (W, H, C)
     recorder = Recorder(schedule, place, samples=1, size=24, readout=reset is None)
     model = (PyIntegrator if reset is None else PyIFNeuron)({"recorder": recorder, "reset": reset})
@@ -128,18 +150,19 @@ def test_neurons(reset: str | None) -> None:
     arriving: deque[NDArray] = deque()
     model.a_in, model.s_out = Wires([arriving]), Wires([sent])
     last = schedule.total(place)
-    expected, saturated = {}, 0
+    expected: dict[tuple[int, int], NDArray] = {}
+    saturations = [0, 0, 0]
     v = model.v.astype(np.int64)
     for t in range(1, last + 1):
         current = rng.integers(-100, 200, shape).astype(np.int32)
-        if t == last:
+        if t == place + 1 or schedule.local(t, place) in ((2, 1), (2, STEPS)):
             current[0, 0, 0] = 2**30
         arriving.append(current)
         step(model, t)
         if (t - place - 1) % (STEPS + GAP) == 0 and t > place:
             v = model.v0.astype(np.int64)
         v = v + current + model.bias
-        saturated += int((abs(v) > MEMBRANE_MAX).sum())
+        clipped = int((abs(v) > MEMBRANE_MAX).sum())
         v = v.clip(-MEMBRANE_MAX, MEMBRANE_MAX)
         spikes = v >= 60
         values = v if reset is None else spikes
@@ -149,11 +172,13 @@ def test_neurons(reset: str | None) -> None:
         np.testing.assert_array_equal(model.v, v)
         if (local := schedule.local(t, place)) is not None:
             expected[local] = values.swapaxes(0, 1).reshape(-1)
-    assert len(expected) == 3 * STEPS and saturated == 1
+            saturations[local[0]] += clipped
+    assert len(expected) == 3 * STEPS and saturations[0] > 0
     for (sample, k), values in expected.items():
-        found = recorder.values[sample, 0, k - 1]
-        np.testing.assert_array_equal(found if reset is None else np.unpackbits(found), values)
-    assert recorder.saturations.ravel().tolist() == [0, 0, 1]
+        if sample > 0:
+            found = recorder.values[sample % 2, 0, k - 1]
+            np.testing.assert_array_equal(found if reset is None else np.unpackbits(found), values)
+    assert recorder.saturations.ravel().tolist() == [saturations[2], 0]
     assert recorder.step.item() == last
 
 
