@@ -30,24 +30,19 @@ class Group(NamedTuple):
         modules: paths.
         tests: what pytest takes.
         compiled: whether kernels are compiled.
+        isolation: of mutmut; a process whose threads computed already, with "fork", must not be forked.
     """
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
     compiled: bool = True
+    isolation: str = "fork"
 
 
 GROUPS = {
     "kernels": Group(("deploy/cpu/kernels.py",), ("tests/cpu/test_kernels.py",), compiled=False),
-    "arithmetic": Group(
+    "engine": Group(
         (
-            "export/quantize.py",
-            "export/folded.py",
-            "export/bounds.py",
-            "export/rounding.py",
-            "export/least_error.py",
-            "export/calibration.py",
-            "export/lower.py",
             "deploy/integer.py",
             "deploy/layer.py",
             "deploy/pooling.py",
@@ -56,13 +51,29 @@ GROUPS = {
             "deploy/cpu/synapses.py",
         ),
         (
-            "tests/export/test_quantize.py",
-            "tests/export/test_bounds.py",
-            "tests/export/test_rounding.py",
-            "tests/export/test_lower.py",
             "tests/test_integer.py",
             "tests/cpu/test_layer.py",
             "tests/cpu/test_synapses.py",
+            "tests/export/test_bounds.py",
+        ),
+        isolation="forkserver",
+    ),
+    "export": Group(
+        (
+            "export/quantize.py",
+            "export/folded.py",
+            "export/bounds.py",
+            "export/rounding.py",
+            "export/least_error.py",
+            "export/calibration.py",
+            "export/lower.py",
+        ),
+        (
+            "tests/export/test_quantize.py",
+            "tests/export/test_bounds.py",
+            "tests/export/test_rounding.py",
+            "tests/export/test_calibration.py",
+            "tests/export/test_lower.py",
         ),
     ),
     "files": Group(
@@ -79,8 +90,10 @@ GROUPS = {
         ("deploy/trace.py", "deploy/tally.py", "deploy/verify.py", "deploy/lif.py"),
         ("tests/test_trace.py", "tests/test_tally.py", "tests/test_verify.py", "tests/test_lif.py"),
     ),
+    "lava": Group(("deploy/lava/models.py", "deploy/lava/schedule.py"), ("tests/lava/test_models.py",)),
     "command": Group(
-        ("export/check.py", "export/to_netx.py"), ("tests/export/test_check.py", "tests/export/test_to_netx.py")
+        ("export/check.py", "export/to_netx.py"),
+        ("tests/export/test_check.py", "tests/export/test_to_netx.py", "tests/test_cli_page.py"),
     ),
 }
 
@@ -90,11 +103,17 @@ _SLOW = (  # and not needed: other tests run the same code
     "tests/cpu/test_synapses.py::test_any_convolution_with_other_instructions",
     "tests/test_verify.py::test_lava_can_be_imported_where_a_start_method_was_chosen_before",
 )
+_NEEDED = ("train", "benchmarks", "campaign", "docs", "tools")
 _WRAPPED = ("property", "cached_property", "contextmanager", "torch.no_grad()", "_compiled")
 _MESSAGES = [r"^\s*raise \w*Error\(", r"^\s*(return |)(self\.|)_?fail\("]
 _SURVIVED, _TIMEOUTS = (0, 5, 33), (-24, -9, 24, 36, 152, 255)
-_CONFTEST = """# A failing example is as good as a small one.
+_CONFTEST = """import multiprocessing
+
 from hypothesis import Phase, settings
+
+# Lava chooses a start method as it is imported, and mutmut chose one before.
+multiprocessing.set_start_method(None, force=True)
+# A failing example is as good as a small one.
 
 phases = (Phase.explicit, Phase.generate)
 settings.register_profile("mutation", phases=phases, database=None, deadline=None, derandomize=True)
@@ -196,7 +215,7 @@ def undecorated(source: str) -> str:
 def _prepare(work: Path, group: Group) -> None:
     """A copy of the checkout with the settings of mutmut for one group."""
     shutil.rmtree(work, ignore_errors=True)
-    for folder in ("train", "export", "deploy", "benchmarks", "tests"):
+    for folder in ("export", "deploy", "tests", *_NEEDED):
         shutil.copytree(ROOT / folder, work / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for module in group.modules:
         path = work / module
@@ -205,13 +224,14 @@ def _prepare(work: Path, group: Group) -> None:
     settings = {
         "source_paths": ["export", "deploy"],
         "only_mutate": list(group.modules),
-        "also_copy": ["train", "benchmarks"],
+        "also_copy": list(_NEEDED),
         "do_not_mutate_patterns": _MESSAGES,
         "pytest_add_cli_args": [
             *("-p", "no:cacheprovider", "-W", "ignore:overflow encountered:RuntimeWarning"),
             *(word for test in _SLOW for word in ("--deselect", test)),
         ],
         "pytest_add_cli_args_test_selection": list(group.tests),
+        "process_isolation": group.isolation,
         "timeout_multiplier": 6.0,
         "timeout_constant": 3.0,
         "track_dependencies": False,

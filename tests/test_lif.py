@@ -14,7 +14,7 @@ def neuron(**changes: object) -> LifLayer:
     """One input neuron that does not leak."""
     zero = np.zeros(1, np.int64)
     values = {"current_decay": np.array([4096]), "voltage_decay": zero, "threshold": 10, "bias": zero}
-    return LifLayer("0 (input)", (1,), **(values | changes))
+    return LifLayer("0 (input)", **({"shape": (1,)} | values | changes))
 
 
 def potentials_of(layer: LifLayer, *inputs: int) -> list[int]:
@@ -123,6 +123,31 @@ def test_samples_do_not_interact(rng: np.random.Generator) -> None:
         alone: Activity = engine.run(inputs[index : index + 1], "global")
         for one, all_ in zip((*alone.spikes, *alone.potentials), (*together.spikes, *together.potentials), strict=True):
             np.testing.assert_array_equal(one[0], all_[index])
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_steps_may_be_convolved_in_parts(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = (2, 4, 3)
+    rng = np.random.default_rng(0)
+    layer = neuron(shape=shape, weight=rng.integers(-9, 10, (2, 2, 3, 3)), padding=(1, 1), threshold=20)
+    network = LifNetwork(shape, (layer,))
+    inputs = rng.integers(0, 2, (2, 5, *shape))
+    whole = LifEngine(network).run(inputs, clock)
+    assert len({spikes.tobytes() for spikes in whole.spikes[0][0]}) > 2
+    for values in (1, 48):  # one step, two steps
+        monkeypatch.setattr("deploy.lif._CONVOLVED", values)
+        parts = LifEngine(network).run(inputs, clock)
+        np.testing.assert_array_equal(parts.spikes[0], whole.spikes[0])
+        np.testing.assert_array_equal(parts.potentials[0], whole.potentials[0])
+
+
+def test_convolutions_wrap_into_24_bits() -> None:
+    """2 · 255 · 32767 is below 2²⁴, and in 24 bits −66046."""
+    still = np.array([4096])
+    neurons = {"current_decay": still, "voltage_decay": still, "threshold": 2**18 - 1}
+    layer = neuron(shape=(1, 1, 1), weight=np.full((1, 2, 1, 1), 255), **neurons)
+    activity = LifEngine(LifNetwork((2, 1, 1), (layer,)), graded=True).run(np.full((1, 1, 2, 1, 1), 32767))
+    assert activity.potentials[0].item() == 64 * -66046
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def test_accuracies_and_rates(network: IntegerNetwork) -> None:
     labels[4] ^= 1
     verdict = verify(network, images, labels, engine_traces(network, images, 4))
     assert verdict.exact and verdict.deployed == verdict.reference
+    assert (verdict.layers, verdict.samples, verdict.steps) == (("hidden", "out"), 6, 3)
     assert verdict.deployed[-1] == pytest.approx(500 / 6)
     assert verdict.spike_rates == (pytest.approx(trace.layer_spikes(0).mean()),)
 

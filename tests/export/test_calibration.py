@@ -16,7 +16,7 @@ from export.quantize import learned, quantize
 from tests.export.test_rounding import IMAGES, NETWORKS, STEPS, folded_network
 
 BOTH = torch.cat([IMAGES, IMAGES.flip(3)])  # more than are run at once
-MANY_STEPS = 64  # sums of squares beyond 2²⁴
+MANY_STEPS = 1000  # sums of squares beyond 2²⁴
 
 
 def arriving_means(folded: FoldedNetwork, network: IntegerNetwork, steps: int) -> dict[str, NDArray[np.float64]]:

@@ -207,7 +207,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         Views(lambda x: torch.flatten(input=F.avg_pool2d(input=x, kernel_size=2, padding=(0, 0)), start_dim=1), 72)
     ),
     "a size that is looked at": lambda: randomised(Views(lambda x: (x.dim(), x.size(), x.flatten(1))[-1])),
-    "mean that keeps its dimensions": lambda: randomised(Views(lambda x: torch.mean(x, (2, 3), True).flatten(1), 3)),
+    "mean that keeps its dimensions": lambda: randomised(
+        Views(lambda x: (torch.mean(x, (2, 3), True) + F.adaptive_avg_pool2d(x, 1)).flatten(1), 3)
+    ),
     "mean that keeps its dimensions, by name": lambda: randomised(
         Views(lambda x: x.mean(dim=(-1, -2), keepdim=True).flatten(1), 3)
     ),

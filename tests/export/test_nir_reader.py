@@ -215,6 +215,91 @@ def test_other_graphs_are_refused_by_node_and_reason(graph: nir.NIRGraph, messag
     assert "\n" not in str(caught.value)
 
 
+def changed(node: nir.NIRNode, **values: Any) -> nir.NIRNode:
+    """A node as only a file can hold it: NIR's own constructor would not take it."""
+    for key, value in values.items():
+        setattr(node, key, value)
+    return node
+
+
+BEHIND_FLATTEN = "place is behind Flatten; allowed: Affine or Linear there"
+TWO = neurons((2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ((convolution(), flatten(2, 4, 4), neurons((32,))), "n1 .*place is behind weights; allowed: between neurons"),
+        ((flatten(1, 4, 4), neurons((16,)), dense(16)), "n0 .*target is neurons; allowed: Affine or Linear behind"),
+        ((convolution(), pooling(), neurons((2, 2, 2))), "n1 .*place is behind weights or Flatten; allowed: between"),
+        ((pooling(size=8, stride=8), convolution()), r"n0 .*kernel_size is .*; allowed: windows within \(1, 4, 4\)"),
+        ((pooling(padding=1), convolution()), "n0 .*kernel_size is .*padding.*; allowed: windows that do not overlap"),
+        (
+            (changed(convolution(), weight=np.ones((2, 9))), TWO),
+            r"weight is of shape \(2, 9\); allowed: \(O, I, k",
+        ),
+        ((flatten(1, 4, 4), changed(dense(16), weight=np.ones((3, 16, 1)))), r"weight is of shape .*allowed: \(O, N\)"),
+        ((changed(convolution(), bias=np.ones(3)), TWO), r"n0 .*bias is of shape \(3,\); allowed: \(2,\)"),
+        ((flatten(1, 4, 4), convolution(), TWO), f"n1 .*{BEHIND_FLATTEN}"),
+        ((flatten(1, 4, 4), nir.Scale(np.ones(16)), dense(16)), f"n1 .*{BEHIND_FLATTEN}"),
+        (
+            (nir.Scale(np.ones((1, 4, 5))), convolution(), TWO),
+            r"n0 .*scale is of shape \(1, 4, 5\); allowed: \(1, 4",
+        ),
+        ((convolution(), nir.Scale(np.ones((3, 1, 1))), TWO), r"scale is of shape \(3, 1, 1\); allowed: \(2, ...\)"),
+        (
+            (convolution(), nir.Scale(np.arange(32.0).reshape(2, 4, 4)), TWO),
+            "n1 .*scale is different within a channel; allowed: one factor per channel behind weights",
+        ),
+        (
+            (changed(convolution(), padding="same", stride=(2, 2)), TWO),
+            "padding is same; allowed: integers, 'valid'",
+        ),
+        ((changed(convolution(), padding=b"wide"), TWO), "padding is wide; allowed: integers, 'valid', or 'same' of"),
+        ((pooling(), flatten(1, 2, 2), dense(5)), r"n2 .*weight is of shape \(3, 5\); allowed: \(O, 4\)"),
+        (
+            (pooling(), convolution(input_shape=(2, 2), dilation=2, padding=(2, 2)), neurons((2, 2, 2))),
+            r"n1 .*dilation is \(2, 2\); allowed: \(1, 1\) behind pooling",
+        ),
+        (
+            (pooling(size=3, stride=3), convolution(input_shape=(1, 1)), neurons((2, 1, 1))),
+            r"n1 .*padding is \(1, 1\); allowed: 0 behind pooling of 4 by 3",
+        ),
+    ],
+)
+def test_nodes_between_neurons_are_refused_by_node_and_reason(nodes: tuple[nir.NIRNode, ...], message: str) -> None:
+    end = () if isinstance(nodes[-1], nir.Linear) else (flatten(2, 4, 4), dense(32))
+    with pytest.raises((GraphError, NetworkError), match=message) as caught:
+        to_network(chain(*nodes, *end))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("padding", "pair"), [("same", (1, 1)), (b"same", (1, 1)), ("valid", (0, 0)), (b"valid", (0, 0))]
+)
+def test_padding_by_name(padding: str | bytes, pair: tuple[int, int]) -> None:
+    size = 2 + 2 * pair[0]
+
+    def graph(**changes: Any) -> nir.NIRGraph:
+        nodes = changed(convolution(), **changes), neurons((2, size, size)), flatten(2, size, size), dense(2 * size**2)
+        return chain(*nodes)
+
+    assert to_network(graph(padding=padding)).network.digest() == to_network(graph(padding=pair)).network.digest()
+
+
+def test_scales_multiply_what_comes_before() -> None:
+    """Weights and bias of each channel behind weights; spikes of each channel, or neuron, behind neurons."""
+    factors = np.array([2.0, -1.0]).reshape(2, 1, 1) * np.ones((2, 4, 4))
+    plain = convolution()
+    scaled = convolution(weight=plain.weight * factors[:, :1, :1, None], bias=plain.bias * factors[:, 0, 0])
+    behind = chain(plain, nir.Scale(factors), neurons((2, 4, 4)), flatten(2, 4, 4), dense(32))
+    assert to_network(behind).network.digest() == to_network(network_with(scaled, TWO)).network.digest()
+    linear = nir.Linear(np.arange(48.0).reshape(3, 16))
+    twice = chain(flatten(1, 4, 4), linear, nir.Scale(np.full(3, 2.0)))
+    expected = chain(flatten(1, 4, 4), nir.Linear(2 * linear.weight))
+    assert to_network(twice).network.digest() == to_network(expected).network.digest()
+
+
 def test_loops_and_loose_ends_are_refused() -> None:
     graph = network_with()
     graph.nodes["back"] = convolution(weight=np.ones((2, 2, 3, 3)))

@@ -19,7 +19,7 @@ from export.to_netx import convert, main
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.activation import NQ
 from train.checkpoint import model_content, save
-from train.data import ImageSet
+from train.data import ImageSet, load
 from train.models import MODELS, BasicBlock, Form, Network, Normalize
 from train.snn import simulate
 
@@ -163,6 +163,23 @@ def test_end_to_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = convert(random_tiny(3), ImageSet(*_subset(image_set(30))), steps=4)[0]
     assert network.digest() == expected.digest()
     assert (network.info["architecture"], network.info["T"], len(network.info["source_sha256"])) == ("tiny", 4, 64)
+    assert network.info["L"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        (("--rounding", "error"), Method()),
+        (("--rounding", "error", "--no-bias-correction"), Method(bias_correction=False)),
+        (("--bias-correction",), Method(feedback=False, scale_search=False)),
+    ],
+)
+def test_rounding_is_that_of_the_options(folder: Path, options: tuple[str, ...], method: Method) -> None:
+    assert main(arguments(folder, *options)) == 0
+    images = load([str(folder / "data")], "train").sample(20, 0)
+    found = netx.read(folder / "net.h5").digest()
+    assert found == convert(random_tiny(3), images, steps=4, method=method)[0].digest()
+    assert found != convert(random_tiny(3), images, steps=4)[0].digest()
 
 
 def _subset(data: ImageSet) -> tuple[Any, ...]:
