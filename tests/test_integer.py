@@ -43,6 +43,11 @@ def test_threads_are_as_many_as_before() -> None:
         assert torch.get_num_threads() == 3
 
 
+def test_engines_say_what_they_run_on() -> None:
+    network = IntegerNetwork((1, 1, 1), (dense([[1]], 0, None, 0, "readout"),))
+    assert IntegerEngine(network).description.startswith("cpu, ")
+
+
 def test_random_networks_spike_and_saturate() -> None:
     """The property above would say little about silent networks."""
     seen: list[tuple[int, int]] = []
