@@ -22,6 +22,7 @@ from lava.magma.compiler.compiler import Compiler
 from lava.magma.compiler.executable import Executable
 from lava.magma.core.process.message_interface_enum import ActorType
 from lava.magma.core.process.process import AbstractProcess, LogConfig, ProcessServer
+from lava.magma.core.process.variable import VarServer
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import RunConfig
 from lava.magma.runtime.message_infrastructure.multiprocessing import MultiProcessing
@@ -183,9 +184,11 @@ class _Runtime(Runtime):
 
 
 def _forget() -> None:
-    """Takes back what Lava keeps of every run for ever: a list of all processes, and with them the memory that they
-    share, which nothing reads; and a handler of the root logger per process, so that a line is printed as often."""
+    """Takes back what Lava keeps of every run for ever: lists of all processes and variables, and with them the memory
+    that they share, which nothing reads; and a handler of the root logger per process, so that a line is printed as
+    often."""
     ProcessServer().processes.clear()
+    VarServer().vars.clear()
     root = logging.getLogger()
     for handler in list(root.handlers):
         if type(handler) is logging.StreamHandler and getattr(handler.formatter, "_fmt", None) == _LAVA_LINE:

@@ -16,6 +16,7 @@ import deploy.lava.compatibility  # noqa: F401 — before Lava
 import numpy as np
 import pytest
 from lava.magma.core.process.process import ProcessServer
+from lava.magma.core.process.variable import VarServer
 
 from deploy.errors import LavaRunError
 from deploy.lava import build, guard
@@ -55,7 +56,7 @@ def test_lava_forgets_a_run(network: IntegerNetwork, tmp_path: Path, backend: st
     netx.write(network, tmp_path / "net.h5")
     handlers = list(logging.getLogger().handlers)
     list(backend_traces(backend, tmp_path / "net.h5", network, images_for(network, 1), 1, 1, 1))
-    assert ProcessServer().processes == []
+    assert ProcessServer().processes == [] and VarServer().vars == []
     assert logging.getLogger().handlers == handlers
 
 
