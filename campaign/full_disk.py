@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from campaign.lava_faults import small_network
-from campaign.plan import Outcome, Plan
+from campaign.plan import Figure, Outcome, Plan
 from campaign.sandbox import Sandbox
 from campaign.training_kills import some_images
 from export import netx
@@ -20,7 +20,7 @@ _OLD = b"what was there before"
 def run(plan: Plan) -> Outcome:
     """Every kind of file that the commands write."""
     failures: list[str] = []
-    kept = 0
+    kept = tried = 0
     with Sandbox(plan.folder / "sandbox") as sandbox:
         if sandbox.full is None:
             return Outcome({"files": "not tried: no file system can be mounted here"})
@@ -33,7 +33,13 @@ def run(plan: Plan) -> Outcome:
                 problems = _try(sandbox, sandbox.full, name, command)
                 failures += [f"{name}: {line}" for line in problems]
                 kept += not problems
-    return Outcome({"kinds of files that did not fit": len(cases), "refused, the old file kept": kept}, failures)
+                tried += 1
+    figures: dict[str, Figure] = {
+        "planned": len(cases),
+        "kinds of files that did not fit": tried,
+        "refused, the old file kept": kept,
+    }
+    return Outcome(figures, failures)
 
 
 def _cases(net: Path, inputs: Path, images: Path, disk: Path) -> dict[str, list[str]]:

@@ -61,6 +61,8 @@ def _verdicts(kind: str, seed: int, count: int, seconds: float) -> Iterator[tupl
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, bufsize=0)
             try:
                 for line in _lines(process):
+                    if not line.startswith(f"{number} "):
+                        raise RuntimeError(f"file {number}: the process says {line!r}")
                     yield number, line.partition(" ")[2]
                     number += 1
                     if time.monotonic() > deadline:

@@ -62,11 +62,12 @@ def main(name: str, seed: int, first: int, end: int) -> None:
     kind = KINDS[name]
     with tempfile.TemporaryDirectory(dir=_MEMORY_DISK if _MEMORY_DISK.is_dir() else None) as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        valid = kind.valid(Path(folder))
         path = Path(folder) / f"file{kind.suffix}"
-        for content in valid:
-            path.write_bytes(content)
-            kind.read(path)  # all that a first time allocates, and imports
+        with contextlib.redirect_stdout(sys.stderr):
+            valid = kind.valid(Path(folder))
+            for content in valid:
+                path.write_bytes(content)
+                kind.read(path)  # all that a first time allocates, and imports
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

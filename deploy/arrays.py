@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.errors import InputError
-from train.files import replacing, write_npz
+from train.files import open_regular, replacing, write_npz
 
 MAX_BYTES = 2**32
 """Largest size of what is unpacked from a .npz file; .npy files are mapped, not read."""
@@ -25,9 +25,11 @@ def load_array(path: Path) -> NDArray:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; allowed: a .npy file, or a .npz file with one array")
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; allowed: a .npy file, or a .npz file with one array") from None
     with file:
         try:
             return _load(path, file)

@@ -1,8 +1,14 @@
 """Fixtures of all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell has programs in the background ignore these, and what the tests start would ignore them too.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -42,9 +42,10 @@ def check_writable(path: Path, inputs: Iterable[Path | None] = ()) -> None:
     try:
         if path.is_dir() or not path.name:
             raise IsADirectoryError
+        path.resolve()
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links
         raise CheckpointError(
             f"{path}: cannot be written; allowed: a file in a folder that can be written to"
         ) from None

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from train.errors import InputError
-from train.files import replacing, write_npz
+from train.files import open_regular, replacing, write_npz
 
 SAMPLE = Path(__file__).parent / "sample" / "cifar10-sample.zip"
 SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp"}
@@ -239,7 +239,7 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
                 for place in [*places, "/".join(TINY_LABELS), "train/*/images/*"]
                 for f in sorted(path.glob(place))
             ]
-            yield names, lambda name: (path / name).read_bytes()
+            yield names, partial(_bytes_of, path)
             return
         with zipfile.ZipFile(path) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
@@ -252,6 +252,14 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
             yield list(sizes), read
     except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError) as error:  # RuntimeError: encrypted or unsupported
         raise DataError(f"data: {path} is not readable ({error})") from None
+
+
+def _bytes_of(folder: Path, name: str) -> bytes:
+    try:
+        with open_regular(folder / name, MAX_FILE_BYTES) as file:
+            return file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise DataError(f"data: {folder / name} is not readable ({error.strerror})") from None
 
 
 def _labelled(names: Iterable[str], split: Split, read: Callable[[str], bytes]) -> list[tuple[str, str]]:
@@ -293,8 +301,9 @@ def _tiny_imagenet(
 def opened_image(file: IO[bytes] | Path, name: str) -> Iterator[Image.Image]:
     """An image that Pillow reads; whatever Pillow raises on it becomes a DataError with the given name."""
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            yield image
+        with ExitStack() as opened:
+            stream = opened.enter_context(open_regular(file)) if isinstance(file, Path) else file
+            yield opened.enter_context(Image.open(stream, formats=FORMATS))
     except DataError:
         raise
     except UnidentifiedImageError:

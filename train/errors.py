@@ -12,7 +12,10 @@ class InputError(ValueError):
 
 def shown(value: object, most: int = 80) -> str:
     """A value on one line that does nothing to a terminal: control characters are escaped, and what is long is cut."""
-    text = str(value)[: most + 1]
+    try:
+        text = str(value)[: most + 1]
+    except ValueError:  # an integer of more digits than Python converts
+        text = f"of type {type(value).__name__}, too long to show"
     line = "".join(" " if c.isspace() else c if c.isprintable() else _escaped(c) for c in text[:most])
     return line if len(text) <= most else f"{line}…"
 

@@ -1,7 +1,9 @@
 """Files that the commands write: complete, or as they were."""
 
+import errno
 import os
 import secrets
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +12,26 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def open_regular(path: Path, limit: int | None = None) -> IO[bytes]:
+    """A file to read.
+
+    Raises:
+        OSError: there is none; a folder, or a pipe or device, on which reading could wait or go on for ever; one longer
+            than ``limit`` bytes. Without the name of the file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    found = os.fstat(handle)
+    wrong = "not a regular file" if not stat.S_ISREG(found.st_mode) else ""
+    if stat.S_ISDIR(found.st_mode):
+        wrong = os.strerror(errno.EISDIR)
+    if limit is not None and found.st_size > limit:
+        wrong = f"{found.st_size} bytes; allowed: {limit}"
+    if wrong:
+        os.close(handle)
+        raise OSError(errno.EINVAL, wrong)
+    return os.fdopen(handle, "rb")
 
 
 @contextmanager
@@ -32,6 +54,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 yield file
     except BrokenPipeError:
         raise
+    except RuntimeError as error:
+        if "Symlink loop" not in str(error):
+            raise
+        raise OSError(f"{path}: cannot be written: a loop of links") from None
     except OSError as error:
         raise type(error)(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -51,7 +77,7 @@ def write_npz(file: IO[bytes], arrays: Mapping[str, NDArray], *, compressed: boo
 def _replacing(target: Path) -> Iterator[IO[bytes]]:
     target.parent.mkdir(parents=True, exist_ok=True)
     mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name[:60]}.{secrets.token_hex(4)}.tmp")
     try:
         handle = _open_unnamed(target.parent)
         unnamed = handle is not None

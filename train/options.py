@@ -17,6 +17,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from train.errors import shown
+from train.files import open_regular
 from train.interruption import Interruption
 
 SOURCES = (
@@ -25,6 +27,7 @@ SOURCES = (
     "one size"
 )
 
+_MAX_CONFIG = 2**20
 _KINDS = {"int": "a whole number", "float": "a number"}
 
 
@@ -109,11 +112,12 @@ class Parser(argparse.ArgumentParser):
                 return 128 + signal.SIGPIPE
             if not isinstance(error, tuple(statuses)):
                 raise
-            print(f"{self.command}: {error}", file=sys.stderr)
+            bad_input = isinstance(error, ValueError | OSError)
+            print(f"{self.command}: {shown(error, 4000) if bad_input else error}", file=sys.stderr)
             return next(status for kind, status in statuses.items() if isinstance(error, kind))
 
     def error(self, message: str) -> NoReturn:
-        line = " ".join(message.removeprefix("argument ").split())
+        line = shown(" ".join(message.removeprefix("argument ").split()), 2000)
         if " are required: " in line and " are required: -" not in line:
             line += ", before options that take several values such as --data"
         self.exit(2, f"{self.command}: {line} (--help has the options and examples)\n")
@@ -143,10 +147,11 @@ class Parser(argparse.ArgumentParser):
     def _read(self, path: Path) -> dict[Action, Any]:
         """The options in a TOML file, converted and checked as flags are."""
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            with open_regular(path, _MAX_CONFIG) as file:
+                content = tomllib.loads(file.read().decode())
         except OSError as error:
             self.error(f"{path}: {error.strerror}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self.error(f"{path}: not a TOML file: {error}")
         known = {
             name.lstrip("-").replace("-", "_"): action
@@ -172,7 +177,7 @@ class Parser(argparse.ArgumentParser):
     def _converted(self, name: str, action: Action, value: object) -> Any:
         if action.nargs == 0:
             if not isinstance(value, bool):
-                self.error(f"{name} is {value!r}; allowed: true, false")
+                self.error(f"{name} is {_quoted(value)}; allowed: true, false")
             return value
         if action.nargs == "?" and value is True:
             return action.const
@@ -185,7 +190,7 @@ class Parser(argparse.ArgumentParser):
 
     def _one(self, name: str, action: Action, value: object) -> Any:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            self.error(f"{name} is {value!r}; allowed: a string or a number")
+            self.error(f"{name} is {_quoted(value)}; allowed: a string or a number")
         convert = action.type if callable(action.type) else str
         try:
             result = convert(str(value))
@@ -193,10 +198,14 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{name}: {error}")
         except ValueError:
             kind = getattr(convert, "__name__", "another value")
-            self.error(f"{name} is {value!r}; allowed: {_KINDS.get(kind, kind)}")
+            self.error(f"{name} is {_quoted(value)}; allowed: {_KINDS.get(kind, kind)}")
         if action.choices is not None and result not in action.choices:
-            self.error(f"{name} is {value!r}; allowed: {', '.join(map(str, action.choices))}")
+            self.error(f"{name} is {_quoted(value)}; allowed: {', '.join(map(str, action.choices))}")
         return result
+
+
+def _quoted(value: object) -> str:
+    return repr(shown(value)) if isinstance(value, str) else shown(value)
 
 
 def add_data(parser: argparse.ArgumentParser, what: str) -> None:

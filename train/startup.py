@@ -8,7 +8,17 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
+
+
+def _open_missing() -> None:
+    """Standard input, output and error go to nowhere where they are closed."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # becomes the lowest number that is free
+                setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _command() -> str:
@@ -22,6 +32,8 @@ def _end_at_once(number: int, _frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
+if _command():
+    _open_missing()
 if (
     _command()
     and threading.current_thread() is threading.main_thread()

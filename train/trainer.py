@@ -1,6 +1,7 @@
 """The training loop: SGD with a one-cycle schedule, NQ noise calibrated after every epoch, exact resume."""
 
 import math
+import operator
 import shutil
 import sys
 import time
@@ -165,8 +166,8 @@ def require_finished(path: Path) -> None:
         return
     content = checkpoint.load(path)
     try:
-        done, epochs = len(content["history"]), int(content["recipe"]["epochs"])
-    except (KeyError, TypeError, ValueError):
+        done, epochs = len(content["history"]), operator.index(content["recipe"]["epochs"])
+    except (KeyError, TypeError, RuntimeError):
         raise CheckpointError(f"{path}: not a checkpoint; allowed: a file written while train.cifar runs") from None
     if done < epochs:
         raise CheckpointError(
@@ -371,12 +372,16 @@ class Training:
             self._average.load_state_dict(content["average"])
         self._restore_momentum(path, content["optimizer"])
         history, best = content["history"], content["best"]
-        if not isinstance(history, list) or len(history) > self.recipe.epochs or not all(map(_is_entry, history)):
-            raise CheckpointError(f"{path}: history is no list of up to {self.recipe.epochs} sets of numbers")
+        if (
+            not isinstance(history, list)
+            or not 0 < len(history) <= self.recipe.epochs
+            or not all(map(_is_entry, history, range(1, len(history) + 1)))
+        ):
+            raise CheckpointError(f"{path}: history has no numbers for each of 1 to {self.recipe.epochs} epochs")
         if not isinstance(best, dict) or not {"score", "epoch", "state"} <= best.keys():
             raise CheckpointError(f"{path}: best is no dictionary of score, epoch and state")
-        if type(best["score"]) is not float or type(best["epoch"]) is not int:
-            raise CheckpointError(f"{path}: best has a score and an epoch that are no numbers")
+        if type(best["score"]) is not float or type(best["epoch"]) is not int or not 1 <= best["epoch"] <= len(history):
+            raise CheckpointError(f"{path}: best has no score, or no epoch of 1..{len(history)}")
         checkpoint.check_tensors(path, "best", best["state"], self.result.state_dict())
         return history, best
 
@@ -398,19 +403,26 @@ class Training:
         """The optimizer's momentum of every parameter; all else of it follows from the recipe."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         found = saved.get("state") if isinstance(saved, dict) else None
-        if not isinstance(found, dict) or not all(type(key) is int and 0 <= key < len(parameters) for key in found):
-            raise CheckpointError(f"{path}: optimizer has no state of parameters 0..{len(parameters) - 1}")
-        for number, state in found.items():
-            momentum = state.get("momentum_buffer") if isinstance(state, dict) and len(state) == 1 else state
-            if momentum is not None:
-                one = {str(number): momentum}
+        buffers = {}
+        if self.recipe.momentum:
+            if not isinstance(found, dict) or set(found) != set(range(len(parameters))):
+                raise CheckpointError(f"{path}: optimizer has no state of parameters 0..{len(parameters) - 1}")
+            for number, state in found.items():
+                if not isinstance(state, dict) or set(state) != {"momentum_buffer"}:
+                    raise CheckpointError(f"{path}: optimizer has no momentum of parameter {number}")
+                one = {str(number): state["momentum_buffer"]}
                 checkpoint.check_tensors(path, "optimizer", one, {str(number): parameters[number]})
+            buffers = found
         groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": found, "param_groups": groups})
+        self.optimizer.load_state_dict({"state": buffers, "param_groups": groups})
 
 
-def _is_entry(entry: object) -> bool:
-    """Whether this may be the entry of an epoch in the history."""
-    return isinstance(entry, dict) and all(
-        type(key) is str and type(value) in (int, float) and math.isfinite(value) for key, value in entry.items()
+def _is_entry(entry: object, epoch: int) -> bool:
+    """Whether this may be the entry of that epoch in the history."""
+    return (
+        isinstance(entry, dict)
+        and {"epoch", "loss", "train", "ann"} <= entry.keys()
+        and entry["epoch"] == epoch
+        and all(type(key) is str and type(value) in (int, float) for key, value in entry.items())
+        and all(map(math.isfinite, entry.values()))
     )

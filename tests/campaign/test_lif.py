@@ -32,3 +32,9 @@ def test_time_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(subprocess, "run", run)
     assert lif.run(Plan(share=1, seconds=7, seed=0, folder=tmp_path)).failures == ["not done after 7 s"]
+
+
+def test_old_reports_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tests.xml").write_text(REPORT)
+    monkeypatch.setattr(subprocess, "run", lambda *_arguments, **_options: None)
+    assert lif.run(Plan(share=1, seconds=7, seed=0, folder=tmp_path)).failures == ["pytest did not run"]

@@ -146,7 +146,7 @@ def test_bad_input(data: Path, capsys: pytest.CaptureFixture[str], case: str) ->
     write_zip(data / "a.zip", data)
     write_folder(data / "other", train=image_set(20), test=image_set(6, classes=3))
     out = data.parent / "data.pt"
-    assert main(arguments(data, "--out", str(out), *more.format(d=data).split())) == 2
+    assert main(arguments(data, "--out", str(out), *(word.format(d=data) for word in more.split()))) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"train.cifar: {message.format(d=data)}") and captured.err.count("\n") == 1
     assert not list(data.parent.glob("*.pt*"))

@@ -1,6 +1,7 @@
 """Images come out alike from folders, archives and the cache, and bad data is refused in one line that says where."""
 
 import io
+import os
 import pickle
 import struct
 import tracemalloc
@@ -195,6 +196,18 @@ def large(side: int) -> Callable[[Path], Path]:
     return make
 
 
+def pipe(folder: Path) -> Path:
+    (folder / "train" / "cat").mkdir(parents=True)
+    os.mkfifo(folder / "train" / "cat" / "1.png")
+    return folder
+
+
+def device(folder: Path) -> Path:
+    (folder / "train" / "cat").mkdir(parents=True)
+    (folder / "train" / "cat" / "1.png").symlink_to("/dev/zero")
+    return folder
+
+
 def postscript(folder: Path) -> Path:
     """Pillow would run Ghostscript on it."""
     (folder / "train" / "cat").mkdir(parents=True)
@@ -216,6 +229,8 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "compression": (flagged(8, 99), "data: {f}/x.zip is not readable ("),
     "checksum": (flagged(14, 1), "data: {f}/x.zip is not readable ("),
     "broken image": (broken_image, "data: train/cat/2.png is not a readable image; allowed: WEBP, PNG"),
+    "a pipe": (pipe, "data: {f}/train/cat/1.png is not readable (not a regular file)"),
+    "a device": (device, "data: {f}/train/cat/1.png is not readable (not a regular file)"),
     "half an image": (half_image, "data: train/cat/1.png is not a readable image ("),
     "wide": (large(4097), "data: train/cat/1.bmp is (4097, 4097); allowed: sides up to 4096"),
     "bomb": (large(50_000), "data: train/cat/1.bmp is "),

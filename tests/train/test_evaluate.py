@@ -128,6 +128,6 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input(nq: Path, relu: Path, data: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
     more, message = BAD[case]
-    assert main([*more.format(nq=nq, relu=relu).split(), "--data", str(data)]) == 2
+    assert main([*(word.format(nq=nq, relu=relu) for word in more.split()), "--data", str(data)]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"train.evaluate: {message.format(nq=nq)}") and captured.err.count("\n") == 1

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.files import replacing, write_npz
+from train.checkpoint import CheckpointError, check_writable
+from train.files import open_regular, replacing, write_npz
 
 
 def write(path: Path, content: bytes = b"new") -> None:
@@ -104,3 +105,26 @@ def test_arrays_that_do_not_fit_are_one_error(capsys: pytest.CaptureFixture[str]
         write_npz(file, {"a": np.zeros(100_000)})
     gc.collect()
     assert capsys.readouterr().err == ""
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    """A pipe would wait for ever, and a device may have no end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "file").write_bytes(b"12345")
+    for name, what in {"pipe": "not a regular file", "zero": "not a regular file", ".": "Is a directory"}.items():
+        with pytest.raises(OSError, match=what):
+            open_regular(tmp_path / name)
+    with open_regular(tmp_path / "file", 5) as file:
+        assert file.read() == b"12345"
+    with pytest.raises(OSError, match="5 bytes; allowed: 4"):
+        open_regular(tmp_path / "file", 4)
+
+
+def test_a_loop_of_links_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "loop"
+    path.symlink_to(path)
+    with pytest.raises(OSError, match=f"^{path}: cannot be written: a loop of links$"):
+        write(path)
+    with pytest.raises(CheckpointError, match=f"^{path}: cannot be written; allowed: "):
+        check_writable(path)

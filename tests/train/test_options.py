@@ -108,6 +108,10 @@ BAD_FILES = {
     "twice": ("learning_rate = 1\nlearning-rate = 2", "learning-rate is given twice; allowed: once"),
     "both": ('init = "m"\npretrained = "a"', "init and pretrained are given; allowed: one of them"),
     "not TOML": ("T 4", "not a TOML file: "),
+    "deep": (f"T = {'[' * 20_000}", "not a TOML file: "),
+    "long": (f"T = 0x{'f' * 6000}", "T is of type int, too long to show; allowed: a whole number"),
+    "control characters": ('"a\\u001b[31m" = 1', "a\\x1b[31m is no option; allowed: "),
+    "large": (f"# {'x' * 2**20}", "1048578 bytes; allowed: 1048576"),
 }
 
 

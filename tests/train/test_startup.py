@@ -52,3 +52,10 @@ def test_nothing_changes_in_other_programs() -> None:
     code = "import signal, train.startup\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_output_is_no_error(closed: str) -> None:
+    command = f"{sys.executable} -m train.cifar --dry-run --model vgg_tiny --out /tmp/none.pt {closed}"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == ""

@@ -249,10 +249,11 @@ def test_resume_refuses_what_it_cannot_continue(tmp_path: Path) -> None:
         "recipe is no dictionary": {"recipe": [1]},
         "made with another seed; allowed: the same recipe": {"recipe": whole["recipe"] | {"seed": torch.zeros(2)}},
         "optimizer has no state of parameters 0..13": {"optimizer": {}},
+        "optimizer has no momentum of parameter 3": {"optimizer": {"state": whole["optimizer"]["state"] | {3: None}}},
         "0 is (2,); allowed: (4, 3, 3, 3)": {"optimizer": {"state": momentum}},
-        "history is no list of up to 1 sets of numbers": {"history": [{"loss": "small"}]},
+        "history has no numbers for each of 1 to 1 epochs": {"history": [{"loss": "small"}]},
         "best is no dictionary of score, epoch and state": {"best": 1},
-        "best has a score and an epoch that are no numbers": {"best": best | {"score": None}},
+        "best has no score, or no epoch of 1..1": {"best": best | {"score": None}},
         "best does not hold the tensors of this network": {"best": best | {"state": {}}},
         "layers.3.threshold is not finite": {"state": state | {"layers.3.threshold": torch.tensor(float("nan"))}},
     }
