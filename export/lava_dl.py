@@ -119,14 +119,14 @@ def read(path: str | os.PathLike[str], input_shape: Shape | None = None) -> LifN
             return _Reader(where).network(file, input_shape)
     except NetxError:
         raise
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise NetxError(f"{where}: not a readable HDF5 file: {shown(error, 300)}") from None
 
 
 class _Reader(CheckedFile):
     """Reads one file."""
 
-    value_bytes = 8
+    value_bytes = 48  # int64, and the copies that checking makes
     _given: Shape | None
 
     def network(self, file: h5py.File, input_shape: Shape | None) -> LifNetwork:
@@ -257,7 +257,7 @@ class _Reader(CheckedFile):
             outputs = math.prod(declared)
             if weight.ndim == 1 and weight.size % outputs == 0:
                 weight = weight.reshape(outputs, -1)
-            before = (weight.shape[-1],) if shape is None else shape
+            before = weight.shape[-1:] if shape is None else shape
             if weight.shape != (outputs, math.prod(before)):
                 self.fail(where, "weight", f"of shape {weight.shape}", str((outputs, math.prod(before))))
             after = (outputs,)

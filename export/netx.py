@@ -156,6 +156,6 @@ def read(path: str | os.PathLike[str]) -> IntegerNetwork:
         raise
     except NetworkError as error:
         raise NetxError(f"{where}: {error}") from None
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
         # What h5py raises for damaged files, and for types that NumPy does not have.
         raise NetxError(f"{where}: not a readable HDF5 file: {shown(error, 300)}") from None

@@ -173,6 +173,23 @@ def test_refuses_what_is_too_large_before_it_is_read(path: Path) -> None:
         lava_dl.read(path)
 
 
+def test_refuses_a_dense_weight_without_axes_behind_an_unknown_shape(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "net.net", "w") as file:
+        put("layer/0/type", "dense")(file)
+        put("layer/0/shape", [1])(file)
+        put("layer/0/weight", 2)(file)
+    with pytest.raises(NetxError, match=r"layer 0 \(dense\): weight is of shape \(\); allowed: \(1, 1\)"):
+        lava_dl.read(tmp_path / "net.net")
+
+
+def test_refuses_what_does_not_fit_into_memory_while_it_is_checked(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["layer/3/weight"]
+        file.create_dataset("layer/3/weight", (2**13, 2**12), "i1", chunks=(64, 64))
+    with pytest.raises(NetxError, match=r"size of the values up to layer 3 \(dense\): weight is 16\d* bytes"):
+        lava_dl.read(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
