@@ -97,7 +97,15 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert train_cifar(["--data", str(data), "--out", str(folder / name), *options.split(), *more]) == 0
         arguments = [str(folder / "model.pt"), str(folder / "net.h5"), "--data", str(data), "--calibration", "20"]
         assert export_to_netx(arguments) == 0
-    for name in ("nq.pt", "qcfs.pt", "vgg_small.pt", "resnet20.pt", "resnet20-longer.pt", "vgg16.pt"):
+    for name in (
+        "nq.pt",
+        "qcfs.pt",
+        "vgg_small.pt",
+        "resnet20.pt",
+        "resnet20-longer.pt",
+        "resnet20_snn4.pt",
+        "vgg16.pt",
+    ):
         shutil.copy(folder / "model.pt", folder / name)
     for path in folder.glob("*.checkpoint"):
         path.unlink()
