@@ -264,10 +264,11 @@ def soak(kinds: Iterator[Kind], bench: Bench, seconds: float, temporary: Path, t
     done: Counter[str] = Counter()
     failures: list[str] = []
     meter = Meter(temporary)
-    samples = [meter.measure()]
     with table.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow([field.name for field in fields(Sample)])
+        samples = [meter.measure()]  # with the table open
+        writer.writerow(astuple(samples[0]))
         over = False
         while not over:
             until = len(samples) * seconds / _MEASUREMENTS
