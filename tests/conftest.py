@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-# A shell has programs in the background ignore these, and what the tests start would ignore them too.
-for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+# Shells and nohup have programs in the background ignore these, and what the tests start would ignore them too.
+HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+for number, handler in HANDLERS.items():
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
