@@ -165,11 +165,21 @@ def test_refuses_complex_weights(path: Path) -> None:
         lava_dl.read(path)
 
 
-def test_refuses_what_is_too_large_before_it_is_read(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((2**15, 2**15), "f4", r"weight is of shape \(32768, 32768\); allowed: at most 268435456 values"),
+        ((2**13, 2**12), "i1", r"size of the values up to layer 3 \(dense\): weight is 16\d* bytes"),
+    ],
+    ids=["to be read", "to be checked"],
+)
+def test_refuses_what_is_too_large_before_it_is_read(
+    path: Path, shape: tuple[int, int], dtype: str, message: str
+) -> None:
     with h5py.File(path, "r+") as file:
         del file["layer/3/weight"]
-        file.create_dataset("layer/3/weight", (2**15, 2**15), "f4", chunks=(64, 64))
-    with pytest.raises(NetxError, match=r"weight is of shape \(32768, 32768\); allowed: at most 268435456 values"):
+        file.create_dataset("layer/3/weight", shape, dtype, chunks=(64, 64))
+    with pytest.raises(NetxError, match=message):
         lava_dl.read(path)
 
 
@@ -180,14 +190,6 @@ def test_refuses_a_dense_weight_without_axes_behind_an_unknown_shape(tmp_path: P
         put("layer/0/weight", 2)(file)
     with pytest.raises(NetxError, match=r"layer 0 \(dense\): weight is of shape \(\); allowed: \(1, 1\)"):
         lava_dl.read(tmp_path / "net.net")
-
-
-def test_refuses_what_does_not_fit_into_memory_while_it_is_checked(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["layer/3/weight"]
-        file.create_dataset("layer/3/weight", (2**13, 2**12), "i1", chunks=(64, 64))
-    with pytest.raises(NetxError, match=r"size of the values up to layer 3 \(dense\): weight is 16\d* bytes"):
-        lava_dl.read(path)
 
 
 @pytest.mark.parametrize(
