@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,12 +27,22 @@ class Interruption:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """While it is active; signals that are ignored, such as under nohup, stay so."""
+        """While it is active; signals that are ignored, such as under nohup, stay so.
+
+        Where Python cannot raise the exception, such as in the callback of a weak reference, nothing is printed of it.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         previous = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
         handled = [number for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
+        hook = sys.unraisablehook
+
+        def not_raised(unraisable: "sys.UnraisableHookArgs") -> None:
+            if not (self.number and issubclass(unraisable.exc_type, KeyboardInterrupt)):
+                hook(unraisable)
+
+        sys.unraisablehook = not_raised
         for number in handled:
             signal.signal(number, self._raise)
         try:
@@ -40,12 +51,13 @@ class Interruption:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number in handled:
                 signal.signal(number, previous[number])
+            sys.unraisablehook = hook
 
     def _raise(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # forked, and without a handler of its own yet
             os._exit(128 + number)
         self.number = self.number or number
-        # A destructor, or an import that catches everything, swallows the exception: it comes again.
+        # A destructor, or an import that catches everything, swallows the exception: the signal comes again.
         signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         raise KeyboardInterrupt
 
