@@ -78,7 +78,7 @@ def run(plan: Plan) -> Outcome:
         seen[f"processor {name}"] = found["seen"].get("networks", 0)
         failures += [f"processor {name}: {line}" for line in found["failures"]]
     figures: dict[str, Figure] = dict(seen.most_common())
-    return Outcome(figures | {"mismatches": len(failures)}, failures)
+    return Outcome(figures | {"planned": total, "mismatches": len(failures)}, failures)
 
 
 def agree(count: int, number: int, seconds: float, folder: Path) -> tuple[Counter[str], list[str]]:

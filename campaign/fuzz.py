@@ -47,6 +47,7 @@ def run(plan: Plan) -> Outcome:
         figures[f"{kind}: files"] = verdicts.total()
         figures |= {f"{kind}: {verdict}": verdicts[verdict] for verdict in ("accepted", "refused", "wrong")}
     figures["files in all"] = sum(int(figures[f"{kind}: files"]) for kind in COUNTS)
+    figures["planned"] = sum(plan.count(full) for full in COUNTS.values())
     figures["wrong in all"] = sum(int(figures[f"{kind}: wrong"]) for kind in COUNTS)
     return Outcome(figures, failures)
 

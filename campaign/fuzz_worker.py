@@ -42,12 +42,14 @@ def judge(kind: Kind, path: Path) -> str:
         with contextlib.redirect_stdout(io.StringIO()):
             kind.read(path)
         verdict = "accepted"
-    except kind.refusals as error:
+    except ValueError as error:
         text = str(error)
         lines = len(text.splitlines())
         verdict = "refused"
         if lines != 1 or not text.isprintable() or len(text) > _LONGEST_LINE:
             verdict = f"refused in {lines} lines, {len(text)} characters: {text[:300]!r}"
+        elif str(path.parent) not in text:
+            verdict = f"refused without the file's name: {text[:300]!r}"
     except BaseException as error:
         place = " < ".join(
             f"{frame.filename}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__))

@@ -14,7 +14,7 @@ from campaign import damage
 from deploy.arrays import load_array, whole_numbers
 from deploy.integer import IntegerEngine
 from export import lava_dl, netx
-from export.network import Connection, IntegerNetwork, NetworkError
+from export.network import Connection, IntegerNetwork
 from tests.strategies import images_for, random_layer, random_neurons
 from tests.tiny import image_set, tiny, write_folder, write_zip
 from train import checkpoint, data, models
@@ -35,14 +35,12 @@ class Kind:
         valid: makes some valid ones in a folder.
         change: changes what is in one.
         read: reads one as the commands do, and goes on to use it.
-        refusals: what it may raise, with one line.
     """
 
     suffix: str
     valid: Callable[[Path], Sequence[bytes]]
     change: Callable[[bytes, damage.Random], bytes]
     read: Callable[[Path], object]
-    refusals: tuple[type[Exception], ...] = (ValueError,)
 
 
 def _networks() -> list[IntegerNetwork]:
@@ -163,10 +161,9 @@ def _nir(folder: Path) -> list[bytes]:
 
 
 def _read_nir(path: Path) -> None:
-    from export import nir_file
-    from export.nir_reader import to_network
+    from export import nir_reader
 
-    netx.write(to_network(nir_file.read(path)).network, path.with_name("again.h5"))
+    netx.write(nir_reader.read(path).network, path.with_name("again.h5"))
 
 
 def _model(folder: Path) -> list[bytes]:
@@ -221,7 +218,7 @@ KINDS = {
     "netx": Kind(".h5", _netx, damage.changed_hdf5, _read_netx),
     "old netx": Kind(".h5", _old_netx, damage.changed_hdf5, _read_netx),
     "lava-dl netx": Kind(".net", _lava_dl, damage.changed_hdf5, _read_lava_dl),
-    "NIR": Kind(".nir", _nir, damage.changed_hdf5, _read_nir, (ValueError, NetworkError)),
+    "NIR": Kind(".nir", _nir, damage.changed_hdf5, _read_nir),
     "model": Kind(".pt", _model, damage.changed_model, _read_model),
     "checkpoint": Kind(".checkpoint", _checkpoint, damage.changed_model, _read_checkpoint),
     "archive": Kind(".zip", _archive, damage.changed_zip, _read_archive),

@@ -37,8 +37,7 @@ def parser() -> Parser:
 
 def _run(options: argparse.Namespace) -> None:
     try:
-        from export import nir_file
-        from export.nir_reader import Reading, to_network
+        from export.nir_reader import Reading, read
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"
@@ -48,7 +47,7 @@ def _run(options: argparse.Namespace) -> None:
     if not options.net.absolute().parent.is_dir():
         raise ValueError(f"{options.net.parent}: no such folder")
     reading = Reading(options.spike or ">", options.reset or "hard")
-    imported = to_network(nir_file.read(options.graph), reading)
+    imported = read(options.graph, reading)
     if imported.own and (options.spike or options.reset):
         raise ValueError("--spike and --reset are given; allowed: neither, the graph of export.to_nir says both")
     netx.write(imported.network, options.net)

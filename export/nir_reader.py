@@ -1,6 +1,7 @@
 """The integer network that a NIR graph computes, where it is one; docs/nir.md says how nodes are read."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,12 +10,13 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from export.network import IMAGE, Connection, IntegerNetwork, Layer, Reset
+from export import nir_file
+from export.network import IMAGE, Connection, IntegerNetwork, Layer, NetworkError, Reset
 from export.nir_graph import FORMAT, SUBTRACT, TO_RESET, VERSION
 from export.nir_synapses import BETWEEN, SynapseReader
 from export.nir_values import Array, GraphError, integers
 
-__all__ = ["GraphError", "Imported", "Reading", "to_network"]
+__all__ = ["GraphError", "Imported", "Reading", "read", "to_network"]
 
 Spike = Literal[">", ">="]
 _NEURONS = (nir.IF, nir.I)
@@ -40,6 +42,20 @@ class Imported:
     network: IntegerNetwork
     own: bool
     changed: bool
+
+
+def read(path: str | os.PathLike[str], reading: Reading | None = None) -> Imported:
+    """The integer network of a NIR file.
+
+    Raises:
+        NetxError, GraphError: the file holds none; the message names it.
+        FileNotFoundError: there is no such file.
+    """
+    graph = nir_file.read(path)
+    try:
+        return to_network(graph, reading)
+    except (GraphError, NetworkError) as error:
+        raise GraphError(f"{os.fspath(path)}: {error}") from None
 
 
 def to_network(graph: nir.NIRGraph, reading: Reading | None = None) -> Imported:

@@ -194,33 +194,35 @@ def _decode(paths: Sequence[Path], split: Split) -> tuple[NDArray[np.uint8], NDA
     with ThreadPoolExecutor() as pool:
         for path in paths:
             with _opened(path) as (names, read):
-                listed = {key: _labelled(names, key, read) for key in classes}
+                listed = {key: _labelled(path, names, key, read) for key in classes}
                 members = [member for _, member in listed[split]]
                 if members:
-                    size = size or _size(members[0], read(members[0]))
+                    size = size or _size(path / members[0], read(members[0]))
                     needed += len(members) * size[0] * size[1] * 3
                     if needed > MAX_BYTES:
                         raise DataError(f"data: {path}: {needed} bytes of images; allowed: {MAX_BYTES} in all")
-                    images = pool.map(partial(_image, read=read, size=size), members)
+                    images = pool.map(partial(_image, path=path, read=read, size=size), members)
                     found += [(name, file, image) for (name, file), image in zip(listed[split], images, strict=True)]
             for key in classes:
                 classes[key].update(name for name, _ in listed[key])
+    where = _some([str(path) for path in paths])
     if not found:
-        raise DataError(f"data: no {split}/<class>/<image> in {', '.join(map(str, paths))}")
+        raise DataError(f"data: no {split}/<class>/<image> in {where}")
     if all(classes.values()):
-        check_classes(sorted(classes["train"]), sorted(classes["test"]))
+        check_classes(sorted(classes["train"]), sorted(classes["test"]), where)
     found.sort(key=lambda entry: (entry[0], PurePosixPath(entry[1]).name))
     number = {name: index for index, name in enumerate(sorted(classes[split]))}
     labels = np.array([number[name] for name, _, _ in found], dtype=np.int64)
     return np.stack([image for _, _, image in found]), labels, np.array(list(number))
 
 
-def check_classes(train: Sequence[str], test: Sequence[str]) -> None:
+def check_classes(train: Sequence[str], test: Sequence[str], where: str) -> None:
     """DataError where the class names of the two splits, both sorted, differ: labels would then mean something else."""
     if train != test:
         lonely = min(set(train) ^ set(test))
         raise DataError(
-            f"data: test has classes {_some(test)}; allowed: {_some(train)} as in train ({lonely} is in one of them)"
+            f"data: {where}: test has classes {_some(test)}; allowed: {_some(train)} as in train "
+            f"({lonely} is in one of them)"
         )
 
 
@@ -262,13 +264,13 @@ def _bytes_of(folder: Path, name: str) -> bytes:
         raise DataError(f"data: {folder / name} is not readable ({error.strerror})") from None
 
 
-def _labelled(names: Iterable[str], split: Split, read: Callable[[str], bytes]) -> list[tuple[str, str]]:
-    """(class, member) of the split's images among the files of a folder or archive."""
+def _labelled(path: Path, names: Iterable[str], split: Split, read: Callable[[str], bytes]) -> list[tuple[str, str]]:
+    """(class, member) of the split's images among the files of a folder or archive ``path``."""
     files = {PurePosixPath(name): name for name in names}
     tiny = next((file for file in files if file.parts[-2:] == TINY_LABELS), None)
     images = {file: name for file, name in files.items() if file.suffix.lower() in SUFFIXES}
     if tiny is not None:
-        return _tiny_imagenet(images, split, tiny, read(files[tiny]))
+        return _tiny_imagenet(path, images, split, tiny, read(files[tiny]))
     for top in FOLDERS[split]:
         found = [(f.parts[1], name) for f, name in images.items() if len(f.parts) == 3 and f.parts[0] == top]
         if found:
@@ -277,7 +279,7 @@ def _labelled(names: Iterable[str], split: Split, read: Callable[[str], bytes]) 
 
 
 def _tiny_imagenet(
-    images: Mapping[PurePosixPath, str], split: Split, annotations: PurePosixPath, lines: bytes
+    path: Path, images: Mapping[PurePosixPath, str], split: Split, annotations: PurePosixPath, lines: bytes
 ) -> list[tuple[str, str]]:
     """(class, member) in Tiny-ImageNet as distributed; its test images have no labels, so that test is its val."""
     root = annotations.parent.parent
@@ -288,12 +290,14 @@ def _tiny_imagenet(
     for number, line in enumerate(lines.decode(errors="replace").splitlines(), 1):
         file_name, *rest = line.split("\t")
         if not rest:
-            raise DataError(f"data: {annotations}: line {number} is {line[:80]!r}; allowed: file, class, box, by tabs")
+            raise DataError(
+                f"data: {path / annotations}: line {number} is {line[:80]!r}; allowed: file, class, box, by tabs"
+            )
         labels[folder / file_name] = rest[0]
     found = {file: name for file, name in images.items() if file.parent == folder}
     if labels.keys() != found.keys():
         file = min(labels.keys() ^ found.keys())
-        raise DataError(f"data: {file} is in one of {annotations} and {folder}; allowed: in both")
+        raise DataError(f"data: {path / file} is in one of {annotations} and {folder}; allowed: in both")
     return [(labels[file], name) for file, name in found.items()]
 
 
@@ -312,20 +316,20 @@ def opened_image(file: IO[bytes] | Path, name: str) -> Iterator[Image.Image]:
         raise DataError(f"data: {name} is not a readable image ({error})") from None
 
 
-def _size(member: str, data: bytes) -> tuple[int, int]:
+def _size(name: Path, data: bytes) -> tuple[int, int]:
     """(H, W) of an image, which is not decoded."""
-    with opened_image(io.BytesIO(data), member) as image:
+    with opened_image(io.BytesIO(data), str(name)) as image:
         if max(image.size) > MAX_SIDE:
-            raise DataError(f"data: {member} is {image.size}; allowed: sides up to {MAX_SIDE}")
+            raise DataError(f"data: {name} is {image.size}; allowed: sides up to {MAX_SIDE}")
         return image.height, image.width
 
 
-def _image(member: str, *, read: Callable[[str], bytes], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """RGB uint8 (H, W, 3) of an image of this (H, W)."""
-    with opened_image(io.BytesIO(read(member)), member) as image:
+def _image(member: str, *, path: Path, read: Callable[[str], bytes], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """RGB uint8 (H, W, 3) of an image of this (H, W) in the folder or archive ``path``."""
+    with opened_image(io.BytesIO(read(member)), str(path / member)) as image:
         found = (image.height, image.width)
         if found != size:
-            raise DataError(f"data: {member} is {found}; allowed: {size} as the others")
+            raise DataError(f"data: {path / member} is {found}; allowed: {size} as the others")
         return np.asarray(image.convert("RGB"))
 
 

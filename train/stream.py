@@ -186,7 +186,7 @@ def open_tree(path: Path | str, split: Split, size: int = 224, *, workers: int =
         if not classes:
             raise DataError(f"data: {path} holds no {' or '.join(f'{top}/<class>/' for top in FOLDERS[split])}")
         if all(names for _, names in folders.values()):
-            check_classes(folders["train"][1], folders["test"][1])
+            check_classes(folders["train"][1], folders["test"][1], str(path))
         paths, sizes, counts = [], [], []
         for name in classes:
             with os.scandir(folder / name) as entries:

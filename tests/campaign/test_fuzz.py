@@ -50,6 +50,8 @@ def reading(what: str) -> Kind:
             raise KeyError("x")
         if what == "two lines":
             raise ValueError("a\nb")
+        if what == "nameless":
+            raise ValueError("could not broadcast")
         os.open("/dev/null", os.O_RDONLY)
 
     return replace(KINDS["array"], read=read)
@@ -57,7 +59,12 @@ def reading(what: str) -> Kind:
 
 @pytest.mark.parametrize(
     ("what", "verdict"),
-    [("traceback", "KeyError: \"'x'\" at "), ("two lines", "refused in 2 lines, 3 "), ("leak", "leaves files open, ")],
+    [
+        ("traceback", "KeyError: \"'x'\" at "),
+        ("two lines", "refused in 2 lines, 3 "),
+        ("nameless", "refused without the file's name: 'could not broadcast'"),
+        ("leak", "leaves files open, "),
+    ],
 )
 def test_what_is_wrong_is_named(what: str, verdict: str, tmp_path: Path) -> None:
     assert judge(reading(what), tmp_path).startswith(verdict)

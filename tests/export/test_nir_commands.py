@@ -104,6 +104,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a single node": (replace("node/type", "IF"), "type is IF; allowed: NIRGraph"),
     "metadata": (replace("node/nodes/conv1/metadata", "x"), "conv1: metadata is .*x"),
     "text for numbers": (replace(WEIGHT, "text"), "not a readable NIR file: AttributeError"),
+    "float weights": (lambda file: file[WEIGHT].__setitem__(..., 0.5), r"node conv1_in0 .*weight is 0\.5; allowed: integers"),
     "other numbers": (replace(WEIGHT, np.zeros(3, complex)), "numbers or text"),
     "too large": (too_large, "at most"),
     "elsewhere": (replace(WEIGHT, h5py.ExternalLink("other.h5", "/x")), "stored in this file"),
@@ -120,7 +121,7 @@ def test_broken_files_are_refused_in_one_line(graph: Path, name: str, capsys: py
     target = graph.with_name("other.h5")
     assert from_nir.main([str(graph), str(target)]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("export.from_nir: ")
+    assert err.startswith(f"export.from_nir: {graph}: ")
     assert err.count("\n") == 1
     assert re.search(message, err)
     assert not target.exists()

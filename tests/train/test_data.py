@@ -228,17 +228,17 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "encrypted": (flagged(6, 1), "data: {f}/x.zip is not readable ("),
     "compression": (flagged(8, 99), "data: {f}/x.zip is not readable ("),
     "checksum": (flagged(14, 1), "data: {f}/x.zip is not readable ("),
-    "broken image": (broken_image, "data: train/cat/2.png is not a readable image; allowed: WEBP, PNG"),
+    "broken image": (broken_image, "data: {f}/train/cat/2.png is not a readable image; allowed: WEBP, PNG"),
     "a pipe": (pipe, "data: {f}/train/cat/1.png is not readable (not a regular file)"),
     "a device": (device, "data: {f}/train/cat/1.png is not readable (not a regular file)"),
-    "half an image": (half_image, "data: train/cat/1.png is not a readable image ("),
-    "wide": (large(4097), "data: train/cat/1.bmp is (4097, 4097); allowed: sides up to 4096"),
-    "bomb": (large(50_000), "data: train/cat/1.bmp is "),
-    "another format": (postscript, "data: train/cat/1.png is not a readable image; allowed: WEBP, PNG"),
-    "two sizes": (two_sizes, "data: train/dog/2.png is (9, 6); allowed: (8, 6) as the others"),
+    "half an image": (half_image, "data: {f}/train/cat/1.png is not a readable image ("),
+    "wide": (large(4097), "data: {f}/train/cat/1.bmp is (4097, 4097); allowed: sides up to 4096"),
+    "bomb": (large(50_000), "data: {f}/train/cat/1.bmp is "),
+    "another format": (postscript, "data: {f}/train/cat/1.png is not a readable image; allowed: WEBP, PNG"),
+    "two sizes": (two_sizes, "data: {f}/train/dog/2.png is (9, 6); allowed: (8, 6) as the others"),
     "other classes": (
         other_classes,
-        "data: test has classes cat, cow; allowed: cat, dog as in train (cow is in one of",
+        "data: {f}: test has classes cat, cow; allowed: cat, dog as in train (cow is in one of",
     ),
     "outside": (in_archive(lambda z: z.writestr("../train/cat/1.png", b"x")), "data: no train/<class>/<image> in"),
     "absolute": (in_archive(lambda z: z.writestr("/train/cat/1.png", b"x")), "data: no train/<class>/<image> in"),
@@ -259,7 +259,7 @@ def test_bad_data(tmp_path: Path, case: str) -> None:
 def test_differing_classes_are_named_in_a_short_message() -> None:
     names = [f"class{number:04}" for number in range(1000)]
     with pytest.raises(DataError) as caught:
-        train.data.check_classes(names, [name for name in names if name != "class0500"])
+        train.data.check_classes(names, [name for name in names if name != "class0500"], "data")
     assert "class0009, … (999); allowed: class0000" in str(caught.value) and "(class0500 is in one" in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -358,13 +358,19 @@ def test_tiny_imagenet_as_distributed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.replace("val_2.JPEG", "val_7.JPEG"), "val/images/val_2.JPEG is in one of val/val_annotations.txt"),
-        (lambda t: t + "../../../x.JPEG\tn01\n", "val/images/../../../x.JPEG is in one of val/val_annotations.txt and"),
+        (
+            lambda t: t.replace("val_2.JPEG", "val_7.JPEG"),
+            "data: {root}/val/images/val_2.JPEG is in one of val/val_annotations.txt",
+        ),
+        (
+            lambda t: t + "../../../x.JPEG\tn01\n",
+            "data: {root}/val/images/../../../x.JPEG is in one of val/val_annotations.txt and",
+        ),
         (
             lambda t: t + "nonsense\n",
-            "val/val_annotations.txt: line 5 is 'nonsense'; allowed: file, class, box, by tabs",
+            "data: {root}/val/val_annotations.txt: line 5 is 'nonsense'; allowed: file, class, box, by tabs",
         ),
-        (lambda t: t.replace("n01", "n03"), "test has classes n02, n03; allowed: n01, n02 as in train"),
+        (lambda t: t.replace("n01", "n03"), "data: {root}: test has classes n02, n03; allowed: n01, n02 as in train"),
     ],
     ids=["missing", "outside", "no label", "other class"],
 )
@@ -376,7 +382,7 @@ def test_tiny_imagenet_with_other_annotations_is_refused(
     annotations.write_text(change(annotations.read_text()))
     with pytest.raises(DataError) as caught:
         load([str(root)], "test")
-    assert str(caught.value).startswith(f"data: {message}") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(message.format(root=root)) and "\n" not in str(caught.value)
 
 
 def test_cifar10_comes_from_torchvision(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
@@ -445,10 +451,10 @@ def test_damaged_images_decode_or_are_refused(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        size = train.data._size(f"train/cat/1.{kind}", bytes(content))
-        pixels = train.data._image(f"train/cat/1.{kind}", read=lambda _: bytes(content), size=size)
+        size = train.data._size(Path("my-images", f"1.{kind}"), bytes(content))
+        pixels = train.data._image(f"1.{kind}", path=Path("my-images"), read=lambda _: bytes(content), size=size)
     except DataError as error:
-        assert str(error).startswith(f"data: train/cat/1.{kind} is ") and "\n" not in str(error)
+        assert str(error).startswith(f"data: my-images/1.{kind} is ") and "\n" not in str(error)
     else:
         assert (pixels.dtype, pixels.shape) == (np.uint8, (*size, 3))
 

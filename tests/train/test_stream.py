@@ -270,7 +270,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty class": (empty_class, "data: {f}/val/eel holds no images; allowed: .bmp, .jpeg, .jpg, .png, .webp"),
     "class of val only": (
         lambda f: (f / "val" / "eel").mkdir(),
-        "data: test has classes a cat, dog, eel, ñandú; allowed: a cat, dog, ñandú as in train (eel is in one of them)",
+        "data: {f}: test has classes a cat, dog, eel, ñandú; allowed: a cat, dog, ñandú as in train (eel is in one",
     ),
     "broken link": (lambda f: (f / "val" / "dog" / "1.png").symlink_to("nowhere"), "data: {f} is not readable ("),
 }
