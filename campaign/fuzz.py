@@ -4,6 +4,7 @@ A file that crashes or hangs its process costs that file only: the next process 
 its kind, the seed and its number, so that the line of a failure is enough to try it again.
 """
 
+import os
 import re
 import select
 import subprocess
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from campaign.plan import Figure, Outcome, Plan
 
@@ -28,6 +30,7 @@ COUNTS = {
 """Files of each kind in a whole campaign."""
 PATIENCE = 60.0
 """Seconds that one file may take, and the start of a process."""
+_MEMORY_DISK = Path("/dev/shm")
 _SHOWN = 30
 
 
@@ -58,8 +61,10 @@ def _verdicts(kind: str, seed: int, count: int, seconds: float) -> Iterator[tupl
     number = 0
     while number < count and time.monotonic() < deadline:
         command = [sys.executable, "-m", "campaign.fuzz_worker", kind, str(seed), str(number), str(count)]
-        with tempfile.TemporaryFile("w+") as complaints:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, bufsize=0)
+        disk = tempfile.TemporaryDirectory(dir=_MEMORY_DISK if _MEMORY_DISK.is_dir() else None)
+        with disk as folder, tempfile.TemporaryFile("w+") as complaints:
+            environment = os.environ | {"TMPDIR": folder}  # removed here, also where the process is killed
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=complaints, bufsize=0)
             try:
                 for line in _lines(process):
                     if not line.startswith(f"{number} "):

@@ -22,7 +22,6 @@ from campaign.kinds import KINDS, Kind
 MEMORY = 3 * 2**30
 """Bytes of address space that reading a file may take; the readers promise 1 GiB of values (docs/format.md)."""
 _LONGEST_LINE = 6000
-_MEMORY_DISK = Path("/dev/shm")
 
 
 def damaged_file(kind: Kind, valid: Sequence[bytes], name: str, seed: int, number: int) -> bytes:
@@ -62,7 +61,7 @@ def judge(kind: Kind, path: Path) -> str:
 
 def main(name: str, seed: int, first: int, end: int) -> None:
     kind = KINDS[name]
-    with tempfile.TemporaryDirectory(dir=_MEMORY_DISK if _MEMORY_DISK.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         path = Path(folder) / f"file{kind.suffix}"
         with contextlib.redirect_stdout(sys.stderr):

@@ -7,17 +7,21 @@ process is measured. After a warm-up, the first quarter of the time, these must 
 * exactly: open files, threads, child processes, entries of /dev/shm and temporary files;
 * memory (anonymous and shared: pages of files come and go with what else the machine does), its own and its children's,
   and the largest that a child ever had resident: the line fitted through the measurements may rise by less than GROWTH
-  in all. That is judged in runs of ten minutes and more: a shorter one is all warm-up.
+  in all. That is judged in runs of ten minutes and more: a shorter one is all warm-up. What was freed and the allocator
+  keeps is given back before each measurement: how much that is depends on how runs happened to overlap.
 
 A run must also compute the same as the run before it on the same images.
 """
 
 import csv
+import ctypes
 import gc
 import io
 import os
+import platform
 import re
 import resource
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -311,6 +315,8 @@ class Meter:
 
     def measure(self) -> Sample:
         gc.collect()
+        if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)
         children = self._process.children(recursive=True)
         return Sample(
             seconds=round(self.seconds, 1),

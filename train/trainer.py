@@ -422,7 +422,7 @@ def _is_entry(entry: object, epoch: int) -> bool:
     return (
         isinstance(entry, dict)
         and {"epoch", "loss", "train", "ann"} <= entry.keys()
-        and entry["epoch"] == epoch
         and all(type(key) is str and type(value) in (int, float) for key, value in entry.items())
         and all(map(math.isfinite, entry.values()))
+        and entry["epoch"] == epoch
     )

@@ -74,6 +74,7 @@ SCRIPT = """
 import os, sys, time
 number = int(sys.argv[3])
 print(number, "refused", flush=True)
+open(f"{os.environ['TMPDIR']}/left", "w").close()
 if number == 0:
     os.abort()
 time.sleep(9)
@@ -88,9 +89,12 @@ def test_a_crash_and_a_hang_cost_one_file_each(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(fuzz.subprocess, "Popen", popen)
     monkeypatch.setattr(fuzz, "PATIENCE", 1.0)
+    monkeypatch.setattr(fuzz, "_MEMORY_DISK", tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
     monkeypatch.setattr(fuzz, "COUNTS", {"array": 4})
     outcome = fuzz.run(Plan(share=1, seconds=100, seed=0, folder=tmp_path))
     assert outcome.figures["array: files"] == 4 and outcome.figures["array: refused"] == 2
+    assert not list((tmp_path / "disk").iterdir())
     crash, hang = outcome.failures
     assert crash.startswith("array 1: ends the process with status -6") and hang == "array 3: takes more than 1 s"
 

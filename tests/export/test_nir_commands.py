@@ -104,7 +104,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a single node": (replace("node/type", "IF"), "type is IF; allowed: NIRGraph"),
     "metadata": (replace("node/nodes/conv1/metadata", "x"), "conv1: metadata is .*x"),
     "text for numbers": (replace(WEIGHT, "text"), "not a readable NIR file: AttributeError"),
-    "float weights": (lambda file: file[WEIGHT].__setitem__(..., 0.5), r"node conv1_in0 .*weight is 0\.5; allowed: integers"),
+    "float weights": (
+        lambda file: file[WEIGHT].__setitem__(..., 0.5),
+        r"node conv1_in0 .*weight is 0\.5; allowed: integers",
+    ),
     "other numbers": (replace(WEIGHT, np.zeros(3, complex)), "numbers or text"),
     "too large": (too_large, "at most"),
     "elsewhere": (replace(WEIGHT, h5py.ExternalLink("other.h5", "/x")), "stored in this file"),

@@ -245,19 +245,21 @@ def test_resume_refuses_what_it_cannot_continue(tmp_path: Path) -> None:
     assert resumed(tmp_path) == "not a checkpoint; allowed: a file written while train.cifar runs"
     state, best = whole["state"], whole["best"]
     momentum = {**whole["optimizer"]["state"], 0: {"momentum_buffer": torch.zeros(2)}}
-    damaged = {
-        "recipe is no dictionary": {"recipe": [1]},
-        "made with another seed; allowed: the same recipe": {"recipe": whole["recipe"] | {"seed": torch.zeros(2)}},
-        "optimizer has no state of parameters 0..13": {"optimizer": {}},
-        "optimizer has no momentum of parameter 3": {"optimizer": {"state": whole["optimizer"]["state"] | {3: None}}},
-        "0 is (2,); allowed: (4, 3, 3, 3)": {"optimizer": {"state": momentum}},
-        "history has no numbers for each of 1 to 1 epochs": {"history": [{"loss": "small"}]},
-        "best is no dictionary of score, epoch and state": {"best": 1},
-        "best has no score, or no epoch of 1..1": {"best": best | {"score": None}},
-        "best does not hold the tensors of this network": {"best": best | {"state": {}}},
-        "layers.3.threshold is not finite": {"state": state | {"layers.3.threshold": torch.tensor(float("nan"))}},
-    }
-    for message, entries in damaged.items():
+    entry = whole["history"][0]
+    damaged = [
+        ("recipe is no dictionary", {"recipe": [1]}),
+        ("made with another seed; allowed: the same recipe", {"recipe": whole["recipe"] | {"seed": torch.zeros(2)}}),
+        ("optimizer has no state of parameters 0..13", {"optimizer": {}}),
+        ("optimizer has no momentum of parameter 3", {"optimizer": {"state": whole["optimizer"]["state"] | {3: None}}}),
+        ("0 is (2,); allowed: (4, 3, 3, 3)", {"optimizer": {"state": momentum}}),
+        ("history has no numbers for each of 1 to 1 epochs", {"history": [{"loss": "small"}]}),
+        ("history has no numbers for each of 1 to 1 epochs", {"history": [entry | {"epoch": torch.zeros(0)}]}),
+        ("best is no dictionary of score, epoch and state", {"best": 1}),
+        ("best has no score, or no epoch of 1..1", {"best": best | {"score": None}}),
+        ("best does not hold the tensors of this network", {"best": best | {"state": {}}}),
+        ("layers.3.threshold is not finite", {"state": state | {"layers.3.threshold": torch.tensor(float("nan"))}}),
+    ]
+    for message, entries in damaged:
         checkpoint.save(path, whole | entries)
         assert resumed(tmp_path) == message
     checkpoint.save(path, {**whole, "recipe": whole["recipe"] | {"new": 1}})
