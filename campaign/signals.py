@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from campaign.plan import Figure, Outcome, Plan
-from campaign.sandbox import Sandbox
+from campaign.sandbox import END_SECONDS, Sandbox
 from train.shipped import pretrained
 
 FULL, FEW = 50, 6
@@ -52,7 +53,7 @@ class _Found:
     """What happened so far."""
 
     survived: Counter[str] = field(default_factory=Counter)
-    longest: float = 0.0
+    seconds: list[tuple[float, str]] = field(default_factory=list)
     early: int = 0
     late: int = 0
     failures: list[str] = field(default_factory=list)
@@ -81,7 +82,12 @@ def run(plan: Plan) -> Outcome:
     figures["planned"] = len(turns)
     figures["of these before the command's first line"] = found.early
     figures["not counted, as the command ended before"] = found.late
-    figures["longest time until all was gone (s)"] = round(found.longest, 2)
+    if found.seconds:
+        longest, case_name = max(found.seconds)
+        figures["longest time until all was gone (s)"] = round(longest, 2)
+        figures["that was"] = case_name
+        figures["median time (s)"] = round(median(value for value, _ in found.seconds), 2)
+        figures[f"above {END_SECONDS:g} s"] = sum(value > END_SECONDS for value, _ in found.seconds)
     figures["/dev/shm"] = "of its own" if sandbox.private else "not compared, as others write there"
     for name, value in seconds.items():
         figures[f"duration of {name} (s)"] = round(value, 1)
@@ -156,7 +162,7 @@ def _interrupt(sandbox: Sandbox, case: Case, longest: float, rng: random.Random,
         if path.name != command.output.name:
             problems.append(f"left {path.name} beside the output")
         path.unlink()
-    found.longest = max(found.longest, ending.seconds)
+    found.seconds.append((ending.seconds, f"{case} after {moment:.2f} s"))
     if problems:
         found.failures.append(f"{case} after {moment:.2f} s: {'; '.join(problems)}")
     else:

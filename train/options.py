@@ -112,8 +112,9 @@ class Parser(argparse.ArgumentParser):
                 return 128 + signal.SIGPIPE
             if not isinstance(error, tuple(statuses)):
                 raise
-            bad_input = isinstance(error, ValueError | OSError)
-            print(f"{self.command}: {shown(error, 4000) if bad_input else error}", file=sys.stderr)
+            bad_input = isinstance(error, ValueError | OSError)  # on one line; others may bring a traceback
+            text = "\n".join(shown(line, 4000) for line in ([error] if bad_input else str(error).splitlines()))
+            print(f"{self.command}: {text}", file=sys.stderr)
             return next(status for kind, status in statuses.items() if isinstance(error, kind))
 
     def error(self, message: str) -> NoReturn:

@@ -186,3 +186,13 @@ def test_failures_have_the_status_that_the_command_gives_them(capsys: pytest.Cap
     assert capsys.readouterr().err == "\nsome.command: interrupted; go on\n"
     with pytest.raises(RuntimeError):
         parser.run(lambda _: fail(RuntimeError("a defect")), [])
+
+
+def test_what_failed_may_have_several_lines_but_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as the traceback of a process of Lava, with a layer's name from a file."""
+
+    def work(_options: object) -> None:
+        raise RuntimeError("process x\x1b[31m failed\nTraceback:\n  line 1")
+
+    assert Parser("some.command", "Does something.", []).run(work, [], {RuntimeError: 3}) == 3
+    assert capsys.readouterr().err == "some.command: process x\\x1b[31m failed\nTraceback:\n  line 1\n"
