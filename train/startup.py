@@ -1,4 +1,4 @@
-"""Ctrl-C while a command imports what it needs, which takes seconds, ends it in one line; there is nothing to clean up.
+"""What a command does first: its output takes any text, and Ctrl-C while it imports, for seconds, ends it in one line.
 
 A command imports this module before all others. It acts where a command of the project is the main program; in other
 programs the import changes nothing. train.options.Parser.run takes over from it.
@@ -34,6 +34,8 @@ def _end_at_once(number: int, _frame: FrameType | None) -> None:
 
 if _command():
     _open_missing()
+    with suppress(AttributeError):  # a stream of somebody else's
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr
 if (
     _command()
     and threading.current_thread() is threading.main_thread()
