@@ -80,7 +80,7 @@ def run(plan: Plan) -> Outcome:
     figures: dict[str, Figure] = dict(sorted(found.survived.items()))
     figures["all"] = found.survived.total()
     figures["planned"] = len(turns)
-    figures["of these before the command's first line"] = found.early
+    figures["of these ended by the system, before the command took over"] = found.early
     figures["not counted, as the command ended before"] = found.late
     if found.seconds:
         longest, case_name = max(found.seconds)
@@ -148,13 +148,14 @@ def _interrupt(sandbox: Sandbox, case: Case, longest: float, rng: random.Random,
         watched.end(limit=float("inf"))
     watched.signal(number, group=case.group)
     ending = watched.end()
+    own = [-number, 128 + number]
     if ending.in_start and ending.status:  # a signal ends the interpreter in its own way until it runs the command
-        found.early += 1
-        problems = list(ending.problems)
+        found.early += number != signal.SIGKILL
+        site = number == signal.SIGINT and "Traceback" in ending.errors
+        problems = ending.check([*own, 1] if site else own, traceback=site)
     else:
-        own = [-number] if number != signal.SIGINT else []
         said = "interrupted" if number == signal.SIGINT and ending.status else ""
-        problems = ending.check([0, 128 + number, *own], said=said)
+        problems = ending.check([0, 128 + number] if number == signal.SIGINT else [0, *own], said=said)
     content = command.output.read_bytes()
     if not command.complete(content) and (content != _OLD or not ending.status):
         problems.append(f"{command.output.name} is damaged")
