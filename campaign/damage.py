@@ -242,3 +242,26 @@ def changed_npy(data: bytes, rng: Random) -> bytes:
     shape = pick(rng, [(), (0,), (-1,), (2**40,), (2**62, 4), (3, 2, 6, 5), (2, 6, 5), ("x",), 5, (1,) * 40])
     header = repr({"descr": dtype, "fortran_order": bool(rng.random() < 0.5), "shape": shape}).encode() + b"\n"
     return data[:8] + struct.pack("<H", len(header)) + header + data[10 + length :]
+
+
+_TOML = ("nan", "-inf", "1e400", "-1", "0x7fffffffffffffff", "9" * 5000, "1.5", "true", '""', '"\\u001b[2J\\u0000"',
+         "[]", "[[1], {a = 2}]", "[" * 3000, "{a = {b = 1}}", "1979-05-27T07:32:00Z", "07:32:00", "'x' 'y'",
+         '"""a\nb"""', '"' + "x" * 100_000 + '"')  # fmt: skip
+
+
+def changed_toml(data: bytes, rng: Random) -> bytes:
+    """The lines with another value, key or order; one of them twice, or under a table."""
+    lines = data.decode().splitlines()
+    at = int(rng.integers(len(lines)))
+    key, _, value = lines[at].partition(" = ")
+    kind = int(rng.integers(5))
+    if kind <= 1:
+        lines[at] = f"{key} = {pick(rng, _TOML)}"
+    elif kind == 2:
+        other = pick(rng, lines).partition(" = ")[0]
+        lines[at] = f"{pick(rng, [other, f'{key}.x', f'x.{key}', chr(34) + chr(34), key.upper()])} = {value}"
+    elif kind == 3:
+        lines.insert(at, pick(rng, [lines[at], f"[{key}]", f"[[{key}]]", "[train]"]))
+    else:
+        rng.shuffle(lines)
+    return "\n".join(lines).encode()

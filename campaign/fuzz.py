@@ -26,6 +26,7 @@ COUNTS = {
     "checkpoint": 4_000,
     "archive": 10_000,
     "array": 10_000,
+    "configuration": 5_000,
 }
 """Files of each kind in a whole campaign."""
 PATIENCE = 60.0

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from export import lava_dl, netx
 from export.network import Connection, IntegerNetwork
 from tests.strategies import images_for, random_layer, random_neurons
 from tests.tiny import image_set, tiny, write_folder, write_zip
-from train import checkpoint, data, models
+from train import checkpoint, cifar, command, data, models
 from train.recipe import Recipe
 from train.trainer import checkpoint_path, train
 
@@ -214,6 +215,23 @@ def _read_array(path: Path) -> None:
     whole_numbers(path, np.atleast_1d(load_array(path))[:10])
 
 
+def _config(folder: Path) -> list[bytes]:
+    network = b'model = "resnet20"\nlevels = 4\naugment = "trivial"\n'
+    training = b'epochs = 3\nlearning_rate = 0.05\nbatch = 16\nseed = 1\nresume = true\ndata = ["sample"]\n'
+    return [network + training, b'init = "model.pt"\nsnn_steps = 4\nout = "out.pt"\n']
+
+
+def _read_config(path: Path) -> None:
+    complaints = io.StringIO()
+    try:
+        with redirect_stderr(complaints):
+            command.parser(cifar.COMMAND).parse_args(["--config", str(path)])
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        raise ValueError(complaints.getvalue().removesuffix("\n")) from None
+
+
 KINDS = {
     "netx": Kind(".h5", _netx, damage.changed_hdf5, _read_netx),
     "old netx": Kind(".h5", _old_netx, damage.changed_hdf5, _read_netx),
@@ -223,4 +241,5 @@ KINDS = {
     "checkpoint": Kind(".checkpoint", _checkpoint, damage.changed_model, _read_checkpoint),
     "archive": Kind(".zip", _archive, damage.changed_zip, _read_archive),
     "array": Kind(".npy", _arrays, damage.changed_npy, _read_array),
+    "configuration": Kind(".toml", _config, damage.changed_toml, _read_config),
 }
