@@ -150,6 +150,16 @@ def test_convolutions_wrap_into_24_bits() -> None:
     assert activity.potentials[0].item() == 64 * -66046
 
 
+@pytest.mark.parametrize("delay", [None, np.array([0])], ids=["matrix product", "delayed"])
+def test_dense_currents_wrap_into_32_bits(delay: np.ndarray | None) -> None:
+    """33 · 2²⁶ + 1000 is above 2³¹; 64 times that is 64,000 in 32 bits, which is what the potential becomes."""
+    network = dense([[255] * 266 + [1]], delay=delay)
+    large = np.array([32767] * 265 + [1425, 112])  # 255 · (265 · 32767 + 1425) + 112
+    assert network.layers[0].weight @ large == [33 * 2**26 + 1000]
+    activity = LifEngine(network, graded=True).run(np.array([[large, -large]]))
+    assert activity.potentials[0].reshape(-1).tolist() == [64_000, -64_000]
+
+
 @pytest.mark.parametrize(
     ("inputs", "graded", "message"),
     [
