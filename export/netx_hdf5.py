@@ -17,6 +17,9 @@ MAX_SIZE = 2**28
 MAX_BYTES = 2**30
 """Largest size of everything read from one file: 32 times VGG-16."""
 
+MAX_CHUNKS = 2**16
+"""Largest number of chunks of one array; HDF5 takes 4 KiB for each that it reads, also for one that is not there."""
+
 
 class NetxError(InputError):
     """A file that does not hold a valid network: one line naming file, layer, key, value and what is allowed."""
@@ -153,6 +156,10 @@ class CheckedFile:
             self.fail(where, key, "stored elsewhere", "stored in this file")
         if dataset.shape is None or dataset.size > MAX_SIZE:
             self.fail(where, key, f"of shape {dataset.shape}", f"at most {MAX_SIZE} values")
+        if dataset.chunks:
+            chunks = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+            if chunks > MAX_CHUNKS:
+                self.fail(where, key, f"in {chunks} chunks", f"at most {MAX_CHUNKS}")
         stored = math.prod(dataset.chunks or dataset.shape) * dataset.dtype.itemsize  # a chunk can exceed the array
         self._bytes += max(dataset.nbytes, stored, dataset.size * self.value_bytes)
         if self._bytes > MAX_BYTES:

@@ -130,6 +130,11 @@ def large_chunk(file: h5py.File) -> None:
     file.create_dataset("layer/1/bias", (4,), np.int32, maxshape=(None,), chunks=(2**29,), compression="gzip")
 
 
+def small_chunks(file: h5py.File) -> None:
+    del file["layer/1/bias"]
+    file.create_dataset("layer/1/bias", (2**16 + 1,), np.int32, chunks=(1,))
+
+
 def external(file: h5py.File) -> None:
     del file["layer/2/connection/1/weight"]
     file.create_dataset("layer/2/connection/1/weight", (4, 2, 1, 1), np.int8, external=[("/etc/passwd", 0, 8)])
@@ -279,6 +284,10 @@ BAD: dict[str, tuple[Change, str]] = {
     "chunk": (
         large_chunk,
         "file: size of the values up to layer 1 (first): bias is 2147483861 bytes; allowed: at most 1073741824",
+    ),
+    "chunks": (
+        small_chunks,
+        "layer 1 (first): bias is in 65537 chunks; allowed: at most 65536",
     ),
     "type unknown to NumPy": (no_numpy_type, "not a readable HDF5 file: No NumPy equivalent for TypeTimeID exists"),
     "attribute unknown to NumPy": (no_numpy_attribute, "not a readable HDF5 file: No NumPy equivalent for TypeTimeID"),

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -40,6 +42,19 @@ TINY_LABELS = ("val", "val_annotations.txt")
 # Makes training images, uint8 (N, C, H, W) channels-last in memory, of uint8 (N, H, W, C); the generator is on the CPU.
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Batches = Generator[tuple[Tensor, Tensor], None, None]  # images and labels
+
+
+# What zipfile raises on damaged archives, RuntimeError on encrypted ones, ValueError on names.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 class DataError(InputError):
@@ -252,8 +267,10 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
                 return archive.read(name)
 
             yield list(sizes), read
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError) as error:  # RuntimeError: encrypted or unsupported
-        raise DataError(f"data: {path} is not readable ({error})") from None
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        raise DataError(f"data: {path} is not readable ({str(error) or type(error).__name__})") from None
 
 
 def _bytes_of(folder: Path, name: str) -> bytes:

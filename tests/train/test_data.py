@@ -136,15 +136,19 @@ def damaged_stream(folder: Path) -> Path:
     return folder / "x.zip"
 
 
-def flagged(offset: int, value: int) -> Callable[[Path], Path]:
-    """An archive with one field of its member's two headers changed: general flags (6), compression method (8)."""
+def flagged(value: int, *offsets: int, name: bytes = b"t") -> Callable[[Path], Path]:
+    """An archive with bytes of its member's two headers changed, and the first of its name in the header before it.
+
+    At 6 are general flags, at 8 the compression method, at 14 the checksum, at 18 and 22 the sizes.
+    """
 
     def make(folder: Path) -> Path:
         with zipfile.ZipFile(folder / "x.zip", "w") as archive:
             archive.writestr("train/cat/1.png", b"x" * 50)
         data = bytearray((folder / "x.zip").read_bytes())
-        data[offset] = value
-        data[data.index(b"PK\x01\x02") + offset + 2] = value
+        data[30:31] = name
+        for offset in offsets:
+            data[offset] = data[data.index(b"PK\x01\x02") + offset + 2] = value
         (folder / "x.zip").write_bytes(data)
         return folder / "x.zip"
 
@@ -225,9 +229,11 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no images": (no_images, "data: no train/<class>/<image> in {f}"),
     "broken archive": (broken_archive, "data: {f}/x.zip is not readable ("),
     "damaged stream": (damaged_stream, "data: {f}/x.zip is not readable ("),
-    "encrypted": (flagged(6, 1), "data: {f}/x.zip is not readable ("),
-    "compression": (flagged(8, 99), "data: {f}/x.zip is not readable ("),
-    "checksum": (flagged(14, 1), "data: {f}/x.zip is not readable ("),
+    "encrypted": (flagged(1, 6), "data: {f}/x.zip is not readable ("),
+    "compression": (flagged(99, 8), "data: {f}/x.zip is not readable ("),
+    "checksum": (flagged(1, 14), "data: {f}/x.zip is not readable ("),
+    "sizes": (flagged(255, 18, 22), "data: {f}/x.zip is not readable (EOFError)"),
+    "name": (flagged(8, 7, name=b"\x9d"), "data: {f}/x.zip is not readable ('utf-8' codec"),
     "broken image": (broken_image, "data: {f}/train/cat/2.png is not a readable image; allowed: WEBP, PNG"),
     "a pipe": (pipe, "data: {f}/train/cat/1.png is not readable (not a regular file)"),
     "a device": (device, "data: {f}/train/cat/1.png is not readable (not a regular file)"),
