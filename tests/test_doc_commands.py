@@ -104,6 +104,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "resnet20.pt",
         "resnet20-longer.pt",
         "resnet20_snn4.pt",
+        "resnet20_spikes.pt",
         "vgg16.pt",
     ):
         shutil.copy(folder / "model.pt", folder / name)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-NAMES = ("vgg_small", "resnet20")
+NAMES = ("vgg_small", "resnet20", "resnet20_spikes")
 
 
 def pretrained(name: str) -> Path:

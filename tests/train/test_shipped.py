@@ -23,5 +23,5 @@ def test_every_file_has_a_name() -> None:
 
 
 def test_another_name() -> None:
-    with pytest.raises(ValueError, match="pretrained is 'resnet18'; allowed: vgg_small, resnet20"):
+    with pytest.raises(ValueError, match="pretrained is 'resnet18'; allowed: vgg_small, resnet20, resnet20_spikes"):
         pretrained("resnet18")
