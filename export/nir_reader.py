@@ -14,7 +14,7 @@ from export import nir_file
 from export.network import IMAGE, Connection, IntegerNetwork, Layer, NetworkError, Reset
 from export.nir_graph import FORMAT, SUBTRACT, TO_RESET, VERSION
 from export.nir_synapses import BETWEEN, SynapseReader
-from export.nir_values import Array, GraphError, integers
+from export.nir_values import Array, GraphError, integers, plain
 
 __all__ = ["GraphError", "Imported", "Reading", "read", "to_network"]
 
@@ -69,13 +69,13 @@ def to_network(graph: nir.NIRGraph, reading: Reading | None = None) -> Imported:
     Raises:
         GraphError, NetworkError: the graph is something else.
     """
-    own = graph.metadata.get("format") == FORMAT
-    if own and graph.metadata.get("version") != VERSION:
+    own = plain(graph.metadata.get("format")) == FORMAT
+    if own and plain(graph.metadata.get("version")) != VERSION:
         raise GraphError(f"graph: metadata version is {graph.metadata.get('version')}; allowed: {VERSION}")
     network = _Reader(graph, own, reading or Reading()).network()
     if not own:
         return Imported(network, own, False)
-    changed = graph.metadata.get("digest") != network.digest()
+    changed = plain(graph.metadata.get("digest")) != network.digest()
     # Accuracies and origins belong to the network that was exported.
     info = {} if changed else _info(graph.metadata.get("info", "{}"))
     return Imported(IntegerNetwork(network.input_shape, network.layers, info), own, changed)
@@ -245,9 +245,9 @@ class _Reader(SynapseReader):
         spike, reset = self._reading.spike, self._reading.reset
         if self.own:
             found = node.metadata.get("reset")
-            if found not in (SUBTRACT, TO_RESET):
+            if plain(found) not in (SUBTRACT, TO_RESET):
                 self.fail(name, "metadata reset", found, f"{SUBTRACT!r} or {TO_RESET!r}")
-            spike, reset = ">=", "soft" if found == SUBTRACT else "hard"
+            spike, reset = ">=", "soft" if plain(found) == SUBTRACT else "hard"
         threshold: Array = self.channels(name, "v_threshold", node.v_threshold, shape)
         if reset == "hard":
             v_reset = self.channels(name, "v_reset", node.v_reset, shape)

@@ -69,6 +69,13 @@ class CheckedNodes:
         return found[0]
 
 
+def plain(value: object) -> object:
+    """A single value as Python's own, to compare it; None for an array of several."""
+    if not isinstance(value, np.ndarray | np.generic):
+        return value
+    return value.item() if value.size == 1 else None
+
+
 def integers(value: object) -> tuple[int, ...] | None:
     """The values, of any shape; None where they are no integers."""
     array = np.asarray(value)

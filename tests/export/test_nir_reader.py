@@ -352,6 +352,7 @@ def test_a_changed_graph_loses_what_was_said_of_the_network() -> None:
         ("v_initial", None, "v_initial"),
         ("v_initial", np.array([0.5]), "v_initial is 0.5"),
         ("reset", "explode", "metadata reset is explode"),
+        ("reset", np.zeros((2, 2)), "metadata reset is "),
         ("layer", 99, "metadata layer is 99"),
         ("layer", "first", "metadata layer is first"),
         ("name", 7, "metadata name is 7"),
@@ -362,6 +363,18 @@ def test_damaged_metadata_are_refused(key: str, value: Any, message: str) -> Non
     graph.nodes["conv1"].metadata[key] = value
     with pytest.raises(GraphError, match=message):
         to_network(graph)
+
+
+def test_arrays_in_the_place_of_metadata() -> None:
+    """A graph whose format is no text is one of another writer; a digest that is none is that of another network."""
+    graph = to_graph(small_network())
+    graph.metadata["digest"] = np.zeros(3)
+    assert to_network(graph).changed
+    graph.metadata["version"] = np.zeros(3)
+    with pytest.raises(GraphError, match=r"metadata version is \[0. 0. 0.\]; allowed: 1"):
+        to_network(graph)
+    graph.metadata["format"] = np.zeros(3)
+    assert not to_network(graph).own
 
 
 def test_a_newer_version_is_refused() -> None:
