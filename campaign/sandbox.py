@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from train.interruption import SIGNALS
+
 ROOT = Path(__file__).resolve().parent.parent
 END_SECONDS = 5.0  # from a fault until nothing may run any more, on a machine that does nothing else
 _GIVE_UP_SECONDS = 120.0
@@ -99,6 +101,7 @@ class Sandbox:
                 stderr=stderr,
                 env=environment,
                 start_new_session=True,
+                preexec_fn=_heed_signals,
             )
         self._last = Watched(self, process, mark, before)
         return self._last
@@ -201,6 +204,12 @@ class Watched:
     def _own_left(self) -> set[str]:
         """Without a namespace, segments that other programs made meanwhile are there too: only $TMPDIR is certain."""
         return {name for name in self.sandbox._left() - self._before if name.startswith("$TMPDIR")}
+
+
+def _heed_signals() -> None:
+    """Programs inherit signals that are ignored, such as SIGHUP from nohup, and a signal would then try nothing."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _describe(pid: int) -> str:

@@ -7,7 +7,6 @@ programs the import changes nothing. train.options.Parser.run takes over from it
 import os
 import signal
 import sys
-import threading
 from contextlib import suppress
 from types import FrameType
 
@@ -33,12 +32,9 @@ def _end_at_once(number: int, _frame: FrameType | None) -> None:
 
 
 if _command():
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, _end_at_once)
     _open_missing()
     with suppress(AttributeError):  # a stream of somebody else's
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr
-if (
-    _command()
-    and threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):
-    signal.signal(signal.SIGINT, _end_at_once)

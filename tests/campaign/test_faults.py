@@ -1,6 +1,7 @@
 """The campaigns of faults notice what they look for, and find nothing in a few faults of each kind."""
 
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,18 @@ def test_what_a_command_leaves_is_noticed(tmp_path: Path, what: str, problem: st
             pytest.skip("needs a mount namespace, so that other programs do not count")
         found = sandbox.start(["tests.campaign.leaving", what]).end(0.1 if what == "process" else 60).check([0])
     assert (problem is None and not found) or (problem and re.search(problem, " ".join(found)))
+
+
+def test_commands_heed_signals_that_the_campaign_ignores(tmp_path: Path) -> None:
+    """As one that was started with nohup."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Sandbox(tmp_path) as sandbox:
+            watched = sandbox.start(["http.server", "0"])
+            watched.signal(signal.SIGHUP, group=True)
+            assert watched.end(60).status == -signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def test_changed_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
