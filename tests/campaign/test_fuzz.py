@@ -30,7 +30,8 @@ def test_damaged_files_are_accepted_or_refused(name: str, tmp_path: Path, monkey
     verdicts = []
     for number in range(12):
         content = damaged_file(kind, valid, name, 7, number)
-        assert content == damaged_file(kind, valid, name, 7, number) or name in ("model", "checkpoint")
+        again = (damaged_file(kind, valid, name, 7, number) for _ in range(3))  # HDF5 may note the second of a change
+        assert any(content == other for other in again) or name in ("model", "checkpoint")
         path.write_bytes(content)
         verdicts.append(judge(kind, path))
     assert set(verdicts) <= {"accepted", "refused"} and "refused" in verdicts
