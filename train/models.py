@@ -60,6 +60,18 @@ class Form:
     def linear(self, inputs: int, outputs: int) -> nn.Linear:
         return nn.Linear(inputs, outputs, bias=self.activation == "nq")
 
+    def hidden(self, inputs: int, outputs: int) -> list[nn.Module]:
+        """Linear layer without batch norm, then the activation.
+
+        Its weights have variance 2 / inputs, as the convolutions' (He et al., ICCV 2015): with PyTorch's 1 / (3 inputs)
+        the currents stay below λ/2L, so that nearly all activations are 0 in the first hundreds of steps.
+        """
+        linear = self.linear(inputs, outputs)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
+        return [linear, self.neuron()]
+
     def image_size(self, usual: int, multiple: int) -> int:
         """Height and width in pixels. ValueError where the layers of a network cannot divide them."""
         size = usual if self.size is None else self.size
@@ -247,11 +259,9 @@ def _vgg16(normalize: Normalize, usual_size: int, classes: int, form: Form) -> N
         normalize,
         *_features(_VGG16, 3, form),
         nn.Flatten(),
-        form.linear(512 * (size // 32) ** 2, 4096),
-        form.neuron(),
+        *form.hidden(512 * (size // 32) ** 2, 4096),
         nn.Dropout(dropout),
-        form.linear(4096, 4096),
-        form.neuron(),
+        *form.hidden(4096, 4096),
         nn.Dropout(dropout),
         form.linear(4096, classes),
     ]

@@ -106,3 +106,14 @@ def test_other_sizes_of_images(activation: str) -> None:
         assert network(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape == (1, 3)
     with pytest.raises(ValueError, match="images are 48 pixels high; allowed: multiples of 32 up to 1024"):
         vgg16(size=48)
+
+
+def test_hidden_linear_layers_are_alive_before_training() -> None:
+    """With PyTorch's own weights fewer than one in twenty activations of VGG-16's linear layers are above 0."""
+    torch.manual_seed(0)
+    network = vgg16().train()
+    shares: list[float] = []
+    for activation in network.activations[-2:]:
+        activation.register_forward_hook(lambda _m, _i, out: shares.append((out > 0).float().mean().item()))
+    network(torch.randint(256, (16, 3, 32, 32), dtype=torch.uint8))
+    assert min(shares) > 0.15, shares
