@@ -20,7 +20,8 @@ PY = $(VENV)/bin/python
 NEWER_TESTS = tests/lava/test_compatibility.py tests/lava/test_lava_engine.py tests/test_golden.py
 
 # Kernels, which are not compiled when their lines are to be counted.
-UNCOMPILED = tests/cpu/test_kernels.py tests/test_lif.py::test_dynamics
+UNCOMPILED = tests/cpu/test_kernels.py tests/test_lif.py::test_dynamics \
+  $(addprefix tests/cpu/test_events.py::, test_by_hand test_count test_thousands_of_the_largest_weights_do_not_wrap)
 
 .PHONY: help demo test test-newer coverage campaign lint clean
 

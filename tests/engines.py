@@ -13,7 +13,7 @@ from deploy.trace import Trace
 from export.network import IntegerNetwork
 from tests.oracle import Run
 
-KINDS = ("fastest", "float32", "float64", "three threads", "small parts", "pytorch")
+KINDS = ("fastest", "float32", "float64", "events", "three threads", "small parts", "pytorch")
 
 
 @contextmanager
@@ -25,6 +25,8 @@ def kernels(kind: str) -> Iterator[Callable[[IntegerNetwork], IntegerEngine]]:
             patch.setattr("deploy.cpu.synapses.int8_limit", lambda: 0)
         if kind == "float64":  # no sum counts as small
             patch.setattr("deploy.cpu.layer.EXACT_FLOAT32", 0)
+        if kind == "events":  # however many there are
+            patch.setattr("deploy.cpu.synapses.Events.break_even", lambda _self, _dense: 2.0)
         if kind == "small parts":
             patch.setattr("deploy.cpu.network._SAMPLES", 2)
             patch.setattr("deploy.cpu.network._STEPS", 2)

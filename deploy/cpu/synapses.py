@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deploy.cpu.events import Events, Geometry, count_spikes
 from deploy.cpu.kernels import window_sums
 from deploy.cpu.machine import int8_limit, prepare_int8, prepare_int8_product
 from deploy.pooling import Convolution, unfold
-from export.network import Connection
+from export.network import Connection, Pair
 
 EXACT_FLOAT32 = 2**24
 _UINT8_MAX = 255
@@ -76,6 +77,8 @@ class Synapses:
     float convolution does; else that. oneDNN's int8 convolutions are not used where some are known to be wrong or to
     crash (with AMX in PyTorch 2.3): dilated, with different strides in y and x, and in rows of few outputs.
 
+    Where fewer inputs spike than ``events_below``, the spikes are gone through one by one (deploy/cpu/events.py).
+
     Args:
         merged: what to compute.
         double: whether to compute in float64, because this and what it is added to may reach 2²⁴.
@@ -83,6 +86,7 @@ class Synapses:
     Attributes:
         source: name of the source.
         kernel: what computes it, such as "int8 wide".
+        events_below: the share of inputs that spike below which spikes are gone through one by one; found by trial.
     """
 
     def __init__(self, merged: Merged, *, double: bool) -> None:
@@ -99,15 +103,22 @@ class Synapses:
             found = _int8(merged, self._summed, common)
             if found is not None and _agree(found[1], self._apply, self._summed, merged.largest):
                 self.kernel, self._apply = found
+        self._events = None if double else _events(merged, self._map, self._summed)
+        self.events_below = 0.0 if self._events is None else self._events.break_even(self._dense)
 
     def sums(self, inputs: Tensor) -> Tensor:
         """Σ w · in of uint8 inputs (n, H, W, C), contiguous: floating point (n, H', W', O).
 
         Rows of the result, (W', O), are contiguous; rows and samples may be further apart.
         """
-        if self._window != (1, 1):
-            inputs = self._add_windows(inputs)
-        return self._apply(inputs)
+        if self._events is not None and self.events_below > 0:
+            count = count_spikes(inputs.numpy().reshape(-1))
+            if count < self.events_below * inputs.numel():
+                return self._events.sums(inputs, count)
+        return self._dense(inputs)
+
+    def _dense(self, inputs: Tensor) -> Tensor:
+        return self._apply(inputs if self._window == (1, 1) else self._add_windows(inputs))
 
     def _add_windows(self, inputs: Tensor) -> Tensor:
         height, width, channels = self._map
@@ -143,10 +154,7 @@ def _int8(merged: Merged, summed: tuple[int, int, int], common: bool) -> tuple[s
     """Name and function of the int8 kernel for inputs (n, H, W, C) of shape ``summed``; None where none is safe."""
     c, weight, scale = merged.convolution, merged.weight, 2.0**merged.exponent
     height, width, channels = summed
-    outputs = tuple(
-        (size + 2 * c.padding[axis] - c.dilation[axis] * (weight.shape[2 + axis] - 1) - 1) // c.stride[axis] + 1
-        for axis, size in enumerate((height, width))
-    )
+    outputs = _positions(c, summed)
     if c.groups == 1 and max(height * width, int(np.prod(outputs))) <= weight[0, 0].size:
         return "int8 product", _product(_matrix(c, weight, summed, outputs), scale, outputs, len(weight))
     wide = outputs[1] < _NARROW
@@ -176,6 +184,28 @@ def _int8(merged: Merged, summed: tuple[int, int, int], common: bool) -> tuple[s
         return sums.as_strided(shape, (apart, sums.stride(1), len(weight), 1))
 
     return "int8 wide", side_by_side
+
+
+def _positions(c: Convolution, summed: tuple[int, int, int]) -> Pair:
+    """Height and width of the output for inputs (H, W, C) of shape ``summed``."""
+    height, width = (
+        (summed[axis] + 2 * c.padding[axis] - c.dilation[axis] * (c.weight.shape[2 + axis] - 1) - 1) // c.stride[axis]
+        + 1
+        for axis in (0, 1)
+    )
+    return height, width
+
+
+def _events(merged: Merged, shape: tuple[int, int, int], summed: tuple[int, int, int]) -> Events | None:
+    """The sums from the single spikes of maps (H, W, C) of ``shape``; None for the image, groups and dilation."""
+    c = merged.convolution
+    of_spikes = merged.largest == int(np.prod(c.window))
+    if not of_spikes or merged.weight.dtype != np.int8 or c.groups != 1 or c.dilation != (1, 1):
+        return None
+    positions = _positions(c, summed)
+    kernel = (merged.weight.shape[2], merged.weight.shape[3])
+    geometry = Geometry(*shape, c.window, kernel, c.stride, c.padding, *positions, len(merged.weight))
+    return Events(merged.weight, 2.0**merged.exponent, geometry)
 
 
 def _product(

@@ -14,7 +14,7 @@ from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg, RunConfig
 from lava.utils import loihi
 from numpy.typing import NDArray
 
-from deploy.cpu.kernels import load
+from deploy.cpu import events, kernels
 from deploy.errors import Loihi2UnavailableError
 from deploy.lava.guard import GuardedRun
 from deploy.lava.models import group_model  # also imports PyTorch before anything is forked
@@ -145,7 +145,8 @@ def _run(
     schedule, chunk = plan(network, steps=steps, gap=gap, batch=batch, batches=batches, membranes=membranes)
     buffer = shared_array((chunk, batch, int(np.prod(network.input_shape))), np.uint8)
     recorders = make_recorders(network, schedule, batch, membranes)
-    load()
+    kernels.load()
+    events.load()
     source = BatchSource(images=buffer, schedule=schedule)
     ports: dict[str, OutPort] = {IMAGE: source.s_out}
     for group in _groups(network, processes, batch, recorders):

@@ -1,0 +1,171 @@
+"""Sums from single spikes are those of the definition, for any geometry and any number of spikes.
+
+NUMBA_DISABLE_JIT=1 in the environment runs the same loops uncompiled, for coverage; a few of these tests suffice.
+"""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from deploy.cpu import events
+from deploy.cpu.events import Events, Geometry, add_events, count_spikes, find_events, load
+from deploy.cpu.synapses import Merged, Synapses
+from tests.oracle import synaptic_sum
+from tests.strategies import random_connection
+
+SHAPE = (64, 8, 8)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:overflow encountered in scalar:RuntimeWarning"  # 64-bit products that wrap, as NumPy's scalars tell
+)
+
+
+def prepared(weight: np.ndarray, shape: tuple[int, int, int] = SHAPE) -> Events:
+    """3x3 convolution with padding 1."""
+    channels, height, width = shape
+    geometry = Geometry(height, width, channels, (1, 1), (3, 3), (1, 1), (1, 1), height, width, len(weight))
+    return Events(weight.astype(np.int8), 1.0, geometry)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_any_convolution(data: st.DataObject) -> None:
+    """Also with padding and strides beyond the kernel, and with windows that leave rows and columns over."""
+
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return data.draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+
+    kernel, padding, stride, window = pair(1, 4), pair(0, 5), pair(1, 5), data.draw(st.integers(1, 3))
+    height, width = pair(1, 9)
+    assume(all(k * window <= s + 2 * p * window for k, s, p in zip(kernel, (height, width), padding, strict=True)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    shape = (data.draw(st.sampled_from((1, 3, 8, 12, 16))), height, width)
+    connection = random_connection(
+        rng,
+        "source",
+        shape,
+        outputs=data.draw(st.sampled_from((1, 31, 32, 33, 64, 100, 128, 200, 256, 300))),
+        kernel=kernel,
+        padding=padding,
+        stride=stride,
+        window=window,
+        exponent=data.draw(st.integers(0, 3)),
+    )
+    synapses = Synapses(Merged([connection], shape, 1), double=False)
+    share = data.draw(st.sampled_from((0, 0.01, 0.1, 0.5, 1)))
+    maps = (rng.random((data.draw(st.integers(1, 3)), *shape)) < share).astype(np.uint8)
+    in_order = torch.from_numpy(np.ascontiguousarray(maps.transpose(0, 2, 3, 1)))
+    assert synapses._events is not None
+    got = synapses._events.sums(in_order, int(maps.sum())).permute(0, 3, 1, 2).numpy()
+    for values, x in zip(got, maps.astype(np.int64), strict=True):
+        expected = synaptic_sum(connection, x)
+        np.testing.assert_array_equal(values.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("weight", [-127, 127])
+def test_thousands_of_the_largest_weights_do_not_wrap(weight: int) -> None:
+    """9 · 512 rows: 256 of them fill 16 bits."""
+    sums = prepared(np.full((3, 512, 3, 3), weight), (512, 4, 4)).sums(
+        torch.ones(1, 4, 4, 512, dtype=torch.uint8), 8192
+    )
+    assert sums[0, 1, 1].tolist() == [9 * 512 * weight] * 3
+    assert sums[0, 0, 0].tolist() == [4 * 512 * weight] * 3
+
+
+def test_by_hand() -> None:
+    """Two windows of two pixels, the second of which has two spikes in channel 1."""
+    spikes = np.array([[[1, 0], [0, 0], [0, 1], [0, 1]]], np.uint8)
+    geometry = Geometry(1, 4, 2, (1, 2), (1, 2), (1, 1), (0, 1), 1, 3, 1)
+    first, found = np.empty(3, np.int64), np.empty(3 + 8, np.int32)
+    find_events(spikes.reshape(-1), 1, geometry, events._PLACES, events._NUMBER, first, found)
+    assert first.tolist() == [0, 1, 3]
+    assert found[:3].tolist() == [0, 3, 3]  # x · C + c
+    weights, sums = np.zeros((1, 5, 32), np.int8), np.empty(3, np.float32)
+    weights[0, :4, 0] = 1, 10, 100, 7  # the left tap's channels, the right tap's
+    add_events(first, found, 1, geometry, weights, np.float32(2), sums)
+    assert sums.tolist() == [2 * 100, 2 * (1 + 2 * 7), 2 * 2 * 10]
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**16 - 1, 2**16, 2**16 + 1, 3 * 2**16])
+def test_count(length: int) -> None:
+    spikes = (np.random.default_rng(0).random(length) < 0.7).astype(np.uint8)
+    assert count_spikes(spikes) == spikes.sum()
+
+
+def test_spikes_are_gone_through_where_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways give the same sums."""
+    monkeypatch.setattr(Events, "break_even", lambda _self, _dense: 0.25)
+    rng = np.random.default_rng(0)
+    connection = random_connection(rng, "source", SHAPE, outputs=64, kernel=(3, 3), padding=(1, 1))
+    synapses = Synapses(Merged([connection], SHAPE, 1), double=False)
+    assert synapses.events_below == 0.25
+    asked: list[int] = []
+    compute = Events.sums
+
+    def sums(self: Events, spikes: Tensor, count: int) -> Tensor:
+        asked.append(count)
+        return compute(self, spikes, count)
+
+    monkeypatch.setattr(Events, "sums", sums)
+    for count, gone_through in ((1023, True), (1024, False)):
+        spikes = np.zeros(4096, np.uint8)
+        spikes[rng.permutation(4096)[:count]] = 1
+        maps = torch.from_numpy(spikes.reshape(1, 8, 8, 64))
+        assert torch.equal(synapses.sums(maps).double(), synapses._dense(maps).double())
+        assert asked == [1023], gone_through
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"largest": 255}, "the image is no spikes"),
+        ({"groups": 2}, "groups"),
+        ({"dilation": (2, 2)}, "dilation"),
+        ({"double": True}, "sums beyond 24 bits"),
+    ],
+)
+def test_what_is_never_gone_through(changed: dict, why: str) -> None:
+    options = {"outputs": 4, "kernel": (3, 3)} | changed
+    largest, double = options.pop("largest", 1), options.pop("double", False)
+    connection = random_connection(np.random.default_rng(0), "source", SHAPE, **options)
+    synapses = Synapses(Merged([connection], SHAPE, largest), double=double)
+    assert synapses._events is None, why
+    assert synapses.events_below == 0
+
+
+def test_break_even_is_where_both_take_the_same_time() -> None:
+    found = prepared(np.ones((64, 64, 3, 3)))
+
+    def right(spikes: Tensor) -> Tensor:
+        return found.sums(spikes, int(spikes.sum()))
+
+    def slow(spikes: Tensor) -> Tensor:
+        time.sleep(0.2)
+        return right(spikes)
+
+    def wrong(spikes: Tensor) -> Tensor:
+        time.sleep(0.2)
+        return right(spikes) + 1
+
+    assert found.break_even(slow) == 1
+    assert found.break_even(wrong) == 0
+    assert prepared(np.ones((2, 3, 3, 3)), (3, 4, 4)).break_even(slow) == 0  # too small to be worth a trial
+
+
+def test_break_even_of_what_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds as told: 1 and 4 for shares of 1/32 and 1/8 of the neurons, then those of the other way."""
+    found = prepared(np.ones((64, 64, 3, 3)))
+    for other, share in ((0.5, 0.0), (1.0, 0.0), (2.5, 1 / 32 + 3 / 64), (4.0, 1 / 8), (1000.0, 1.0)):
+        told = iter((1.0, 4.0, other))
+        monkeypatch.setattr(events, "_seconds", lambda _compute, told=told: next(told))
+        assert found.break_even(lambda spikes: found.sums(spikes, int(spikes.sum()))) == pytest.approx(share)
+
+
+def test_load_compiles() -> None:
+    load()
+    for kernel in (count_spikes, find_events, add_events):
+        assert len(getattr(kernel, "signatures", ".")) >= 1  # none where nothing is compiled
