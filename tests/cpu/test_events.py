@@ -165,6 +165,18 @@ def test_break_even_of_what_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> No
         assert found.break_even(lambda spikes: found.sums(spikes, int(spikes.sum()))) == pytest.approx(share)
 
 
+def test_trials_are_timed_on_one_thread() -> None:
+    """As the kernels run later; int8 kernels would otherwise seem faster than they are."""
+    threads, seen = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(2)
+        events._seconds(lambda: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [1, 1, 1]
+
+
 def test_load_compiles() -> None:
     load()
     for kernel in (count_spikes, find_events, add_events):
