@@ -104,7 +104,7 @@ class Synapses:
             if found is not None and _agree(found[1], self._apply, self._summed, merged.largest):
                 self.kernel, self._apply = found
         self._events = None if double else _events(merged, self._map, self._summed)
-        self.events_below = 0.0 if self._events is None else self._events.break_even(self._dense)
+        self.events_below = 0.0 if self._events is None else self._events.break_even(self.kernel, self._dense)
 
     def sums(self, inputs: Tensor) -> Tensor:
         """Σ w · in of uint8 inputs (n, H, W, C), contiguous: floating point (n, H', W', O).

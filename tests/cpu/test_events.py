@@ -98,7 +98,7 @@ def test_count(length: int) -> None:
 
 def test_spikes_are_gone_through_where_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways give the same sums."""
-    monkeypatch.setattr(Events, "break_even", lambda _self, _dense: 0.25)
+    monkeypatch.setattr(Events, "break_even", lambda *_: 0.25)
     rng = np.random.default_rng(0)
     connection = random_connection(rng, "source", SHAPE, outputs=64, kernel=(3, 3), padding=(1, 1))
     synapses = Synapses(Merged([connection], SHAPE, 1), double=False)
@@ -151,18 +151,23 @@ def test_break_even_is_where_both_take_the_same_time() -> None:
         time.sleep(0.2)
         return right(spikes) + 1
 
-    assert found.break_even(slow) == 1
-    assert found.break_even(wrong) == 0
-    assert prepared(np.ones((2, 3, 3, 3)), (3, 4, 4)).break_even(slow) == 0  # too small to be worth a trial
+    assert found.break_even("slow", slow) == 1
+    assert found.break_even("wrong", wrong) == 0
+    assert prepared(np.ones((2, 3, 3, 3)), (3, 4, 4)).break_even("slow", slow) == 0  # too small to be worth a trial
+    assert prepared(np.zeros((64, 64, 3, 3))).break_even("slow", wrong) == 1  # alike: known
 
 
-def test_break_even_of_what_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_break_even_is_on_a_straight_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds as told: 1 and 4 for shares of 1/32 and 1/8 of the neurons, then those of the other way."""
     found = prepared(np.ones((64, 64, 3, 3)))
+
+    def right(spikes: Tensor) -> Tensor:
+        return found.sums(spikes, int(spikes.sum()))
+
     for other, share in ((0.5, 0.0), (1.0, 0.0), (2.5, 1 / 32 + 3 / 64), (4.0, 1 / 8), (1000.0, 1.0)):
         told = iter((1.0, 4.0, other))
         monkeypatch.setattr(events, "_seconds", lambda _compute, told=told: next(told))
-        assert found.break_even(lambda spikes: found.sums(spikes, int(spikes.sum()))) == pytest.approx(share)
+        assert found.break_even(f"{other}", right) == pytest.approx(share)
 
 
 def test_trials_are_timed_on_one_thread() -> None:
