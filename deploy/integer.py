@@ -44,7 +44,7 @@ class IntegerEngine:
         device: of PyTorch, "cpu" or "cuda".
 
     Attributes:
-        description: device and kernels, for people, such as "cpu, int8 (oneDNN)".
+        description: device and kernels, for people, such as "cpu, int8 (oneDNN) or spike by spike".
     """
 
     def __init__(self, network: IntegerNetwork, device: str | torch.device = "cpu") -> None:

@@ -74,8 +74,8 @@ def int8_limit() -> int:
 
 
 def describe() -> str:
-    """The kernels in use, for people: "int8 (oneDNN)" or "float32"."""
-    return "int8 (oneDNN)" if int8_limit() else "float32"
+    """The kernels in use, for people: "int8 (oneDNN) or spike by spike", without int8 "float32 or spike by spike"."""
+    return f"{'int8 (oneDNN)' if int8_limit() else 'float32'} or spike by spike"
 
 
 def _is_exact(largest: int) -> bool:

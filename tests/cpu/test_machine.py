@@ -46,7 +46,7 @@ def test_inexact_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     machine.int8_limit.cache_clear()
     try:
         assert machine.int8_limit() == 0
-        assert machine.describe() == "float32"
+        assert machine.describe() == "float32 or spike by spike"
     finally:
         machine.int8_limit.cache_clear()
 
