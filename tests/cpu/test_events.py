@@ -84,8 +84,8 @@ def test_by_hand() -> None:
     find_events(spikes.reshape(-1), 1, geometry, events._PLACES, events._NUMBER, first, found)
     assert first.tolist() == [0, 1, 3]
     assert found[:3].tolist() == [0, 3, 3]  # x · C + c
-    weights, sums = np.zeros((1, 5, 32), np.int8), np.empty(3, np.float32)
-    weights[0, :4, 0] = 1, 10, 100, 7  # the left tap's channels, the right tap's
+    weights, sums = np.full((1, 4, 32), 128, np.uint8), np.empty(3, np.float32)
+    weights[0, :, 0] += np.array([1, 10, 100, 7], np.uint8)  # the left tap's channels, the right tap's
     add_events(first, found, 1, geometry, weights, np.float32(2), sums)
     assert sums.tolist() == [2 * 100, 2 * (1 + 2 * 7), 2 * 2 * 10]
 
