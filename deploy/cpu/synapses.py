@@ -103,15 +103,16 @@ class Synapses:
             found = _int8(merged, self._summed, common)
             if found is not None and _agree(found[1], self._apply, self._summed, merged.largest):
                 self.kernel, self._apply = found
-        self._events = None if double else _events(merged, self._map, self._summed)
-        self.events_below = 0.0 if self._events is None else self._events.break_even(self.kernel, self._dense)
+        events = None if double else _events(merged, self._map, self._summed)
+        self.events_below = 0.0 if events is None else events.break_even(self.kernel, self._dense)
+        self._events = events if self.events_below > 0 else None
 
     def sums(self, inputs: Tensor) -> Tensor:
         """Σ w · in of uint8 inputs (n, H, W, C), contiguous: floating point (n, H', W', O).
 
         Rows of the result, (W', O), are contiguous; rows and samples may be further apart.
         """
-        if self._events is not None and self.events_below > 0:
+        if self._events is not None:
             count = count_spikes(inputs.numpy().reshape(-1))
             if count < self.events_below * inputs.numel():
                 return self._events.sums(inputs, count)
