@@ -32,8 +32,9 @@ _WORTHWHILE = 2**18
 """Synapses of a sample below which nothing is gained: calls take longer than their work."""
 
 _TRIED = (1 / 32, 1 / 8)  # shares of neurons that spike in a trial
-_TRIAL_SUMS = 2**17  # outputs in a trial, about
-_TRIAL_SAMPLES = 64
+_TRIAL_SUMS = 2**17  # outputs in a trial, about; more where it takes many to pay for fetching the weights
+_TRIAL_WEIGHTS = 32  # per output
+_TRIAL_SAMPLES = 128
 
 _ONES = np.array([[bit for bit in range(8) if byte >> bit & 1] + [0] * (8 - byte.bit_count()) for byte in range(256)])
 _PLACES, _NUMBER = _ONES.astype(np.int32), np.array([byte.bit_count() for byte in range(256)])
@@ -390,7 +391,8 @@ class Events:
         g = self._geometry
         if g.rows * g.columns * self._weights.size < _WORTHWHILE:
             return 0.0
-        samples = int(np.clip(_TRIAL_SUMS // (g.rows * g.columns * g.outputs), 1, _TRIAL_SAMPLES))
+        outputs = max(_TRIAL_SUMS, self._weights.size // _TRIAL_WEIGHTS)
+        samples = int(np.clip(outputs // (g.rows * g.columns * g.outputs), 1, _TRIAL_SAMPLES))
         generator = np.random.default_rng(0)
         times = []
         for share in _TRIED:
