@@ -64,7 +64,7 @@ class Form:
         """Linear layer without batch norm, then the activation.
 
         Its weights have variance 2 / inputs, as the convolutions' (He et al., ICCV 2015): with PyTorch's 1 / (3 inputs)
-        the currents stay below λ/2L, so that nearly all activations are 0 in the first hundreds of steps.
+        the currents stay below λ/2L, so that at the start nearly all activations are 0.
         """
         linear = self.linear(inputs, outputs)
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
