@@ -26,7 +26,7 @@ def kernels(kind: str) -> Iterator[Callable[[IntegerNetwork], IntegerEngine]]:
         if kind == "float64":  # no sum counts as small
             patch.setattr("deploy.cpu.layer.EXACT_FLOAT32", 0)
         if kind == "events":  # however many there are
-            patch.setattr("deploy.cpu.synapses.Events.break_even", lambda *_: 2.0)
+            patch.setattr("deploy.cpu.synapses.Events.break_even", lambda *_: 9.0)
         if kind == "small parts":
             patch.setattr("deploy.cpu.network._SAMPLES", 2)
             patch.setattr("deploy.cpu.network._STEPS", 2)

@@ -1,4 +1,8 @@
-"""Σ w · s from the spikes alone: every spike adds one row of weights, and neurons that are silent cost nothing."""
+"""Σ w · s from the spikes alone: every spike adds one row of weights, and neurons that are silent cost nothing.
+
+Behind a pooling the inputs are window sums, numbers of spikes. An event is a binary digit of an input that is 1: three
+spikes in a window are two events, one of which counts twice. Four spikes take one row instead of four.
+"""
 
 import time
 from collections.abc import Callable
@@ -14,9 +18,11 @@ from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deploy.cpu.kernels import count_ones
 from export.network import Pair
 
 _compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")
+_inlined = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy", forceinline=True)
 
 _WIDTHS = (32, 64, 128, 256)
 """Outputs whose sums stay in registers while rows are added to them. More are computed in several rounds, so that the
@@ -41,19 +47,19 @@ _PLACES, _NUMBER = _ONES.astype(np.int32), np.array([byte.bit_count() for byte i
 
 
 class Geometry(NamedTuple):
-    """Of a convolution over window sums.
+    """Of a convolution.
 
     Attributes:
-        height, width, channels: H, W, C of the map before the sums.
-        window: (y, x) size of the windows; what fills no window is unused.
-        kernel, stride, padding: (y, x), over the window sums.
+        height, width, channels: H, W, C of its input.
+        window: spikes that an input is the sum of; 1 without a pooling.
+        kernel, stride, padding: (y, x).
         rows, columns, outputs: H', W', O of the result.
     """
 
     height: int
     width: int
     channels: int
-    window: Pair
+    window: int
     kernel: Pair
     stride: Pair
     padding: Pair
@@ -63,20 +69,24 @@ class Geometry(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """Runs of neighbouring events that reach the same output position, one for each row of the kernel.
+    """Runs of neighbouring events that reach the same output position, one for each row of the kernel and digit.
 
     Attributes:
-        first, last: int64, the run's events, ``last`` excluded.
+        first, last: int64, the run's events, ``last`` excluded; at least one.
         start: int64, what is added to width · event to find the row of weights.
+        doublings: int64, how often the sum so far is doubled before: its events are of so many higher digits.
     """
 
     first: NDArray[np.int64]
     last: NDArray[np.int64]
     start: NDArray[np.int64]
+    doublings: NDArray[np.int64]
 
 
 def _add_rows(weights, events, runs, count, held, width, scale, more, sums, at):
-    """sums[at + o] = scale · Σ weights[start + width · event][o], o < width, over the events of the first runs.
+    """sums[at + o] = scale · Σ digit · weights[start + width · event][o], o < width, over the events of the first runs.
+
+    An event's digit is 1 in the last run, and twice as much for every doubling that follows its own run.
 
     A row holds 128 + weight as uint8, those of output o and of o + width/2 side by side. Two of them are summed as one
     number of 16 bits, and the upper one alone a second time, which the first sum is then freed from: three operations
@@ -88,16 +98,17 @@ def _add_rows(weights, events, runs, count, held, width, scale, more, sums, at):
     Args:
         weights, events: uint8, int32.
         runs, count: Runs, how many of them.
-        held: events in all, 256 at most.
+        held: Σ digit, 256 at most.
         width: a literal of _WIDTHS.
         scale: float32.
         more: whether to add to what is in ``sums``.
         sums, at: float32, and where in it.
     """
     total = np.zeros(width, np.uint16)
-    for first, last, start in zip(runs.first[:count], runs.last[:count], runs.start[:count], strict=True):
-        for event in events[first:last]:
-            pairs = weights[start + width * event :][:width].reshape(-1, 2)
+    for run in range(count):
+        total <<= np.uint16(runs.doublings[run])
+        for event in events[runs.first[run] : runs.last[run]]:
+            pairs = weights[runs.start[run] + width * event :][:width].reshape(-1, 2)
             total += pairs.T.reshape(-1)
     found = (total.astype(np.float32) - np.float32(_OFFSET * held)) * scale
     sums[at : at + width] = found + (sums[at : at + width] if more else 0)
@@ -131,14 +142,15 @@ def _generate_rows(context: Any, builder: ir.IRBuilder, signature: Any, argument
     kinds = signature.args
     lanes = kinds[5].literal_value
     index, number = ir.IntType(64), ir.FloatType()
-    wide, floating = (ir.VectorType(kind, lanes // 2) for kind in (ir.IntType(16), number))
+    short = ir.IntType(16)
+    wide, floating = (ir.VectorType(kind, lanes // 2) for kind in (short, number))
     byte = ir.Constant(wide, [8] * (lanes // 2))
     zero, one = ir.Constant(index, 0), ir.Constant(index, 1)
     origin, offsets = data(weights, kinds[0]), data(events, kinds[1])
-    first, last, start = (data(builder.extract_value(arguments[2], i), kinds[2].types[i]) for i in range(3))
+    first, last, start, doublings = (data(builder.extract_value(arguments[2], i), kinds[2].types[i]) for i in range(4))
     target = builder.bitcast(builder.gep(data(sums, kinds[8]), [at]), floating.as_pointer())
     before = builder.block
-    head, run, row, tail, after = (builder.append_basic_block(name) for name in ("head", "run", "row", "tail", "after"))
+    head, run, row, tail, after = map(builder.append_basic_block, ("head", "run", "row", "tail", "after"))
     builder.branch(head)
 
     builder.position_at_end(head)
@@ -148,7 +160,9 @@ def _generate_rows(context: Any, builder: ir.IRBuilder, signature: Any, argument
     builder.position_at_end(run)
     begin, end = element(first, chosen), element(last, chosen)
     rows = builder.gep(origin, [element(start, chosen)])
-    builder.cbranch(builder.icmp_signed("<", begin, end), row, tail)
+    twice = _splat(builder, builder.trunc(element(doublings, chosen), short), wide)
+    run_both, run_highs = builder.shl(both, twice), builder.shl(highs, twice)
+    builder.branch(row)
 
     builder.position_at_end(row)
     event, row_both, row_highs = builder.phi(index), builder.phi(wide), builder.phi(wide)
@@ -157,22 +171,19 @@ def _generate_rows(context: Any, builder: ir.IRBuilder, signature: Any, argument
     next_both = builder.add(row_both, pairs)
     next_highs = builder.add(row_highs, builder.lshr(pairs, byte))
     following = builder.add(event, one)
-    builder.cbranch(builder.icmp_signed("<", following, end), row, tail)
+    _keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", following, end), row, tail))
 
     builder.position_at_end(tail)
-    run_both, run_highs = builder.phi(wide), builder.phi(wide)
     following_run = builder.add(chosen, one)
     builder.branch(head)
     nothing = ir.Constant(wide, None)
     for phi, *incoming in (
         (chosen, (zero, before), (following_run, tail)),
-        (both, (nothing, before), (run_both, tail)),
-        (highs, (nothing, before), (run_highs, tail)),
+        (both, (nothing, before), (next_both, tail)),
+        (highs, (nothing, before), (next_highs, tail)),
         (event, (begin, run), (following, row)),
-        (row_both, (both, run), (next_both, row)),
-        (row_highs, (highs, run), (next_highs, row)),
-        (run_both, (both, run), (next_both, row)),
-        (run_highs, (highs, run), (next_highs, row)),
+        (row_both, (run_both, run), (next_both, row)),
+        (row_highs, (run_highs, run), (next_highs, row)),
     ):
         for value, block in incoming:
             phi.add_incoming(value, block)
@@ -191,6 +202,14 @@ def _generate_rows(context: Any, builder: ir.IRBuilder, signature: Any, argument
             for result, place in zip(results, targets, strict=True):
                 builder.store(result, place, align=4)
     return context.get_dummy_value()
+
+
+def _keep_rolled(builder: ir.IRBuilder, branch: Any) -> None:
+    """Not unrolled: runs are short, and a second loop over the rest ends where the processor does not expect it."""
+    disable = builder.module.add_metadata([ir.MetaDataString(builder.module, "llvm.loop.unroll.disable")])
+    loop = builder.module.add_metadata([disable])
+    loop.operands = (loop, disable)  # which is how LLVM names a loop
+    branch.set_metadata("llvm.loop", loop)
 
 
 def _place_eight(places, row, base, events, at):
@@ -230,55 +249,53 @@ def _splat(builder: ir.IRBuilder, value: Any, vector: ir.VectorType) -> Any:
 
 
 @_compiled
-def count_spikes(spikes):
-    """Number of ones in uint8 spikes (N,)."""
-    total = 0
-    for start in range(0, len(spikes), 2**16):
-        part = np.uint32(0)
-        for spike in spikes[start : start + 2**16]:
-            part += np.uint32(spike)
-        total += part
+def count_events(values):
+    """Number of binary digits that are 1 in uint8 values (N,)."""
+    whole = len(values) // 8 * 8
+    total = np.int64(count_ones(values[:whole].view(np.uint64)))
+    for value in values[whole:]:
+        for plane in range(8):
+            total += (value >> plane) & 1
     return total
 
 
 @_compiled
-def find_events(spikes, samples, geometry, places, number, first, events):
-    """Where the spikes are.
+def find_events(values, samples, geometry, places, number, first, events):
+    """Where the events are: those of the lowest binary digit, then those of the next ones.
 
     Args:
-        spikes: uint8 (n · H · W · C), 0 or 1.
+        values: uint8 (n · H · W · C), window sums of spikes.
         samples, geometry: n, Geometry.
         places: int32 (256, 8), for every byte the places of its ones. number: int64 (256,), how many they are.
-        first: int64 (n · rows · columns + 1), written: the first event of every window, and the number of events.
-        events: int32 (number of spikes + 8), written: x · C + c for a spike of channel c in column x of windows.
+        first: int64 (planes, n · H · W + 1), written: for each binary digit, the first event of every position, and the
+            end of the last one's.
+        events: int32 (number of events + 8), written: x · C + c for an event of channel c in column x.
     """
-    window_height, window_width = geometry.window
     channels, width = geometry.channels, geometry.width
     bytewise = channels % 8 != 0
-    words = spikes[:0].view(np.uint64) if bytewise else spikes.view(np.uint64)
+    words = values[:0].view(np.uint64) if bytewise else values.view(np.uint64)
+    lowest = np.uint64(0x0101010101010101)
     gather = np.uint64(0x0102040810204080)  # moves the lowest bits of 8 bytes into the highest byte
-    found, place = 0, 0
-    for n in range(samples):
-        for y in range(geometry.height // window_height):
-            for x in range(width // window_width):
-                first[place] = found
-                place += 1
-                for row in range(y * window_height, (y + 1) * window_height):
-                    for column in range(x * window_width, (x + 1) * window_width):
-                        start = ((n * geometry.height + row) * width + column) * channels
-                        if bytewise:
-                            for c in range(channels):
-                                events[found] = x * channels + c
-                                found += spikes[start + c]
-                            continue
-                        for c in range(0, channels, 8):
-                            byte = np.int64((words[(start + c) // 8] * gather) >> np.uint64(56))
-                            _place_eight(places, byte, x * channels + c, events, found)
-                            found += number[byte]
-    first[place] = found
+    positions = samples * geometry.height * width
+    found = 0
+    for plane in range(len(first)):
+        for position in range(positions):
+            first[plane, position] = found
+            column = position % width * channels
+            if bytewise:
+                for c in range(channels):
+                    events[found] = column + c
+                    found += (values[position * channels + c] >> plane) & 1
+                continue
+            for word in range(channels // 8):
+                digits = (words[position * (channels // 8) + word] >> np.uint64(plane)) & lowest
+                byte = np.int64((digits * gather) >> np.uint64(56))
+                _place_eight(places, byte, column + 8 * word, events, found)
+                found += number[byte]
+        first[plane, positions] = found
 
 
-@_compiled
+@_inlined
 def _add(weights, events, runs, count, held, width, scale, more, sums, at):
     """_add_rows, for a width that is known when it runs."""
     if width == 32:
@@ -293,7 +310,7 @@ def _add(weights, events, runs, count, held, width, scale, more, sums, at):
 
 @_compiled
 def add_events(first, events, samples, geometry, weights, scale, sums):
-    """Σ w · s of all outputs.
+    """Σ w · in of all outputs.
 
     Args:
         first, events: of ``find_events``.
@@ -303,49 +320,54 @@ def add_events(first, events, samples, geometry, weights, scale, sums):
         sums: float32 (n · H' · W' · O), written; exact, if all are below 2²⁴ in magnitude.
     """
     rounds, inputs, width = weights.shape
-    rows, columns = geometry.height // geometry.window[0], geometry.width // geometry.window[1]
+    rows, columns = geometry.height, geometry.width
     kernel_height, kernel_width = geometry.kernel
     flat, spare = weights.reshape(-1), np.empty(width, np.float32)
-    runs = Runs(np.empty(kernel_height, np.int64), np.empty(kernel_height, np.int64), np.empty(kernel_height, np.int64))
+    most = kernel_height * len(first)
+    runs = Runs(np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64))
     for turn in range(rounds):
         outputs = min(width, geometry.outputs - turn * width)
-        for n in range(samples):
-            for y in range(geometry.rows):
-                top = y * geometry.stride[0] - geometry.padding[0]
-                for x in range(geometry.columns):
-                    left = x * geometry.stride[1] - geometry.padding[1]
-                    low, high = max(0, left), min(columns, left + kernel_width)
-                    place = ((n * geometry.rows + y) * geometry.columns + x) * geometry.outputs + turn * width
-                    target, at = (sums, place) if outputs == width else (spare, 0)
-                    count, held, more = 0, 0, False
+        for line in range(samples * geometry.rows):
+            sample, y = line // geometry.rows, line % geometry.rows
+            top = y * geometry.stride[0] - geometry.padding[0]
+            for x in range(geometry.columns):
+                left = x * geometry.stride[1] - geometry.padding[1]
+                low, high = max(0, left), min(columns, left + kernel_width)
+                place = (line * geometry.columns + x) * geometry.outputs + turn * width
+                target, at = (sums, place) if outputs == width else (spare, 0)
+                count, held, lowest, more = 0, 0, 0, False
+                for plane in range(len(first) - 1, -1, -1):  # the highest digit first, doubled before every lower one
                     for row in range(max(0, top), min(rows, top + kernel_height) if low < high else 0):
-                        here = (n * rows + row) * columns
-                        k, end = first[here + low], first[here + high]
+                        here = (sample * rows + row) * columns
+                        k, end = first[plane, here + low], first[plane, here + high]
                         start = (turn * inputs + ((row - top) * kernel_width - left) * geometry.channels) * width
                         while k < end:
-                            last = min(end, k + _ROWS - held)
-                            runs.first[count], runs.last[count], runs.start[count] = k, last, start
-                            count += 1
-                            held += last - k
-                            k = last
-                            if held == _ROWS:
-                                _add(flat, events, runs, count, held, width, scale, more, target, at)
+                            if held + (1 << plane) > _ROWS:
+                                digit = scale * np.float32(1 << lowest)
+                                _add(flat, events, runs, count, held >> lowest, width, digit, more, target, at)
                                 count, held, more = 0, 0, True
-                    if held or not more:
-                        _add(flat, events, runs, count, held, width, scale, more, target, at)
-                    if outputs < width:
-                        for o in range(outputs):
-                            sums[place + o] = spare[o]
+                            last = min(end, k + ((_ROWS - held) >> plane))
+                            runs.first[count], runs.last[count], runs.start[count] = k, last, start
+                            runs.doublings[count] = lowest - plane if count else 0
+                            count += 1
+                            held += (last - k) << plane
+                            k, lowest = last, plane
+                if held or not more:
+                    digit = scale * np.float32(1 << lowest)
+                    _add(flat, events, runs, count, held >> lowest, width, digit, more, target, at)
+                if outputs < width:
+                    for o in range(outputs):
+                        sums[place + o] = spare[o]
 
 
 _TRIALS: dict[tuple[Geometry, str], float] = {}
 
 
 class Events:
-    """Σ w · s of spikes s ∈ {0, 1}: of every spike, the row of weights to all outputs is added to what it reaches.
+    """Σ w · in of window sums of spikes: of every event, the row of weights to all outputs is added to what it reaches.
 
     Rows are added in 16 bits, 256 of them at most, and these sums in float32: exact while the largest |sum| is below
-    2²⁴. The time grows with the number of spikes (synaptic operations), not with that of the synapses.
+    2²⁴. The time grows with the number of events, not with that of the synapses.
 
     Args:
         weight: int8 (O, C, kh, kw), −127 … 127.
@@ -360,27 +382,27 @@ class Events:
         padded = np.zeros((rounds * width, weight[0].size), np.int8)
         padded[: len(weight)] = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
         pairs = (padded.astype(np.int16) + _OFFSET).astype(np.uint8).reshape(rounds, 2, width // 2, -1)
-        self._weights = np.ascontiguousarray(pairs.transpose(0, 3, 2, 1)).reshape(rounds, -1, width)
+        self._weights = _in_lines(pairs.transpose(0, 3, 2, 1)).reshape(rounds, -1, width)
 
-    def sums(self, spikes: Tensor, count: int) -> Tensor:
-        """float32 (n, H', W', O) of contiguous uint8 spikes (n, H, W, C), ``count`` of which are 1."""
-        g, samples = self._geometry, len(spikes)
-        windows = samples * (g.height // g.window[0]) * (g.width // g.window[1])
-        first, events = np.empty(windows + 1, np.int64), np.empty(count + 8, np.int32)
-        find_events(spikes.numpy().reshape(-1), samples, g, _PLACES, _NUMBER, first, events)
-        sums = np.empty((samples, g.rows, g.columns, g.outputs), np.float32)
-        add_events(first, events, samples, g, self._weights, self._scale, sums.reshape(-1))
-        return torch.from_numpy(sums)
+    def sums(self, values: Tensor, count: int) -> Tensor:
+        """float32 (n, H', W', O) of contiguous uint8 window sums (n, H, W, C), which have ``count`` events."""
+        g, samples = self._geometry, len(values)
+        first = np.empty((g.window.bit_length(), samples * g.height * g.width + 1), np.int64)
+        events = np.empty(count + 8, np.int32)
+        find_events(values.numpy().reshape(-1), samples, g, _PLACES, _NUMBER, first, events)
+        sums = torch.empty(samples, g.rows, g.columns, g.outputs)
+        add_events(first, events, samples, g, self._weights, self._scale, sums.view(-1).numpy())
+        return sums
 
     def break_even(self, name: str, dense: Callable[[Tensor], Tensor]) -> float:
-        """The share of neurons that spike below which this is faster than ``dense``, by trial.
+        """The number of events per input below which this is faster than ``dense``, by trial.
 
-        The time is taken to be a straight line over the share, through those of two trials. 0 for small layers, where
-        it is below the smaller of these shares, and where the sums differ. Layers alike share a trial.
+        The time is taken to be a straight line over that number, through those of two trials. 0 for small layers, where
+        it is below the smaller of the two, and where the sums differ. Layers alike share a trial.
 
         Args:
             name: of the kernel behind ``dense``.
-            dense: sums of spikes (n, H, W, C), as ``sums``.
+            dense: sums of inputs (n, H, W, C), as ``sums``.
         """
         key = (self._geometry, name)
         if key not in _TRIALS:
@@ -394,19 +416,28 @@ class Events:
         outputs = max(_TRIAL_SUMS, self._weights.size // _TRIAL_WEIGHTS)
         samples = int(np.clip(outputs // (g.rows * g.columns * g.outputs), 1, _TRIAL_SAMPLES))
         generator = np.random.default_rng(0)
-        times = []
+        shares, times = [], []
         for share in _TRIED:
-            values = generator.integers(256, size=(samples, g.height, g.width, g.channels), dtype=np.uint8)
-            spikes = torch.from_numpy((values < 256 * share).view(np.uint8))
-            count = count_spikes(spikes.numpy().reshape(-1))
-            if not torch.equal(self.sums(spikes, count), dense(spikes).float()):
+            draws = generator.integers(256, size=(g.window, samples, g.height, g.width, g.channels), dtype=np.uint8)
+            values = (draws < 256 * share).sum(axis=0, dtype=np.uint8)
+            inputs, count = torch.from_numpy(values), count_events(values.reshape(-1))
+            if not torch.equal(self.sums(inputs, count), dense(inputs).float()):
                 return 0.0
-            times.append(_seconds(partial(self.sums, spikes, count)))
-        slope = (times[1] - times[0]) / (_TRIED[1] - _TRIED[0])
-        left = _seconds(partial(dense, spikes)) - times[0]
+            shares.append(count / values.size)
+            times.append(_seconds(partial(self.sums, inputs, count)))
+        slope = (times[1] - times[0]) / (shares[1] - shares[0])
+        left = _seconds(partial(dense, inputs)) - times[0]
         if left <= 0:
             return 0.0
-        return min(1.0, _TRIED[0] + left / slope) if slope > 0 else 1.0
+        every = float(g.window.bit_length())
+        return min(every, shares[0] + left / slope) if slope > 0 else every
+
+
+def _in_lines(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy in C order that starts where a cache line does, as PyTorch's memory does: few loads touch two lines."""
+    copy = torch.empty(values.shape, dtype=torch.uint8).numpy()
+    copy[:] = values
+    return copy
 
 
 def _seconds(compute: Callable[[], object]) -> float:
@@ -425,6 +456,6 @@ def _seconds(compute: Callable[[], object]) -> float:
 
 def load() -> None:
     """Compiles the kernels, or loads what was compiled before, so that processes forked later need not."""
-    geometry = Geometry(1, 1, 8, (1, 1), (1, 1), (1, 1), (0, 0), 1, 1, 1)
+    geometry = Geometry(1, 1, 8, 1, (1, 1), (1, 1), (0, 0), 1, 1, 1)
     Events(np.ones((1, 8, 1, 1), np.int8), 1.0, geometry).sums(torch.ones(1, 1, 1, 8, dtype=torch.uint8), 8)
-    count_spikes(np.ones(1, np.uint8))
+    count_events(np.ones(1, np.uint8))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.cpu.events import Events, Geometry, count_spikes
+from deploy.cpu.events import Events, Geometry, count_events
 from deploy.cpu.kernels import window_sums
 from deploy.cpu.machine import int8_limit, prepare_int8, prepare_int8_product
 from deploy.pooling import Convolution, unfold
@@ -77,7 +77,7 @@ class Synapses:
     float convolution does; else that. oneDNN's int8 convolutions are not used where some are known to be wrong or to
     crash (with AMX in PyTorch 2.3): dilated, with different strides in y and x, and in rows of few outputs.
 
-    Where fewer inputs spike than ``events_below``, the spikes are gone through one by one (deploy/cpu/events.py).
+    Where inputs have fewer events than ``events_below``, these are gone through one by one (deploy/cpu/events.py).
 
     Args:
         merged: what to compute.
@@ -86,7 +86,8 @@ class Synapses:
     Attributes:
         source: name of the source.
         kernel: what computes it, such as "int8 wide".
-        events_below: the share of inputs that spike below which spikes are gone through one by one; found by trial.
+        events_below: the number of events per input, window sums counted as inputs, below which these are gone through
+            one by one; found by trial.
     """
 
     def __init__(self, merged: Merged, *, double: bool) -> None:
@@ -103,8 +104,8 @@ class Synapses:
             found = _int8(merged, self._summed, common)
             if found is not None and _agree(found[1], self._apply, self._summed, merged.largest):
                 self.kernel, self._apply = found
-        events = None if double else _events(merged, self._map, self._summed)
-        self.events_below = 0.0 if events is None else events.break_even(self.kernel, self._dense)
+        events = None if double else _events(merged, self._summed)
+        self.events_below = 0.0 if events is None else events.break_even(self.kernel, self._apply)
         self._events = events if self.events_below > 0 else None
 
     def sums(self, inputs: Tensor) -> Tensor:
@@ -112,14 +113,12 @@ class Synapses:
 
         Rows of the result, (W', O), are contiguous; rows and samples may be further apart.
         """
+        values = inputs if self._window == (1, 1) else self._add_windows(inputs)
         if self._events is not None:
-            count = count_spikes(inputs.numpy().reshape(-1))
-            if count < self.events_below * inputs.numel():
-                return self._events.sums(inputs, count)
-        return self._dense(inputs)
-
-    def _dense(self, inputs: Tensor) -> Tensor:
-        return self._apply(inputs if self._window == (1, 1) else self._add_windows(inputs))
+            count = count_events(values.numpy().reshape(-1))
+            if count < self.events_below * values.numel():
+                return self._events.sums(values, count)
+        return self._apply(values)
 
     def _add_windows(self, inputs: Tensor) -> Tensor:
         height, width, channels = self._map
@@ -197,15 +196,16 @@ def _positions(c: Convolution, summed: tuple[int, int, int]) -> Pair:
     return height, width
 
 
-def _events(merged: Merged, shape: tuple[int, int, int], summed: tuple[int, int, int]) -> Events | None:
-    """The sums from the single spikes of maps (H, W, C) of ``shape``; None for the image, groups and dilation."""
+def _events(merged: Merged, summed: tuple[int, int, int]) -> Events | None:
+    """The sums of inputs (H, W, C) of shape ``summed`` from single spikes; None for the image, groups and dilation."""
     c = merged.convolution
-    of_spikes = merged.largest == int(np.prod(c.window))
+    window = int(np.prod(c.window))
+    of_spikes = merged.largest == window <= _UINT8_MAX
     if not of_spikes or merged.weight.dtype != np.int8 or c.groups != 1 or c.dilation != (1, 1):
         return None
     positions = _positions(c, summed)
     kernel = (merged.weight.shape[2], merged.weight.shape[3])
-    geometry = Geometry(*shape, c.window, kernel, c.stride, c.padding, *positions, len(merged.weight))
+    geometry = Geometry(*summed, window, kernel, c.stride, c.padding, *positions, len(merged.weight))
     return Events(merged.weight, 2.0**merged.exponent, geometry)
 
 
