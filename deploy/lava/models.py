@@ -1,4 +1,4 @@
-"""CPU models of the processes, and an exact model of Lava's stock Conv process."""
+"""CPU models of the processes."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,6 @@ from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
-from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,12 +29,12 @@ from deploy.lava.processes import (
     out_port,
 )
 from deploy.lava.schedule import Recorder
-from deploy.layer import Synapses, exact_arithmetic, fire, integrate
+from deploy.layer import exact_arithmetic, fire, integrate
 from deploy.trace import pack
-from export.network import IMAGE, INPUT_MAX, Connection, Layer
+from export.network import IMAGE, Layer
 
 
-class _TorchModel(PyLoihiProcessModel):
+class TorchModel(PyLoihiProcessModel):
     """A model that computes with PyTorch: one thread, as more of them hang or crawl in a forked process."""
 
     def __init__(self, proc_params) -> None:
@@ -43,9 +42,6 @@ class _TorchModel(PyLoihiProcessModel):
         torch.set_num_threads(1)
         self._arithmetic = exact_arithmetic()
         self._arithmetic.__enter__()  # for the life of the process, which does nothing else
-
-
-_SUM_MAX = 2**30  # of a synaptic sum in a 32-bit message
 
 
 @implements(proc=ImageSource, protocol=LoihiProtocol)
@@ -153,7 +149,7 @@ class _Member:
 @implements(proc=LayerGroup, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class PyLayerGroup(_TorchModel):
+class PyLayerGroup(TorchModel):
     def __init__(self, proc_params) -> None:
         super().__init__(proc_params)
         shapes, depths, outside = (proc_params[key] for key in ("shapes", "depths", "incoming"))
@@ -186,7 +182,7 @@ def group_model(group: LayerGroup) -> type[PyLayerGroup]:
     return type(f"PyLayerGroupWith{len(group.incoming)}And{len(group.outgoing)}Ports", (PyLayerGroup,), ports)
 
 
-class _NeuronModel(_TorchModel):
+class _NeuronModel(TorchModel):
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     v: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
     v0: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
@@ -246,55 +242,3 @@ class PyProbe(PyLoihiProcessModel):
         received = self.a_in.recv().reshape(self.proc_params["layer_shape"][::-1])
         received = received.astype(np.int32) << 8 >> 8  # a message has 24 bits, of which the highest is the sign
         recorder.record_map(self.time_step, received if recorder.readout else received != 0, 0)
-
-
-@implements(proc=Conv, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("exact")
-class PyExactConv(_TorchModel):
-    """Lava's Conv with exact sums; the stock model computes in float32 and clips to 24 bits.
-
-    Sums beyond ±2³⁰ are clipped, so that they fit into Lava's 32-bit messages. It changes nothing: |v + b| < 2²⁴, so
-    such a sum saturates the membrane potential behind it with or without the clip.
-
-    Chosen through ``exception_proc_model_map``. Timing as in the stock model: what is received at t is sent at t + 1.
-    """
-
-    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
-    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
-    a_buf: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
-    weight: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=8)
-    kernel_size: np.ndarray = LavaPyType(np.ndarray, np.int32)
-    stride: np.ndarray = LavaPyType(np.ndarray, np.int32)
-    padding: np.ndarray = LavaPyType(np.ndarray, np.int32)
-    dilation: np.ndarray = LavaPyType(np.ndarray, np.int32)
-    groups: np.ndarray = LavaPyType(np.ndarray, np.int32)
-    num_message_bits: np.ndarray = LavaPyType(np.ndarray, np.int8, precision=5)
-    weight_exp: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=8)
-    num_weight_bits: np.ndarray = LavaPyType(np.ndarray, np.int8, precision=5)
-
-    def _prepare(self) -> Synapses:
-        """Lava keeps (O, W, H, I) kernels, flipped, and (x, y) pairs."""
-        connection = Connection(
-            "source",
-            self.weight[:, ::-1, ::-1].transpose(0, 3, 2, 1).astype(np.int8),
-            stride=_pair(self.stride),
-            padding=_pair(self.padding),
-            dilation=_pair(self.dilation),
-            groups=int(self.groups.flat[0]),
-        )
-        largest = INPUT_MAX if int(self.num_message_bits.flat[0]) else 1
-        return Synapses([connection], self.s_in.shape[::-1], largest, torch.device("cpu"))
-
-    def run_spk(self) -> None:
-        self.a_out.send(self.a_buf)
-        if self.time_step == 1:
-            self.synapses = self._prepare()
-        received = np.ascontiguousarray(self.s_in.recv().T)
-        sums = self.synapses.sums(torch.from_numpy(received)[None])[0]
-        self.a_buf = sums.clamp(-_SUM_MAX, _SUM_MAX).to(torch.int32).numpy().T
-
-
-def _pair(value: NDArray[np.int32]) -> tuple[int, int]:
-    x, y = (int(n) for n in value)
-    return y, x

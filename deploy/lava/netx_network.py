@@ -22,8 +22,8 @@ from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 
 from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
+from deploy.lava.convolution import PyExactConv
 from deploy.lava.hardware import from_chip, to_chip
-from deploy.lava.models import PyExactConv
 from deploy.lava.processes import IFNeuron, ImageSource, Integrator, Probe
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
@@ -59,7 +59,7 @@ def run(
         process_models: models for some processes, such as microcoded ones for IFNeuron and Integrator.
         callbacks: called by Lava around a run on a chip, such as its profilers; for "loihi2" only.
         stock_convolution: run Lava's own model of Conv, which computes in float32 and clips sums to 24 bits, instead
-            of deploy.lava.models.PyExactConv.
+            of deploy.lava.convolution.PyExactConv.
         membranes: whether the traces hold v(T); not with backend "loihi2", where nothing but messages leaves a chip.
         stall_timeout: seconds without a time step after which the run is given up.
         on_progress: called with the number of samples done.

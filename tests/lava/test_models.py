@@ -3,6 +3,8 @@
 In a run of Lava they are in processes that are killed in the end, and leave nothing about what they ran.
 """
 
+import subprocess
+import sys
 from collections import defaultdict, deque
 from collections.abc import Iterator
 
@@ -13,14 +15,14 @@ from numpy.typing import NDArray
 
 from deploy.integer import IntegerEngine
 from deploy.lava.build import _collect, _groups, make_recorders, plan
+from deploy.lava.convolution import PyExactConv
 from deploy.lava.models import (
     PyBatchSource,
-    PyExactConv,
     PyIFNeuron,
     PyImageSource,
     PyIntegrator,
     PyProbe,
-    _TorchModel,
+    TorchModel,
     group_model,
 )
 from deploy.lava.schedule import Recorder, Schedule, shared_array
@@ -34,13 +36,13 @@ STEPS, GAP, BATCH = 3, 1, 2
 @pytest.fixture(autouse=True)
 def arithmetic_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Models set up their process for its life, which here goes on."""
-    entered, threads, begin = [], torch.get_num_threads(), _TorchModel.__init__
+    entered, threads, begin = [], torch.get_num_threads(), TorchModel.__init__
 
-    def remember(self: _TorchModel, proc_params: object) -> None:
+    def remember(self: TorchModel, proc_params: object) -> None:
         begin(self, proc_params)
         entered.append(self._arithmetic)
 
-    monkeypatch.setattr(_TorchModel, "__init__", remember)
+    monkeypatch.setattr(TorchModel, "__init__", remember)
     yield
     for arithmetic in reversed(entered):
         arithmetic.__exit__(None, None, None)
@@ -241,3 +243,9 @@ def test_convolutions_clip_what_a_message_cannot_hold() -> None:
     model.a_out, model.a_buf = Wires([]), np.zeros((1, 1, 2), np.int32)
     step(model, 1)
     assert model.a_buf.ravel().tolist() == [2**30, -(2**30)]
+
+
+def test_scipy_stays_out_of_a_start() -> None:
+    """Half a second of imports, which only the way through lava-dl's reader needs."""
+    code = "import sys\nimport deploy.lava.build\nprint('scipy.signal' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

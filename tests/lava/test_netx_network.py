@@ -24,8 +24,8 @@ from lava.proc.io.source import RingBuffer as SpikeSource
 from deploy.errors import LavaMissingError, Loihi2UnavailableError
 from deploy.integer import IntegerEngine
 from deploy.lava import netx_network
+from deploy.lava.convolution import PyExactConv
 from deploy.lava.hardware import to_chip
-from deploy.lava.models import PyExactConv
 from deploy.lava.processes import IFNeuron
 from deploy.trace import concatenate, first_difference
 from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
