@@ -32,7 +32,7 @@ _OFFSET = 128
 """Added to the weights, so that they are above 0."""
 
 _ROWS = 256
-"""Rows that are added in 16 bits: 256 · 255 still fits."""
+"""Rows that are added in 16 bits, each as often as its digit says: 256 · 255 still fits."""
 
 _WORTHWHILE = 2**18
 """Synapses of a sample below which nothing is gained: calls take longer than their work."""
@@ -51,7 +51,7 @@ class Geometry(NamedTuple):
 
     Attributes:
         height, width, channels: H, W, C of its input.
-        window: spikes that an input is the sum of; 1 without a pooling.
+        window: spikes that an input is the sum of, and the largest it can be; 1 without a pooling.
         kernel, stride, padding: (y, x).
         rows, columns, outputs: H', W', O of the result.
     """
@@ -317,7 +317,7 @@ def add_events(first, events, samples, geometry, weights, scale, sums):
         samples, geometry: n, Geometry.
         weights: uint8 (rounds, kh · kw · C, width), with width in _WIDTHS, as ``_add_rows`` takes their rows.
         scale: float32, a power of two.
-        sums: float32 (n · H' · W' · O), written; exact, if all are below 2²⁴ in magnitude.
+        sums: float32 (n · H' · W' · O), written; exact where Σ |w| · (largest input) is below 2²⁴.
     """
     rounds, inputs, width = weights.shape
     rows, columns = geometry.height, geometry.width
@@ -352,9 +352,8 @@ def add_events(first, events, samples, geometry, weights, scale, sums):
                             count += 1
                             held += (last - k) << plane
                             k, lowest = last, plane
-                if held or not more:
-                    digit = scale * np.float32(1 << lowest)
-                    _add(flat, events, runs, count, held >> lowest, width, digit, more, target, at)
+                digit = scale * np.float32(1 << lowest)
+                _add(flat, events, runs, count, held >> lowest, width, digit, more, target, at)
                 if outputs < width:
                     for o in range(outputs):
                         sums[place + o] = spare[o]
@@ -366,8 +365,9 @@ _TRIALS: dict[tuple[Geometry, str], float] = {}
 class Events:
     """Σ w · in of window sums of spikes: of every event, the row of weights to all outputs is added to what it reaches.
 
-    Rows are added in 16 bits, 256 of them at most, and these sums in float32: exact while the largest |sum| is below
-    2²⁴. The time grows with the number of events, not with that of the synapses.
+    Rows are added in 16 bits, 256 of them at most, a row of digit 4 counted four times, and these sums in float32:
+    exact where Σ |w| · (largest input) is below 2²⁴. The time grows with the number of events, not with that of the
+    synapses.
 
     Args:
         weight: int8 (O, C, kh, kw), −127 … 127.
@@ -385,7 +385,10 @@ class Events:
         self._weights = _in_lines(pairs.transpose(0, 3, 2, 1)).reshape(rounds, -1, width)
 
     def sums(self, values: Tensor, count: int) -> Tensor:
-        """float32 (n, H', W', O) of contiguous uint8 window sums (n, H, W, C), which have ``count`` events."""
+        """float32 (n, H', W', O) of contiguous uint8 window sums (n, H, W, C), which have ``count`` events.
+
+        No window sum is larger than the geometry's window.
+        """
         g, samples = self._geometry, len(values)
         first = np.empty((g.window.bit_length(), samples * g.height * g.width + 1), np.int64)
         events = np.empty(count + 8, np.int32)
@@ -416,25 +419,27 @@ class Events:
         outputs = max(_TRIAL_SUMS, self._weights.size // _TRIAL_WEIGHTS)
         samples = int(np.clip(outputs // (g.rows * g.columns * g.outputs), 1, _TRIAL_SAMPLES))
         generator = np.random.default_rng(0)
-        shares, times = [], []
+        rates, times = [], []
         for share in _TRIED:
             draws = generator.integers(256, size=(g.window, samples, g.height, g.width, g.channels), dtype=np.uint8)
             values = (draws < 256 * share).sum(axis=0, dtype=np.uint8)
             inputs, count = torch.from_numpy(values), count_events(values.reshape(-1))
             if not torch.equal(self.sums(inputs, count), dense(inputs).float()):
                 return 0.0
-            shares.append(count / values.size)
+            rates.append(count / values.size)
             times.append(_seconds(partial(self.sums, inputs, count)))
-        slope = (times[1] - times[0]) / (shares[1] - shares[0])
+        if rates[0] >= rates[1]:  # of so few inputs
+            return 0.0
+        slope = (times[1] - times[0]) / (rates[1] - rates[0])
         left = _seconds(partial(dense, inputs)) - times[0]
         if left <= 0:
             return 0.0
         every = float(g.window.bit_length())
-        return min(every, shares[0] + left / slope) if slope > 0 else every
+        return min(every, rates[0] + left / slope) if slope > 0 else every
 
 
 def _in_lines(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy in C order that starts where a cache line does, as PyTorch's memory does: few loads touch two lines."""
+    """A copy in C order that starts where a cache line does, as PyTorch's memory does: rows lie in as few as can be."""
     copy = torch.empty(values.shape, dtype=torch.uint8).numpy()
     copy[:] = values
     return copy

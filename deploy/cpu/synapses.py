@@ -77,7 +77,8 @@ class Synapses:
     float convolution does; else that. oneDNN's int8 convolutions are not used where some are known to be wrong or to
     crash (with AMX in PyTorch 2.3): dilated, with different strides in y and x, and in rows of few outputs.
 
-    Where inputs have fewer events than ``events_below``, these are gone through one by one (deploy/cpu/events.py).
+    Where the inputs have fewer events each than ``events_below``, the events are gone through one by one: the binary
+    digits that are 1 in spikes, or in their sums over windows (deploy/cpu/events.py).
 
     Args:
         merged: what to compute.
@@ -86,8 +87,7 @@ class Synapses:
     Attributes:
         source: name of the source.
         kernel: what computes it, such as "int8 wide".
-        events_below: the number of events per input, window sums counted as inputs, below which these are gone through
-            one by one; found by trial.
+        events_below: events per input of the convolution below which the events are gone through; found by trial.
     """
 
     def __init__(self, merged: Merged, *, double: bool) -> None:
@@ -197,11 +197,14 @@ def _positions(c: Convolution, summed: tuple[int, int, int]) -> Pair:
 
 
 def _events(merged: Merged, summed: tuple[int, int, int]) -> Events | None:
-    """The sums of inputs (H, W, C) of shape ``summed`` from single spikes; None for the image, groups and dilation."""
+    """The sums of inputs (H, W, C) of shape ``summed`` from single events.
+
+    None for the image, groups, dilation, weights beyond 8 bits, and sums of spikes that do.
+    """
     c = merged.convolution
     window = int(np.prod(c.window))
-    of_spikes = merged.largest == window <= _UINT8_MAX
-    if not of_spikes or merged.weight.dtype != np.int8 or c.groups != 1 or c.dilation != (1, 1):
+    small = merged.largest == window <= _UINT8_MAX
+    if not small or merged.weight.dtype != np.int8 or c.groups != 1 or c.dilation != (1, 1):
         return None
     positions = _positions(c, summed)
     kernel = (merged.weight.shape[2], merged.weight.shape[3])

@@ -71,12 +71,12 @@ def test_any_convolution(data: st.DataObject) -> None:
 @pytest.mark.parametrize("weight", [-127, 127])
 @pytest.mark.parametrize("value", [1, 4, 7, 255])
 def test_thousands_of_the_largest_weights_do_not_wrap(weight: int, value: int) -> None:
-    """9 · 128 rows: 256 of them fill 16 bits, or fewer that count more than once."""
-    values = torch.full((1, 3, 3, 128), value, dtype=torch.uint8)
-    events_of_all = 9 * 128 * value.bit_count()
-    sums = prepared(np.full((3, 128, 3, 3), weight), (128, 3, 3), window=value).sums(values, events_of_all)
-    assert sums[0, 1, 1].tolist() == [9 * 128 * value * weight] * 3
-    assert sums[0, 0, 0].tolist() == [4 * 128 * value * weight] * 3
+    """9 · 56 rows: 256 of them fill 16 bits, or fewer that count more than once."""
+    values = torch.full((1, 3, 3, 56), value, dtype=torch.uint8)
+    events_of_all = 9 * 56 * value.bit_count()
+    sums = prepared(np.full((3, 56, 3, 3), weight), (56, 3, 3), window=value).sums(values, events_of_all)
+    assert sums[0, 1, 1].tolist() == [9 * 56 * value * weight] * 3
+    assert sums[0, 0, 0].tolist() == [4 * 56 * value * weight] * 3
 
 
 def test_by_hand() -> None:
@@ -122,6 +122,24 @@ def test_spikes_are_gone_through_where_they_are_few(monkeypatch: pytest.MonkeyPa
         assert asked == [1023], gone_through
 
 
+def test_events_of_windows_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three spikes in a window are two events: 127 of them are few for 64 · 4 · 4 window sums, 128 are not."""
+    monkeypatch.setattr(Events, "break_even", lambda *_: 0.25)
+    rng = np.random.default_rng(0)
+    connection = random_connection(rng, "source", SHAPE, outputs=64, kernel=(3, 3), padding=(1, 1), window=2)
+    synapses = Synapses(Merged([connection], SHAPE, 1), double=False)
+    for windows, gone_through in ((127, True), (128, False)):
+        three = np.zeros(4 * 4 * 64, np.uint8)
+        three[rng.permutation(three.size)[:windows]] = 1
+        maps = np.zeros((1, 4, 2, 4, 2, 64), np.uint8)
+        maps[:, :, 0, :, 0] = maps[:, :, 0, :, 1] = maps[:, :, 1, :, 0] = three.reshape(1, 4, 4, 64)
+        inputs = torch.from_numpy(maps.reshape(1, 8, 8, 64))
+        expected = synapses._apply(torch.from_numpy(3 * three.reshape(1, 4, 4, 64))).double()
+        with patch.object(synapses, "_apply", wraps=synapses._apply) as dense:
+            assert torch.equal(synapses.sums(inputs).double(), expected)
+        assert dense.called != gone_through
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
@@ -129,14 +147,15 @@ def test_spikes_are_gone_through_where_they_are_few(monkeypatch: pytest.MonkeyPa
         ({"groups": 2}, "groups"),
         ({"dilation": (2, 2)}, "dilation"),
         ({"double": True}, "sums beyond 24 bits"),
+        ({"kernel": (1, 1), "window": 16, "shape": (8, 16, 16)}, "256 spikes in a window"),
     ],
 )
 def test_what_is_never_gone_through(changed: dict, why: str) -> None:
     options = {"outputs": 4, "kernel": (3, 3)} | changed
-    largest, double = options.pop("largest", 1), options.pop("double", False)
-    connection = random_connection(np.random.default_rng(0), "source", SHAPE, **options)
+    largest, double, shape = options.pop("largest", 1), options.pop("double", False), options.pop("shape", SHAPE)
+    connection = random_connection(np.random.default_rng(0), "source", shape, **options)
     with patch.object(Events, "break_even", return_value=9.0):
-        assert Synapses(Merged([connection], SHAPE, largest), double=double).events_below == 0, why
+        assert Synapses(Merged([connection], shape, largest), double=double).events_below == 0, why
 
 
 def test_break_even_is_where_both_take_the_same_time() -> None:
@@ -157,6 +176,25 @@ def test_break_even_is_where_both_take_the_same_time() -> None:
     assert found.break_even("wrong", wrong) == 0
     assert prepared(np.ones((2, 3, 3, 3)), (3, 4, 4)).break_even("slow", slow) == 0  # too small to be worth a trial
     assert prepared(np.zeros((64, 64, 3, 3))).break_even("slow", wrong) == 1  # alike: known
+    assert found._weights.ctypes.data % 64 == 0, "a row lies across cache lines"
+
+
+def test_break_even_of_windows_counts_digits() -> None:
+    """Window sums of 4 spikes have three digits, all of which are gone through where the other way takes so long."""
+    found = prepared(np.ones((64, 64, 3, 3)), window=4)
+
+    def slow(values: Tensor) -> Tensor:
+        time.sleep(0.2)
+        assert 2 <= values.max() <= 4
+        return found.sums(values, count_events(values.numpy().reshape(-1)))
+
+    assert found.break_even("slow", slow) == 3
+
+
+def test_too_few_inputs_for_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = prepared(np.ones((2**15, 1, 3, 3)), (1, 1, 1))
+    monkeypatch.setattr(events, "_TRIED", (0, 0))  # as if no neuron spiked by chance
+    assert found.break_even("any", lambda spikes: found.sums(spikes, 0)) == 0
 
 
 def test_break_even_is_on_a_straight_line(monkeypatch: pytest.MonkeyPatch) -> None:
