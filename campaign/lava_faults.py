@@ -21,7 +21,7 @@ _KILLS = 10
 MODELS = {
     "cpu": ["models.PyBatchSource", "models.PyLayerGroup"],
     "netx": [
-        *("models.PyImageSource", "models.PyExactConv", "models.PyIFNeuron", "models.PyIntegrator"),
+        *("models.PyImageSource", "convolution.PyExactConv", "models.PyIFNeuron", "models.PyIntegrator"),
         "lava.proc.dense.models.PyDenseModelBitAcc",
     ],
     "stock": [

@@ -90,7 +90,10 @@ GROUPS = {
         ("deploy/trace.py", "deploy/tally.py", "deploy/verify.py", "deploy/lif.py"),
         ("tests/test_trace.py", "tests/test_tally.py", "tests/test_verify.py", "tests/test_lif.py"),
     ),
-    "lava": Group(("deploy/lava/models.py", "deploy/lava/schedule.py"), ("tests/lava/test_models.py",)),
+    "lava": Group(
+        ("deploy/lava/models.py", "deploy/lava/convolution.py", "deploy/lava/schedule.py"),
+        ("tests/lava/test_models.py",),
+    ),
     "command": Group(
         ("export/check.py", "export/to_netx.py"),
         ("tests/export/test_check.py", "tests/export/test_to_netx.py", "tests/test_cli_page.py"),

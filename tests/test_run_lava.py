@@ -313,6 +313,13 @@ def test_help_is_fast() -> None:
     assert not names & {"torch", "numba", "lava", "dask", "distributed", "h5py", "PIL"}
 
 
+def test_a_run_imports_no_signal_processing(net: Path) -> None:
+    """Half a second, which Lava's Conv process brings, also where Lava looks through the package for models."""
+    code = "import sys\nfrom deploy.run_lava import main\nmain(sys.argv[1:])\nprint('scipy.signal' in sys.modules)"
+    command = [sys.executable, "-c", code, str(net), "--T", "2", "--samples", "2"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "False"
+
+
 @pytest.mark.parametrize("sign", [0, -1])
 @pytest.mark.parametrize("changed", [0, 1], ids=["convolution", "read-out"])
 def test_stock_synapses_take_weights_that_are_all_zero_or_negative(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deploy.cpu import events, kernels
 from deploy.errors import Loihi2UnavailableError
 from deploy.lava.guard import GuardedRun
-from deploy.lava.models import group_model  # also imports PyTorch before anything is forked
+from deploy.lava.models import PyBatchSource, group_model  # also imports PyTorch before anything is forked
 from deploy.lava.placement import place
 from deploy.lava.processes import BatchSource, IFNeuron, ImageSource, Integrator, LayerGroup
 from deploy.lava.schedule import Recorder, Schedule, shared_array
@@ -148,6 +148,7 @@ def _run(
     kernels.load()
     events.load()
     source = BatchSource(images=buffer, schedule=schedule)
+    run_cfg.exception_proc_model_map[source] = PyBatchSource  # or Lava would execute all of this package to find it
     ports: dict[str, OutPort] = {IMAGE: source.s_out}
     for group in _groups(network, processes, batch, recorders):
         run_cfg.exception_proc_model_map[group] = group_model(group)

@@ -58,16 +58,17 @@ def test_changed_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_every_process_model_of_the_project_fails_in_the_campaign() -> None:
-    from deploy.lava import lava_dl_network, models
+    from deploy.lava import convolution, lava_dl_network, models
 
     tried = {model for names in lava_faults.MODELS.values() for model in names}
     own = {
         f"{module.__name__.removeprefix('deploy.lava.')}.{name}"
-        for module in (models, lava_dl_network)
+        for module in (models, convolution, lava_dl_network)
         for name, value in vars(module).items()
         if isinstance(value, type) and value.__module__ == module.__name__ and name.startswith("Py")
     }
     assert own - tried == {"lava_dl_network.PyRecordedLif"}, "of networks whose neurons are never reset"
+    assert {name for name in tried - own if not name.startswith("lava.")} == set(), "of Lava, or not there any more"
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:

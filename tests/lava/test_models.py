@@ -3,8 +3,6 @@
 In a run of Lava they are in processes that are killed in the end, and leave nothing about what they ran.
 """
 
-import subprocess
-import sys
 from collections import defaultdict, deque
 from collections.abc import Iterator
 
@@ -243,9 +241,3 @@ def test_convolutions_clip_what_a_message_cannot_hold() -> None:
     model.a_out, model.a_buf = Wires([]), np.zeros((1, 1, 2), np.int32)
     step(model, 1)
     assert model.a_buf.ravel().tolist() == [2**30, -(2**30)]
-
-
-def test_scipy_stays_out_of_a_start() -> None:
-    """Half a second of imports, which only the way through lava-dl's reader needs."""
-    code = "import sys\nimport deploy.lava.build\nprint('scipy.signal' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
