@@ -128,8 +128,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def desk(tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder of a page: the shipped networks at their place, and the few images."""
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "pretrained").symlink_to(ROOT / "train" / "pretrained")
+    for folder in ("train", "deploy"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "pretrained").symlink_to(ROOT / folder / "pretrained")
     (tmp_path / "few").symlink_to(shelf / "few")
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
