@@ -72,7 +72,7 @@ lint: $(VENV)/.installed
 
 clean:
 	rm -rf .venv .venv-3.* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
-	find train export deploy tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find nqlava train export deploy tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@./tools/install.sh $(VENV) $(INTERPRETER)

@@ -24,7 +24,7 @@ _FEWEST_SAMPLES = 250  # in a part: the start of a Lava network takes as long as
 _CONNECT_SECONDS = 10
 _LOOK_SECONDS, _POLL_SECONDS = 5.0, 0.05  # between looks at workers that joined, and at parts that are done
 _INSTALL = "the scheduler and all workers need the same nq-lava as this machine"
-_PACKAGES = ("deploy", "export")
+_PACKAGES = ("nqlava", "deploy", "export")
 _CONFIGURATION = {"distributed.admin.large-graph-warning-threshold": "1GiB"}  # the images go with the tasks
 
 

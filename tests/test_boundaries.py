@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("train", "export", "deploy")
+PACKAGES = ("nqlava", "train", "export", "deploy")
 SOURCES = sorted(
     path for name in (*PACKAGES, "tools", "benchmarks", "campaign") for path in (ROOT / name).rglob("*.py")
 )
@@ -61,6 +61,8 @@ def forbidden(module: str, imported: str) -> bool:
     """Whether the rules of the project forbid this import."""
     if within(imported, "lava") and not within(module, "deploy.lava"):
         return True
+    if within(module, "nqlava"):
+        return within(imported, "train", "export", "deploy")
     if within(module, "train"):
         return within(imported, "export", "deploy")
     if within(module, "export"):
@@ -112,6 +114,8 @@ def test_every_folder_with_sources_is_a_package(name: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source", "rejected"),
     [
+        ("nqlava.reference", "from export.network import Layer", True),
+        ("deploy.run", "from nqlava import reference", False),
         ("train.models", "import export.network", True),
         ("train.models", "from train import data", False),
         ("train.models", "def f():\n    from deploy import integer", True),
