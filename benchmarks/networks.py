@@ -22,7 +22,7 @@ _STATISTICS = 64  # images behind the batch-norm statistics of untrained models
 
 def sample_images(count: int) -> NDArray[np.uint8]:
     """``count`` of the test images shipped with the project, repeated where there are fewer: (N, C, H, W)."""
-    images = channels_first(load(["sample"], "test"))
+    images = channels_first(load(["sample"], "test").images.numpy())
     return np.resize(images, (count, *images.shape[1:]))
 
 

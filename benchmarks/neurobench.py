@@ -188,7 +188,7 @@ def _run(options: argparse.Namespace) -> int:
     steps = steps_for(options.net, network, options.steps)
     data = load_for(options.net, network, options.data).sample(options.samples, options.seed)
     try:
-        rows, found = compare(network, channels_first(data), data.labels.numpy(), steps, options.batch)
+        rows, found = compare(network, channels_first(data.images.numpy()), data.labels.numpy(), steps, options.batch)
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}; allowed: with NeuroBench, which docs/fit.md says how to install") from None
     print(report(rows, len(data)))

@@ -18,11 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from deploy.comparison import BACKENDS
 from deploy.images import MAX_STEPS, channels_first, steps_for
 from deploy.integer import IntegerEngine
+from deploy.job import Job, Part
 from deploy.trace import Trace
 from deploy.verify import Verdict, backend_traces, verify
 from export.network import IntegerNetwork
 from export.netx import read
 from train.data import Split, load
+from train.errors import InputError
 
 __all__ = ["Result", "images", "read", "run", "run_lava"]
 
@@ -59,11 +61,11 @@ def images(
         ValueError, OSError: no usable images.
     """
     if split not in get_args(Split):
-        raise ValueError(f"split is {split!r}; allowed: {', '.join(get_args(Split))}")
+        raise InputError(f"split is {split!r}; allowed: {', '.join(get_args(Split))}")
     data = load(sources or ["sample"], split)
     if count is not None:
         data = data.sample(count, seed)
-    return channels_first(data), data.labels.numpy()
+    return channels_first(data.images.numpy()), data.labels.numpy()
 
 
 def run(
@@ -80,8 +82,8 @@ def run(
         ValueError: images of another type or shape, labels of another shape, or steps out of range.
     """
     if not isinstance(network, IntegerNetwork):
-        raise ValueError(f"network is {type(network).__name__}; allowed: an IntegerNetwork, such as read(path) returns")
-    _check_images(images)
+        raise InputError(f"network is {type(network).__name__}; allowed: an IntegerNetwork, such as read(path) returns")
+    _check_images(images, network)
     trace = IntegerEngine(network).run(images, _steps("network", network, steps))
     classes = trace.classes()
     accuracy: tuple[float, ...] = ()
@@ -94,7 +96,7 @@ def run(
         accuracy=accuracy,
         classes=classes,
         spike_rates=dict(zip(names, rates, strict=False)),  # the read-out, which is last, has no spikes
-        saturations=dict(zip(names, trace.saturations, strict=True)),
+        saturations=dict(zip(names, trace.saturation_counts(), strict=True)),
         trace=trace,
     )
 
@@ -107,43 +109,50 @@ def run_lava(
     steps: int | None = None,
     backend: str = "cpu",
     batch: int = 64,
+    reference_samples: int | None = None,
 ) -> Verdict:
-    """Runs images (N, C, H, W) through a netx file in Lava, and compares every spike with the integer engine.
+    """Runs images (N, C, H, W) through a netx file in Lava, and compares with the integer engine and the reference.
 
-    ``verdict.exact`` says whether all are equal, ``verdict.first`` where they are not. Arguments as of ``run``, backend
-    and batch as of deploy.run_lava.
+    ``verdict.exact`` says whether all are equal, ``verdict.first`` and ``verdict.disagreement`` where they are not, and
+    ``str(verdict)`` what was compared. Arguments as of ``run``, the last three as of deploy.run_lava.
 
     Raises:
         ValueError, OSError: unusable arguments or file.
         LavaMissingError, LavaRunError, Loihi2UnavailableError: of deploy.errors.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
-    _check_images(images)
+        raise InputError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
     path = Path(net)
     network = read(path)
+    _check_images(images, network)
     truth = _labels(labels, len(images))
+    if reference_samples is not None and not (isinstance(reference_samples, int) and reference_samples >= 1):
+        raise InputError(f"reference_samples is {reference_samples!r}; allowed: 1 or more, or None")
     cores = len(os.sched_getaffinity(0))
-    chunks = backend_traces(backend, path, network, images, _steps(net, network, steps), batch, cores)
-    return verify(network, images, truth, chunks)
+    job = Job(path, network.digest(), backend, _steps(net, network, steps), batch, cores, reference_samples)
+    part = Part(0, images.transpose(0, 2, 3, 1), truth)
+    return verify(network, part, backend_traces(job, network, part), job.judged)
 
 
 def _steps(name: str | os.PathLike[str], network: IntegerNetwork, steps: int | None) -> int:
     if steps is not None and not (isinstance(steps, int) and 1 <= steps <= MAX_STEPS):
-        raise ValueError(f"steps is {steps!r}; allowed: 1..{MAX_STEPS}")
+        raise InputError(f"steps is {steps!r}; allowed: 1..{MAX_STEPS}")
     return steps_for(Path(name), network, steps)
 
 
-def _check_images(images: object) -> None:
+def _check_images(images: object, network: IntegerNetwork) -> None:
     if not isinstance(images, np.ndarray) or not images.size:
         found = f"of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise ValueError(f"images are {found}; allowed: an array of at least one image, uint8 (N, C, H, W)")
+        raise InputError(f"images are {found}; allowed: an array of at least one image, uint8 (N, C, H, W)")
+    if images.dtype != np.uint8 or images.shape[1:] != network.input_shape:
+        allowed = f"uint8 of shape (N, {', '.join(map(str, network.input_shape))})"
+        raise InputError(f"images are {images.dtype} of shape {images.shape}; allowed: {allowed}")
 
 
 def _labels(labels: ArrayLike, count: int) -> NDArray[np.int64]:
     found = np.asarray(labels)
     if found.shape != (count,) or found.dtype.kind not in "iu":
-        raise ValueError(
+        raise InputError(
             f"labels are {found.dtype} of shape {found.shape}; allowed: integers of shape ({count},), one for an image"
         )
     return found.astype(np.int64)

@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import os
+import sys
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import ClusterError, CoverageError, LavaMissingError, LavaRunError, Loihi2UnavailableError
-from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
+from deploy.images import add_arguments, check_steps, load_for, steps_for
 from deploy.job import Job, Part
 from deploy.tally import Tally
 
 if TYPE_CHECKING:
-    from deploy.reference import Reference
+    from deploy.float_accuracy import FloatAccuracy
     from deploy.verify import Verdict
     from export.network import IntegerNetwork
     from train.data import ImageSet
@@ -44,24 +45,23 @@ class Task:
     """What the options name.
 
     Attributes:
-        net: the file. network: in it.
-        steps: T.
+        job: the file, and how it runs.
+        network: in the file.
         data: the images.
-        model: that the network was exported from; None where no option names it.
-        stored: accuracies of the float SNN as the file has them, or None.
+        model: that the network was exported from; None where it is not there.
+        model_from: its file, or in words why there is none.
     """
 
-    net: Path
+    job: Job
     network: "IntegerNetwork"
-    steps: int
     data: "ImageSet"
     model: "Network | None"
-    stored: "Reference | None"
+    model_from: str
 
     @property
     def whole(self) -> Part:
         """All images as one part."""
-        return Part(0, channels_first(self.data), self.data.labels.numpy())
+        return Part(0, self.data.images.numpy(), self.data.labels.numpy())
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,14 @@ class Outcome:
 
     Attributes:
         verdict: of it.
-        floating: accuracy of the float SNN; None where it is not known.
+        floating: accuracy of the float SNN; None where it did not run.
+        model_from: the file of the float model, or in words why there is none.
         tolerance: points that may be lost against it; None for ``floating.default_tolerance``.
     """
 
     verdict: "Verdict"
-    floating: "Reference | None"
+    floating: "FloatAccuracy | None"
+    model_from: str
     tolerance: float | None
 
     @property
@@ -85,8 +87,8 @@ class Outcome:
 
     @property
     def lost(self) -> float:
-        """Points lost against the float SNN; 0 where that is not known."""
-        return 0.0 if self.floating is None else self.floating.drop(self.verdict.deployed[-1])
+        """Points lost against the float SNN; 0 where it did not run."""
+        return 0.0 if self.floating is None else self.floating.lost
 
     @property
     def status(self) -> int:
@@ -97,20 +99,24 @@ class Outcome:
     def comparison(self) -> str:
         """Against the float SNN, in a line."""
         if self.floating is None:
-            return (
-                f"not compared with the float SNN: the file does not hold its accuracy at T={self.verdict.steps}; "
-                "give --model"
-            )
+            return f"not compared with the float SNN: {self.model_from}; name it with --model"
         change = f"{abs(self.lost):.2f} points {'lost' if self.lost >= 0 else 'gained'}"
-        return f"{self.floating.describe()}; {change} (tolerance {self.allowed:.2f})"
+        return f"{self.floating.describe()}; {change} (tolerance {self.allowed:.2f}); model {self.model_from}"
 
     def __str__(self) -> str:
         """The verdict in a line."""
-        if not self.verdict.exact:
-            return f"NOT EXACT: {sum(self.verdict.mismatches):,} mismatches; the first: {self.verdict.first}"
-        if self.status != EXIT_EXACT:
-            return f"EXACT, but {self.lost:.2f} points below the float SNN; allowed: {self.allowed:.2f}"
-        return f"EXACT: every spike and every read-out of {self.verdict.samples} images equals the reference"
+        text = str(self.verdict)
+        if self.verdict.exact and self.status != EXIT_EXACT:
+            return f"{text}, but {self.lost:.2f} points below the float SNN; allowed: {self.allowed:.2f}"
+        return text
+
+
+def _judged(text: str) -> int:
+    if text == "all":
+        return sys.maxsize
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; it must be a whole number from 1, or all")
+    return int(text)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -121,13 +127,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=Path,
-        help="the model file that was exported: the float SNN runs on the same images "
-        "(without it, the drop measured at export on the calibration images counts)",
+        help="the model file that was exported: the float SNN runs on all images (default: that file, if it is beside "
+        "the netx file or where it was; the float SNN then runs on the first images, for as long as Lava ran)",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         help="accuracy, in points, that may be lost against the float SNN (default: 0.5 + 30/√images)",
+    )
+    parser.add_argument(
+        "--reference-samples",
+        type=_judged,
+        metavar="N",
+        help="images, from the first, on which the reference judges Lava and the engine, or all (default: at least "
+        "one, and more for as long as the rest of the run, but at most 3 s)",
     )
     parser.add_argument(
         "--backend",
@@ -184,7 +197,7 @@ def load(options: argparse.Namespace) -> Task:
     Raises:
         ValueError, OSError: the file, the images or the model cannot be used, or do not belong together.
     """
-    from deploy.reference import exported_accuracy, exported_model
+    from deploy.float_accuracy import ModelSearch, exported_model, find_model
     from export import netx
 
     network = netx.read(options.net)
@@ -196,16 +209,18 @@ def load(options: argparse.Namespace) -> Task:
     expected = json.loads(str(network.info.get("classes", "null")))
     if expected is not None and expected != list(data.classes):
         raise ValueError(f"data: classes are {', '.join(data.classes)}; allowed: those of {options.net}")
-    model = None if options.model is None else exported_model(network, options.model)
-    return Task(options.net, network, steps, data, model, exported_accuracy(network, steps))
+    found = ModelSearch(options.model) if options.model is not None else find_model(options.net, network)
+    model = None if found.path is None else exported_model(network, found.path)
+    cores = 1 if options.scheduler is not None else max(1, len(os.sched_getaffinity(0)) // options.workers)
+    job = Job(options.net, network.digest(), options.backend, steps, options.batch, cores, options.reference_samples)
+    return Task(job, network, data, model, found.missing if found.path is None else str(found.path))
 
 
 def planned(options: argparse.Namespace, task: Task) -> str:
     """What ``run`` would do, in a few lines; errors as of ``deploy.dry_run.plan``."""
     from deploy.dry_run import plan
 
-    chosen = {key: getattr(options, key) for key in ("backend", "batch", "workers", "scheduler")}
-    return plan(task.net, task.network, task.whole.images, steps=task.steps, **chosen)
+    return plan(task.job, task.network, task.whole, workers=options.workers, scheduler=options.scheduler)
 
 
 def run(options: argparse.Namespace, task: Task) -> "tuple[Verdict, float]":
@@ -213,29 +228,24 @@ def run(options: argparse.Namespace, task: Task) -> "tuple[Verdict, float]":
     from deploy.verify import verdict_of
 
     began = time.monotonic()
-    tally = _with_progress(_tallies(options, task.network, task.whole, task.steps), len(task.data))
+    tally = _with_progress(_tallies(options, task), len(task.data))
     seconds = time.monotonic() - began
     return verdict_of(task.network, tally, len(task.data)), seconds
 
 
-def _tallies(
-    options: argparse.Namespace, network: "IntegerNetwork", whole: Part, steps: int
-) -> Generator[Tally, None, None]:
+def _tallies(options: argparse.Namespace, task: Task) -> Generator[Tally, None, None]:
     """Tallies of all samples, from this process, from others on this machine, or from a cluster."""
-    cores = 1 if options.scheduler is not None else max(1, len(os.sched_getaffinity(0)) // options.workers)
-    if options.workers == 1 and options.scheduler is None:
-        from deploy.verify import backend_traces, tallies
+    if options.scheduler is not None:
+        from deploy.cluster import on_cluster
 
-        chunks = backend_traces(options.backend, options.net, network, whole.images, steps, options.batch, cores)
-        return tallies(network, whole.images, whole.labels, chunks)
-    job = Job(options.net, network.digest(), options.backend, steps, options.batch, cores)
-    if options.scheduler is None:
+        return on_cluster(options.scheduler, task.job, task.whole)
+    if options.workers > 1:
         from deploy.workers import in_processes
 
-        return in_processes(job, whole.split(options.workers))
-    from deploy.cluster import on_cluster
+        return in_processes(task.job, task.whole.split(options.workers))
+    from deploy.verify import compared
 
-    return on_cluster(options.scheduler, job, whole)
+    return compared(task.job, task.network, task.whole)
 
 
 def _with_progress(tallies: Generator[Tally, None, None], samples: int) -> Tally:

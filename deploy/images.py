@@ -58,7 +58,6 @@ def load_for(net: Path, network: IntegerNetwork, sources: Sequence[str], otherwi
     return data
 
 
-def channels_first(data: "ImageSet") -> NDArray[np.uint8]:
-    """The images as uint8 (count, C, H, W)."""
-    images: NDArray[np.uint8] = data.images.permute(0, 3, 1, 2).contiguous().numpy()
-    return images
+def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images (n, H, W, C) as (n, C, H, W), a view, as engines take them."""
+    return pixels.transpose(0, 3, 1, 2)

@@ -22,6 +22,7 @@ class Job:
         steps: T.
         batch: images in one message, for "cpu".
         cores: to use, for the processes of Lava and the threads of the integer engine.
+        judged: how many of the first samples the reference judges; None for as many as it has time for.
     """
 
     net: Path
@@ -30,6 +31,7 @@ class Job:
     steps: int
     batch: int
     cores: int
+    judged: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Part:
 
     Attributes:
         start: number of the first among all samples.
-        images: uint8 (n, C, H, W).
+        images: uint8 (n, H, W, C).
         labels: int64 (n,).
     """
 
@@ -66,12 +68,11 @@ def run(job: Job, part: Part) -> Generator[Tally, None, None]:
     """
     import torch
 
-    from deploy.verify import backend_traces, tallies
+    from deploy.verify import compared
     from export import netx
 
     torch.set_num_threads(job.cores)
     network = netx.read(job.net)
     if network.digest() != job.digest:
         raise ValueError(f"{job.net}: network {network.digest()[:16]}; allowed: {job.digest[:16]}, as at the start")
-    chunks = backend_traces(job.backend, job.net, network, part.images, job.steps, job.batch, job.cores)
-    return tallies(network, part.images, part.labels, chunks, part.start)
+    return compared(job, network, part)

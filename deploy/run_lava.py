@@ -26,7 +26,7 @@ def parser() -> Parser:
     parser = Parser(
         "deploy.run_lava",
         "Run test images through a netx file in Lava and compare every spike of every layer at every step, "
-        "and the read-out, with the exact integer engine.",
+        "and the read-out, with the exact integer engine, and both with the reference on the first images.",
         [
             "deploy.run_lava net.h5",
             "deploy.run_lava net.h5 --T 4 --samples 1000 --data cifar10 --model model.pt --json result.json",
@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
     check(options)
     from deploy.cpu.machine import describe
     from deploy.files import write_json
-    from deploy.reference import measured_accuracy
+    from deploy.float_accuracy import measure
     from deploy.run_report import entries, table
 
     if options.report is not None:
@@ -56,10 +56,10 @@ def _run(options: argparse.Namespace, command: str) -> int:
         require("--report")
     check_outputs(options, options.json, options.report)
     task = load(options)
-    network, data, steps = task.network, task.data, task.steps
+    network, data = task.network, task.data
     print(
         f"{options.net}: {len(network.layers)} layers, network {network.digest()[:16]}; "
-        f"{len(data)} test images, T = {steps}, backend {options.backend}; kernels: {describe()}",
+        f"{len(data)} test images, T = {task.job.steps}, backend {options.backend}; kernels: {describe()}",
         flush=True,
     )
     print(
@@ -78,10 +78,12 @@ def _run(options: argparse.Namespace, command: str) -> int:
         from deploy.report.write import make, write
 
         content = make(options, task, verdict, wall_seconds, command)
-        floating = content.reference
+        floating = content.floating
+    elif task.model is not None:
+        floating = measure(task.model, data, verdict, None if options.model is not None else wall_seconds)
     else:
-        floating = task.stored if task.model is None else measured_accuracy(task.model, data, steps)
-    outcome = Outcome(verdict, floating, options.tolerance)
+        floating = None
+    outcome = Outcome(verdict, floating, task.model_from, options.tolerance)
     print(outcome.comparison())
     print(
         f"Lava: {verdict.seconds:.1f} s with its start, {len(data) / verdict.seconds:.1f} images/s per network; "

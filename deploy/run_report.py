@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.reference import Reference
+from deploy.float_accuracy import FloatAccuracy
 from deploy.verify import Verdict
 
 
@@ -14,28 +14,31 @@ def table(verdict: Verdict) -> str:
     for row in zip(verdict.layers, rates, verdict.mismatches, verdict.saturations, strict=True):
         lines.append(f"{row[0].ljust(width)}  {row[1]:>26}  {row[2]:>10,}  {row[3]:>11,}")
     lines.append("accuracy after step     " + "".join(f"{step:>9}" for step in range(1, verdict.steps + 1)))
-    for name, values in (("Lava", verdict.deployed), ("integer reference", verdict.reference)):
+    for name, values in (("Lava", verdict.deployed), ("integer engine", verdict.engine)):
         lines.append(f"  {name:<22}" + "".join(f"{value:>8.2f}%" for value in values))
     return "\n".join(lines)
 
 
-def entries(verdict: Verdict, floating: Reference | None, wall_seconds: float) -> dict[str, Any]:
+def entries(verdict: Verdict, floating: FloatAccuracy | None, wall_seconds: float) -> dict[str, Any]:
     """The same, and what it is compared with, for a JSON file."""
     return {
         "samples": verdict.samples,
         "T": verdict.steps,
         "exact": verdict.exact,
+        "reference_samples": verdict.judged,
+        "first_disagreement_with_reference": None if verdict.disagreement is None else str(verdict.disagreement),
         "mismatches": dict(zip(verdict.layers, verdict.mismatches, strict=True)),
         "digest": verdict.digest,
         "first_mismatch": None if verdict.first is None else str(verdict.first),
         "saturations": dict(zip(verdict.layers, verdict.saturations, strict=True)),
         "spikes_per_neuron_and_step": dict(zip(verdict.layers, verdict.spike_rates, strict=False)),
         "accuracy_lava": verdict.deployed,
-        "accuracy_integer": verdict.reference,
+        "accuracy_integer": verdict.engine,
         "accuracy_float_snn": floating and floating.snn,
         "accuracy_ann": floating and floating.ann,
-        "float_accuracy_on": floating and floating.images,
-        "points_lost": floating and floating.drop(verdict.deployed[-1]),
+        "accuracy_lava_on_float_samples": floating and floating.lava,
+        "float_samples": floating and floating.count,
+        "points_lost": floating and floating.lost,
         "seconds": verdict.seconds,
         "wall_seconds": wall_seconds,
         "images_per_second": verdict.samples / wall_seconds,

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import TypeVar
 
 from deploy.errors import CoverageError
+from deploy.judge import Disagreement
 from deploy.trace import DIGESTS, Mismatch
 
 
@@ -17,29 +19,40 @@ class Tally:
     were divided, nor which part was done first.
 
     Attributes:
-        ranges: the samples, as sorted ranges (start, stop) that neither overlap nor touch.
-        mismatches: per layer, the read-out last, how many spikes (membrane potentials in the read-out) differ.
+        right: the samples, as sorted, separate ranges: number of the first, and a byte for each, 1 where the backend's
+            class after step T is right.
+        judged: how many of the samples were compared with the reference.
+        disagreement: the first difference to the reference, or None.
+        mismatches: per layer, the read-out last, how many spikes (membrane potentials in the read-out) differ between
+            the backend and the integer engine.
         first: the first mismatch, its sample numbered from the first of all samples, or None.
         spikes: per spiking layer.
         saturations: per layer, clipped membrane potentials.
-        deployed, reference: correct classifications after each step 1 … T, of the backend and of the integer engine.
+        deployed, engine: correct classifications after each step 1 … T, of the backend and of the integer engine.
         digest: of the backend's spikes and read-outs (Trace.digest).
         seconds: time in the backend, its start included, comparison excluded; summed over processes.
     """
 
-    ranges: tuple[tuple[int, int], ...]
+    right: tuple[tuple[int, bytes], ...]
+    judged: int
+    disagreement: Disagreement | None
     mismatches: tuple[int, ...]
     first: Mismatch | None
     spikes: tuple[int, ...]
     saturations: tuple[int, ...]
     deployed: tuple[int, ...]
-    reference: tuple[int, ...]
+    engine: tuple[int, ...]
     digest: int
     seconds: float
 
     @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """(start, stop) of the samples."""
+        return tuple((start, start + len(right)) for start, right in self.right)
+
+    @property
     def samples(self) -> int:
-        return sum(stop - start for start, stop in self.ranges)
+        return sum(len(right) for _, right in self.right)
 
     @property
     def steps(self) -> int:
@@ -59,13 +72,15 @@ class Tally:
             ValueError: the tallies are of networks with different numbers of layers, or of different T.
         """
         return Tally(
-            ranges=_joined(self.ranges + other.ranges),
+            right=_joined(self.right + other.right),
+            judged=self.judged + other.judged,
+            disagreement=_earliest(self.disagreement, other.disagreement),
             mismatches=_sums(self.mismatches, other.mismatches),
-            first=min((m for m in (self.first, other.first) if m is not None), key=lambda m: m.sample, default=None),
+            first=_earliest(self.first, other.first),
             spikes=_sums(self.spikes, other.spikes),
             saturations=_sums(self.saturations, other.saturations),
             deployed=_sums(self.deployed, other.deployed),
-            reference=_sums(self.reference, other.reference),
+            engine=_sums(self.engine, other.engine),
             digest=(self.digest + other.digest) % DIGESTS,
             seconds=self.seconds + other.seconds,
         )
@@ -82,16 +97,26 @@ def merge(tallies: Iterable[Tally]) -> Tally:
     return reduce(add, tallies)
 
 
-def _joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+def _joined(ranges: Iterable[tuple[int, bytes]]) -> tuple[tuple[int, bytes], ...]:
     """The ranges sorted, those that touch as one; CoverageError if two overlap."""
-    found: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if found and start < found[-1][1]:
+    found: list[tuple[int, bytes]] = []
+    for start, right in sorted(ranges):
+        end = found[-1][0] + len(found[-1][1]) if found else None
+        if end is not None and start < end:
             raise CoverageError(f"sample {start} was compared twice")
-        if found and start == found[-1][1]:
-            start, _ = found.pop()
-        found.append((start, stop))
+        if start == end:
+            start, before = found.pop()
+            right = before + right
+        found.append((start, right))
     return tuple(found)
+
+
+_Place = TypeVar("_Place", Mismatch, Disagreement)
+
+
+def _earliest(one: _Place | None, two: _Place | None) -> _Place | None:
+    """The one of the lower sample."""
+    return min((place for place in (one, two) if place is not None), key=lambda place: place.sample, default=None)
 
 
 def _sums(one: tuple[int, ...], two: tuple[int, ...]) -> tuple[int, ...]:

@@ -25,14 +25,14 @@ class Trace:
         shapes: (C, H, W) or (N,) of every spiking layer.
         spikes: per spiking layer uint8 (samples, T, ⌈neurons/8⌉), as ``pack`` makes it, neurons in (H, W, C) order.
         readout: int32 (samples, T, K), the membrane potential of the read-out after each step.
-        saturations: per layer, the read-out included, how often a clip changed a membrane potential.
+        saturations: int64 (layers, samples), how often a clip changed a membrane potential, the read-out included.
         membranes: per spiking layer int32 (samples, neurons), v(T) in (H, W, C) order; None where nobody asked for it.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     spikes: tuple[NDArray[np.uint8], ...]
     readout: NDArray[np.int32]
-    saturations: tuple[int, ...]
+    saturations: NDArray[np.int64]
     membranes: tuple[NDArray[np.int32], ...] | None = None
 
     @property
@@ -57,6 +57,18 @@ class Trace:
     def spike_counts(self) -> tuple[int, ...]:
         """Number of spikes per spiking layer."""
         return tuple(_ones(packed) for packed in self.spikes)
+
+    def saturation_counts(self) -> tuple[int, ...]:
+        """Number of saturations per layer, the read-out included."""
+        return tuple(self.saturations.sum(axis=1).tolist())
+
+    def sample(self, index: int) -> "Trace":
+        """The trace of one sample alone."""
+        one = slice(index, index + 1)
+        membranes = None if self.membranes is None else tuple(v[one] for v in self.membranes)
+        return Trace(
+            self.shapes, tuple(s[one] for s in self.spikes), self.readout[one], self.saturations[:, one], membranes
+        )
 
     def classes(self) -> NDArray[np.int64]:
         """Class after each step, (samples, T); of equal values the lowest index."""
@@ -115,7 +127,7 @@ def concatenate(traces: Sequence[Trace]) -> Trace:
         shapes=traces[0].shapes,
         spikes=tuple(np.concatenate(parts) for parts in zip(*(t.spikes for t in traces), strict=True)),
         readout=np.concatenate([t.readout for t in traces]),
-        saturations=tuple(map(sum, zip(*(t.saturations for t in traces), strict=True))),
+        saturations=np.concatenate([t.saturations for t in traces], axis=1),
         membranes=tuple(map(np.concatenate, zip(*kept, strict=True))) if len(kept) == len(traces) else None,
     )
 

@@ -1,4 +1,4 @@
-"""Run a network on a backend and hold every spike and read-out against the integer engine."""
+"""Run a network on a backend and compare it with the integer engine and the reference."""
 
 import importlib.util
 import multiprocessing
@@ -7,14 +7,15 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from platform import python_version
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deploy.errors import LavaMissingError
+from deploy.errors import CoverageError, LavaMissingError
+from deploy.images import channels_first
 from deploy.integer import IntegerEngine
+from deploy.job import Job, Part
+from deploy.judge import Disagreement, Judge, most_judged
 from deploy.tally import Tally, merge
 from deploy.trace import Mismatch, Trace, count_differences, first_difference
 from export.network import IntegerNetwork
@@ -32,8 +33,11 @@ class Verdict:
     Attributes:
         layers: names, the read-out last.
         samples, steps: how many images, and T.
-        deployed, reference: accuracy in percent after each step 1 .. T, of the backend and of the integer engine.
-        mismatches: per layer, how many spikes (membrane potentials in the read-out) differ.
+        deployed, engine: accuracy in percent after each step 1 .. T, of the backend and of the integer engine.
+        right: a byte for each image, 1 where the backend's class after step T is right.
+        judged: how many of the images were compared with the reference too.
+        disagreement: the first difference to the reference, or None.
+        mismatches: per layer, how many spikes (membrane potentials in the read-out) differ between backend and engine.
         first: the first mismatch, or None.
         spike_rates: per spiking layer, spikes per neuron and step.
         saturations: per layer, clipped membrane potentials.
@@ -45,7 +49,10 @@ class Verdict:
     samples: int
     steps: int
     deployed: tuple[float, ...]
-    reference: tuple[float, ...]
+    engine: tuple[float, ...]
+    right: bytes
+    judged: int
+    disagreement: Disagreement | None
     mismatches: tuple[int, ...]
     first: Mismatch | None
     spike_rates: tuple[float, ...]
@@ -55,19 +62,41 @@ class Verdict:
 
     @property
     def exact(self) -> bool:
-        return not any(self.mismatches)
+        """Whether backend and engine agree on all images, and both agree with the reference on those that it judged."""
+        return not any(self.mismatches) and self.disagreement is None
+
+    def __str__(self) -> str:
+        """What was compared with what, on how many images, and the outcome, in a line."""
+        if self.disagreement is not None:
+            more = f"; Lava and the engine differ in {sum(self.mismatches):,} values" if any(self.mismatches) else ""
+            return f"NOT EXACT: {self.disagreement}{more}"
+        if any(self.mismatches):
+            return f"NOT EXACT: Lava and the engine differ in {sum(self.mismatches):,} values; the first: {self.first}"
+        return (
+            f"EXACT: Lava = engine in every spike and read-out of {_images(self.samples)}, "
+            f"reference = engine = Lava on {self.judged} of them"
+        )
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def verdict_of(network: IntegerNetwork, tally: Tally, samples: int) -> Verdict:
-    """What the tally of all ``samples`` samples says; CoverageError if it is not of exactly these."""
+    """What the tally says; CoverageError if it is not of exactly ``samples`` samples, or the reference judged none."""
     tally.require_all(samples)
+    if not tally.judged:
+        raise CoverageError("no sample was compared with the reference; expected: at least one")
     values = [int(np.prod(shape)) * samples * tally.steps for shape in network.shapes[:-1]]
     return Verdict(
         layers=tuple(layer.name for layer in network.layers),
         samples=samples,
         steps=tally.steps,
         deployed=tuple(100 * correct / samples for correct in tally.deployed),
-        reference=tuple(100 * correct / samples for correct in tally.reference),
+        engine=tuple(100 * correct / samples for correct in tally.engine),
+        right=tally.right[0][1],
+        judged=tally.judged,
+        disagreement=tally.disagreement,
         mismatches=tally.mismatches,
         first=tally.first,
         spike_rates=tuple(spikes / value for spikes, value in zip(tally.spikes, values, strict=True)),
@@ -78,26 +107,23 @@ def verdict_of(network: IntegerNetwork, tally: Tally, samples: int) -> Verdict:
 
 
 def tallies(
-    network: IntegerNetwork,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    chunks: Generator[Trace, None, None],
-    start: int = 0,
+    network: IntegerNetwork, part: Part, chunks: Generator[Trace, None, None], judged: int | None = None
 ) -> Generator[Tally, None, None]:
-    """Compare the traces of a backend, as they come, with the integer engine on the same images: a tally for each.
+    """Compares traces, as they come, with the integer engine and the reference on the same images: a tally for each.
 
     Traces are dropped as soon as they are compared, so that the memory does not grow with N.
 
     Args:
-        network: what both run.
-        images: uint8 (N, C, H, W). labels: (N,).
-        chunks: traces of consecutive samples, together N.
-        start: number of the first of these samples among all.
+        network: what all three run.
+        part: the images and labels.
+        chunks: traces of consecutive samples of the part, together all of it.
+        judged: how many of the first of all samples the reference judges; None for as many as it has time for.
 
     Raises:
         whatever the backend raises.
     """
-    engine = IntegerEngine(network)
+    engine, images = IntegerEngine(network), channels_first(part.images)
+    judge = Judge(network, part.start, _most_judged(network, part, judged), timed=judged is None)
     network_digest = network.digest()
     done = 0
     with closing(chunks):  # ends the backend also where the comparison fails
@@ -107,57 +133,68 @@ def tallies(
             seconds = time.monotonic() - began
             if trace is None:
                 return
-            part = slice(done, done + trace.samples)
-            reference = engine.run(images[part], trace.steps)
-            mismatches = count_differences(reference, trace)
-            first = first_difference(network, reference, trace) if any(mismatches) else None
-            deployed, expected = ((t.classes() == labels[part, None]).sum(axis=0).tolist() for t in (trace, reference))
+            here, number = slice(done, done + trace.samples), part.start + done
+            expected = engine.run(images[here], trace.steps, membranes=judge.is_open)
+            mismatches = count_differences(expected, trace)
+            first = first_difference(network, expected, trace) if any(mismatches) else None
+            right, engine_right = (t.classes() == part.labels[here, None] for t in (trace, expected))
+            seen, disagreement = judge.see(part.images[here], expected, trace)
             yield Tally(
-                ranges=((start + part.start, start + part.stop),),
+                right=((number, right[:, -1].tobytes()),),
+                judged=seen,
+                disagreement=disagreement,
                 mismatches=mismatches,
-                first=None if first is None else replace(first, sample=start + part.start + first.sample),
+                first=None if first is None else replace(first, sample=number + first.sample),
                 spikes=trace.spike_counts(),
-                saturations=trace.saturations,
-                deployed=tuple(deployed),
-                reference=tuple(expected),
-                digest=trace.digest(network_digest, start + part.start),
+                saturations=trace.saturation_counts(),
+                deployed=tuple(right.sum(axis=0).tolist()),
+                engine=tuple(engine_right.sum(axis=0).tolist()),
+                digest=trace.digest(network_digest, number),
                 seconds=seconds,
             )
-            done = part.stop
+            done = here.stop
 
 
 def verify(
-    network: IntegerNetwork, images: NDArray[np.uint8], labels: NDArray[np.int64], chunks: Generator[Trace, None, None]
+    network: IntegerNetwork, part: Part, chunks: Generator[Trace, None, None], judged: int | None = None
 ) -> Verdict:
-    """The verdict on all images; arguments and errors as of ``tallies``, and CoverageError if traces are missing."""
-    return verdict_of(network, merge(tallies(network, images, labels, chunks)), len(images))
+    """The verdict on all images of a part; arguments and errors as of ``tallies``, and CoverageError."""
+    return verdict_of(network, merge(tallies(network, part, chunks, judged)), len(part.images))
 
 
-def backend_traces(
-    backend: str,
-    path: Path,
-    network: IntegerNetwork,
-    images: NDArray[np.uint8],
-    steps: int,
-    batch: int,
-    cores: int,
-) -> Generator[Trace, None, None]:
-    """Traces of ``images`` from the backend "cpu", "netx", "stock" or "loihi2"; Lava is imported only here.
+def _most_judged(network: IntegerNetwork, part: Part, judged: int | None) -> int:
+    """How many samples of the part the reference may judge."""
+    return most_judged(network, len(part.images), None if judged is None else max(0, judged - part.start))
 
-    ``batch`` and ``cores``, over which the layers are spread, matter to "cpu".
+
+def compared(job: Job, network: IntegerNetwork, part: Part) -> Generator[Tally, None, None]:
+    """Runs the part on the backend and compares it, in this process; errors as of ``backend_traces``."""
+    return tallies(network, part, backend_traces(job, network, part), job.judged)
+
+
+def backend_traces(job: Job, network: IntegerNetwork, part: Part) -> Generator[Trace, None, None]:
+    """Traces of the part from the backend of the job; Lava is imported only here.
+
+    Raises:
+        InputError: the backend cannot run this network.
+        LavaMissingError, Loihi2UnavailableError: something is missing.
+        LavaRunError: a process failed, was killed or stalled.
     """
     require_lava()
-    if backend == "cpu":
+    images, kept = channels_first(part.images), _most_judged(network, part, job.judged)
+    if job.backend == "cpu":
         from deploy.lava import build
 
-        return build.run(network, images, steps, batch=batch, processes=cores)
-    if backend == "stock":
+        return build.run(network, images, job.steps, batch=job.batch, processes=job.cores, membranes=kept)
+    if job.backend == "stock":
         from deploy.lava import stock
 
-        return stock.run(network, images, steps)
+        return stock.run(network, images, job.steps)
     from deploy.lava import netx_network
 
-    return netx_network.run(path, images, steps, backend="cpu" if backend == "netx" else backend)
+    if job.backend == "netx":
+        return netx_network.run(job.net, images, job.steps, membranes=kept)
+    return netx_network.run(job.net, images, job.steps, backend=job.backend)
 
 
 def _lava_is_installed() -> bool:

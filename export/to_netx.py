@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -105,9 +106,6 @@ def convert(
         "rounding": str(method),
         "calibration_images": len(calibration),
         "calibration_sha256": calibration.digest(),
-        "calibration_ann_accuracy": floating.ann,
-        "calibration_float_snn_accuracy": floating.snn[-1],
-        "calibration_integer_snn_accuracy": integer,
         **{f"version_{package}": version(package) for package in ("torch", "numpy", "h5py")},
         **(info or {}),
     }
@@ -213,6 +211,7 @@ def _run(options: argparse.Namespace) -> None:
     info = {
         "L": content["levels"],
         "architecture": content["architecture"],
+        "source": path.name if options.pretrained else os.path.relpath(path, options.net.absolute().parent),
         "source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     print(

@@ -69,7 +69,7 @@ def _activity(
 
     steps = steps_for(options.net, network, options.steps)
     data = load_for(options.net, network, options.data, ", or --samples 0").sample(options.samples, options.seed)
-    images = channels_first(data)
+    images = channels_first(data.images.numpy())
     with progress(len(data), "images", "activity") as bar:
         return measure(network, wired, images, steps, bar.update)
 

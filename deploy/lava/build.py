@@ -76,7 +76,7 @@ def run(
     gap: int = 0,
     processes: int | None = None,
     backend: str = "cpu",
-    membranes: bool = False,
+    membranes: int = 0,
     stall_timeout: float = 600.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> Generator[Trace, None, None]:
@@ -94,7 +94,7 @@ def run(
         processes: over how many the layers are spread, at most; None for one per core.
         backend: "cpu"; "loihi2" is refused, since layers that hold whole batches exist only on a CPU
             (deploy/lava/netx_network.py builds the network from neurons and synapses).
-        membranes: whether the traces hold v(T).
+        membranes: number of the first samples whose traces hold v(T), up to a whole number of batches.
         stall_timeout: seconds without a time step after which the run is given up.
         on_progress: called with the number of samples done.
 
@@ -134,7 +134,7 @@ def _run(
     gap: int,
     processes: int,
     run_cfg: RunConfig,
-    membranes: bool,
+    membranes: int,
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
 ) -> Generator[Trace, None, None]:
@@ -142,9 +142,10 @@ def _run(
         return
     batch = min(batch, len(images))
     batches = -(-len(images) // batch)
-    schedule, chunk = plan(network, steps=steps, gap=gap, batch=batch, batches=batches, membranes=membranes)
+    kept = -(-membranes // batch)
+    schedule, chunk = plan(network, steps=steps, gap=gap, batch=batch, batches=batches, kept=kept)
     buffer = shared_array((chunk, batch, int(np.prod(network.input_shape))), np.uint8)
-    recorders = make_recorders(network, schedule, batch, membranes)
+    recorders = make_recorders(network, schedule, batch, kept)
     kernels.load()
     events.load()
     source = BatchSource(images=buffer, schedule=schedule)
@@ -177,22 +178,22 @@ def _groups(
 
 
 def plan(
-    network: IntegerNetwork, *, steps: int, gap: int, batch: int, batches: int, membranes: bool = False
+    network: IntegerNetwork, *, steps: int, gap: int, batch: int, batches: int, kept: int = 0
 ) -> tuple[Schedule, int]:
-    """The schedule, and the largest number of batches between two pauses.
+    """The schedule, and the largest number of batches between two pauses; v(T) of ``kept`` batches is kept.
 
     While a chunk of m batches enters, the results of the ⌊(T + N) / P⌋ + 1 batches before it may still be in flight.
     """
     neurons = sum(int(np.prod(shape)) for shape in network.shapes)
-    bits = steps + (32 if membranes else 0)
+    bits = steps + (32 if kept > 1 else 0)
     size = batch * (bits * neurons // 8 + int(np.prod(network.input_shape)))
     chunk = max(1, min(batches, _CHUNK_BYTES // size))
     slots = chunk + (steps + network.depth) // (steps + gap) + 1
     return Schedule(steps, gap, batches, slots), chunk
 
 
-def make_recorders(network: IntegerNetwork, schedule: Schedule, batch: int, membranes: bool = False) -> list[Recorder]:
-    """One recorder per layer."""
+def make_recorders(network: IntegerNetwork, schedule: Schedule, batch: int, kept: int = 0) -> list[Recorder]:
+    """One recorder per layer; they keep v(T) of the first ``kept`` batches."""
     return [
         Recorder(
             schedule,
@@ -200,7 +201,7 @@ def make_recorders(network: IntegerNetwork, schedule: Schedule, batch: int, memb
             samples=batch,
             size=int(np.prod(network.shape_of[layer.name])),
             readout=layer.is_readout,
-            keep_membranes=membranes,
+            kept=kept,
         )
         for layer in network.layers
     ]
@@ -246,27 +247,31 @@ def stream(
             now = end
             finished = schedule.finished(now, network.depth)
             if finished > done:
-                samples = min(finished * batch, len(images)) - done * batch
-                slots = np.arange(done, finished) % schedule.slots
-                trace = _collect(network, recorders, slots, samples)
+                kept = recorders[0].kept
+                parts = [(done, min(finished, kept)), (max(done, kept), finished)]
+                for begin, stop in parts:
+                    if begin < stop:
+                        samples = min(stop * batch, len(images)) - begin * batch
+                        trace = _collect(network, recorders, np.arange(begin, stop), samples)
+                        if on_progress is not None:
+                            on_progress(min(stop * batch, len(images)))
+                        yield trace
                 done = finished
-                if on_progress is not None:
-                    on_progress(min(done * batch, len(images)))
-                yield trace
 
 
-def _collect(network: IntegerNetwork, recorders: list[Recorder], slots: NDArray[np.intp], samples: int) -> Trace:
-    """Copies the first ``samples`` samples of the batches in ``slots``."""
+def _collect(network: IntegerNetwork, recorders: list[Recorder], batches: NDArray[np.intp], samples: int) -> Trace:
+    """Copies the first ``samples`` samples of the batches, of all or none of which v(T) is kept."""
 
     def of_samples(values: NDArray) -> NDArray:
-        kept = values[slots]  # (batches, samples of a batch, …)
-        return kept.reshape(-1, *kept.shape[2:])[:samples]
+        found = values[batches % len(values)]  # (batches, samples of a batch, …)
+        return found.reshape(-1, *found.shape[2:])[:samples]
 
-    membranes = tuple(of_samples(r.membranes) for r in recorders if r.membranes is not None)
+    kept = batches[-1] < recorders[0].kept
+    membranes = tuple(of_samples(r.membranes) for r in recorders if kept and r.membranes is not None)
     return Trace(
         shapes=network.shapes[:-1],
         spikes=tuple(of_samples(recorder.values) for recorder in recorders[:-1]),
         readout=of_samples(recorders[-1].values),
-        saturations=tuple(int(of_samples(recorder.saturations).sum()) for recorder in recorders),
+        saturations=np.stack([of_samples(recorder.saturations) for recorder in recorders]),
         membranes=membranes if len(membranes) == len(network.shapes) - 1 else None,
     )

@@ -44,7 +44,7 @@ def run(
     process_models: Mapping[type[AbstractProcess], type[AbstractProcessModel]] | None = None,
     callbacks: Sequence[object] = (),
     stock_convolution: bool = False,
-    membranes: bool = False,
+    membranes: int = 0,
     stall_timeout: float = 600.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> Generator[Trace, None, None]:
@@ -60,7 +60,8 @@ def run(
         callbacks: called by Lava around a run on a chip, such as its profilers; for "loihi2" only.
         stock_convolution: run Lava's own model of Conv, which computes in float32 and clips sums to 24 bits, instead
             of deploy.lava.convolution.PyExactConv.
-        membranes: whether the traces hold v(T); not with backend "loihi2", where nothing but messages leaves a chip.
+        membranes: number of the first samples whose traces hold v(T); 0 with backend "loihi2", where nothing but
+            messages leaves a chip.
         stall_timeout: seconds without a time step after which the run is given up.
         on_progress: called with the number of samples done.
 
@@ -114,13 +115,13 @@ def _run(
     gap: int,
     on_chip: bool,
     run_cfg: RunConfig,
-    membranes: bool,
+    membranes: int,
     stall_timeout: float,
     on_progress: Callable[[int], None] | None,
 ) -> Generator[Trace, None, None]:
     if not len(images):
         return
-    schedule, chunk = plan(network, steps=steps, gap=gap, batch=1, batches=len(images), membranes=membranes)
+    schedule, chunk = plan(network, steps=steps, gap=gap, batch=1, batches=len(images), kept=membranes)
     buffer = shared_array((chunk, 1, *network.input_shape), np.uint8)
     recorders = make_recorders(network, schedule, 1, membranes)
     convolution = network.layers[0].is_convolution

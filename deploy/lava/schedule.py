@@ -63,25 +63,25 @@ class Recorder:
         samples: per batch.
         size: number of neurons.
         readout: whether membrane potentials are recorded instead of spikes.
-        keep_membranes: whether v(T) is kept, where spikes are recorded.
+        kept: number of the first batches of which v(T) is kept, where spikes are recorded.
 
     Attributes:
         values: uint8 (slots, samples, T, ⌈size/8⌉) packed spikes, or int32 (slots, samples, T, size) potentials.
         saturations: int64 (slots, samples).
-        membranes: int32 (slots, samples, size), v(T), or None.
+        membranes: int32 (min(slots, kept), samples, size), v(T), or None.
         step: int64 (1,), the last time step that was computed.
     """
 
     def __init__(
-        self, schedule: Schedule, place: int, *, samples: int, size: int, readout: bool, keep_membranes: bool = False
+        self, schedule: Schedule, place: int, *, samples: int, size: int, readout: bool, kept: int = 0
     ) -> None:
-        self.schedule, self.place, self.readout = schedule, place, readout
+        self.schedule, self.place, self.readout, self.kept = schedule, place, readout, kept
         last = (size, np.int32) if readout else ((size + 7) // 8, np.uint8)
         self.values = shared_array((schedule.slots, samples, schedule.steps, last[0]), last[1])
         self.saturations = shared_array((schedule.slots, samples), np.int64)
         self.membranes = None
-        if keep_membranes and not readout:
-            self.membranes = shared_array((schedule.slots, samples, size), np.int32)
+        if kept and not readout:
+            self.membranes = shared_array((min(schedule.slots, kept), samples, size), np.int32)
         self.step = shared_array((1,), np.int64)
 
     def starts(self, t: int) -> bool:
@@ -105,8 +105,8 @@ class Recorder:
         if k == 1:
             self.saturations[slot] = 0
         self.saturations[slot] += saturated
-        if self.membranes is not None and k == self.schedule.steps:
-            self.membranes[slot] = v
+        if self.membranes is not None and k == self.schedule.steps and local[0] < self.kept:
+            self.membranes[local[0] % len(self.membranes)] = v
 
     def record_map(
         self, t: int, values: NDArray, saturated: NDArray[np.int64] | int, v: NDArray[np.int32] | None = None

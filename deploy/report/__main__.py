@@ -14,9 +14,9 @@ def parser() -> Parser:
     """The command's options."""
     parser = Parser(
         "deploy.report",
-        "Run test images through a netx file in Lava, compare with the exact integer engine, and write one page of "
-        "HTML: the verdict, accuracy of every stage, images, spikes, activity, ranges, fit on chips, and how to "
-        "reproduce it.",
+        "Run test images through a netx file in Lava, compare with the exact integer engine and the reference, and "
+        "write one page of HTML: the verdict, accuracy of every stage, images, spikes, activity, ranges, fit on chips, "
+        "and how to reproduce it.",
         [
             "deploy.report net.h5 --out report.html --model model.pt",
             "deploy.report net.h5 --samples 1000 --data cifar10 --model model.pt --json report.json",
@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
     chosen = [neuron(task.network, text) for text in options.neurons]
     print(
         f"{options.net}: {len(task.network.layers)} layers, network {task.network.digest()[:16]}; {len(task.data)} "
-        f"test images of {' '.join(options.data)}, seed {options.seed}, T = {task.steps}, "
+        f"test images of {' '.join(options.data)}, seed {options.seed}, T = {task.job.steps}, "
         f"{'integer engine only' if options.integer_only else f'backend {options.backend}'}",
         flush=True,
     )

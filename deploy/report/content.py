@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from deploy.comparison import Outcome, Task
 from deploy.cpu.machine import describe
 from deploy.fit.report import changes
-from deploy.reference import Reference
+from deploy.float_accuracy import FloatAccuracy, accuracy_of
 from deploy.report.measure import Measured
-from deploy.report.stages import Stage, counted, interval, stage, stored
+from deploy.report.stages import Stage, counted, interval, stage
 from deploy.run_report import entries
 from deploy.verify import Verdict
 from export.network import IntegerNetwork
 from train.data import ImageSet
 
-SAME_IMAGES = "the test images"
 _PACKAGES = ("nq-lava", "torch", "numpy", "h5py", "lava-nc", "lava-dl", "SciPy", "matplotlib", "Jinja2")
 
 
@@ -30,9 +29,8 @@ class Run:
     """What was run.
 
     Attributes:
-        task: file, network, T, images, and the accuracies that the file has.
+        task: file, network, T, images, model.
         sources: of the images, which ``seed`` drew.
-        backend: that was compared with the integer engine.
         tolerance: points that may be lost, or None for the default.
         verdict: of the comparison; None where Lava did not run.
         seconds: that the comparison took.
@@ -42,7 +40,6 @@ class Run:
     task: Task
     sources: list[str]
     seed: int
-    backend: str
     tolerance: float | None
     verdict: Verdict | None
     seconds: float
@@ -50,7 +47,7 @@ class Run:
 
     @property
     def net(self) -> Path:
-        return self.task.net
+        return self.task.job.net
 
     @property
     def network(self) -> IntegerNetwork:
@@ -63,7 +60,12 @@ class Run:
     @property
     def steps(self) -> int:
         """T."""
-        return self.task.steps
+        return self.task.job.steps
+
+    @property
+    def backend(self) -> str:
+        """That was compared with the integer engine."""
+        return self.task.job.backend
 
 
 @dataclass(frozen=True)
@@ -124,32 +126,32 @@ class Content:
         before = None
         if floating is not None:
             ann, before = floating.ann == self.labels, floating.snn[:, -1] == self.labels
-            found = [stage("ANN", ann, SAME_IMAGES), stage(f"float SNN, {after}", before, SAME_IMAGES, ann)]
-        elif run.task.stored is not None:
-            found = stored(run.task.stored)
-        found.append(stage(f"integer SNN, {after}", right, SAME_IMAGES, before))
+            found = [stage("ANN", ann), stage(f"float SNN, {after}", before, ann)]
+        found.append(stage(f"integer SNN, {after}", right, before))
         if run.verdict is not None:
             name = f"Lava, {after}"
             if run.verdict.exact:
-                found.append(stage(name, right, SAME_IMAGES, right))
+                found.append(stage(name, right, right))
             else:
                 correct = round(run.verdict.deployed[-1] * len(right) / 100)
-                found.append(counted(name, correct, len(right), SAME_IMAGES))
+                found.append(counted(name, correct, len(right)))
         return found
 
     @property
-    def reference(self) -> Reference | None:
-        """Accuracy of the float SNN: measured, else as in the file."""
-        if self.measured.floating is None:
-            return self.run.task.stored
-        ann, snn = (self.stages[index].accuracy for index in (0, 1))
-        return Reference(snn, ann, None, "the same images", self.run.steps, len(self.labels))
+    def floating(self) -> FloatAccuracy | None:
+        """Accuracy of the float SNN, on all images; None where it or Lava did not run."""
+        if self.measured.floating is None or self.run.verdict is None:
+            return None
+        ann, snn = (self.stages[index].correct for index in (0, 1))
+        return accuracy_of(ann, snn, len(self.labels), self.run.verdict)
 
     @property
     def outcome(self) -> Outcome | None:
         """What follows from the comparison; None where Lava did not run."""
         verdict = self.run.verdict
-        return None if verdict is None else Outcome(verdict, self.reference, self.run.tolerance)
+        return (
+            None if verdict is None else Outcome(verdict, self.floating, self.run.task.model_from, self.run.tolerance)
+        )
 
     @cached_property
     def integer_accuracy(self) -> list[float]:
@@ -234,8 +236,9 @@ class Content:
 
     @cached_property
     def made_with(self) -> dict[str, str]:
-        """What the file tells of its export."""
-        return {key: str(value) for key, value in sorted(self.run.network.info.items())}
+        """What the file says about its export; without accuracies, which are of other images."""
+        info = sorted(self.run.network.info.items())
+        return {key: str(value) for key, value in info if not key.endswith("_accuracy")}
 
     def values(self) -> dict[str, Any]:
         """The same for machines."""
@@ -253,7 +256,7 @@ class Content:
             "status": 0 if outcome is None else outcome.status,
             "points_lost": None if outcome is None or outcome.floating is None else outcome.lost,
             "tolerance": None if outcome is None else outcome.allowed,
-            "run": None if outcome is None else entries(outcome.verdict, self.reference, run.seconds),
+            "run": None if outcome is None else entries(outcome.verdict, self.floating, run.seconds),
             "stages": [asdict(one) | {"accuracy": one.accuracy} for one in self.stages],
             "accuracy_by_step": {
                 "float_snn": self.float_accuracy,

@@ -1,7 +1,6 @@
 """What the report shows beside the comparison with Lava: measured with the exact integer engine and the float model."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from deploy.fit.report import Report as Fit
 from deploy.fit.wiring import wire
 from deploy.images import channels_first
 from deploy.integer import IntegerEngine
+from deploy.job import Job
 from deploy.report.recording import Recording, record
 from export.bounds import worst_case
 from export.network import IntegerNetwork
@@ -64,18 +64,18 @@ class Measured:
 
 
 def measure(
-    net: Path,
+    job: Job,
     network: IntegerNetwork,
     data: ImageSet,
     sources: list[str],
-    steps: int,
     model: Network | None = None,
     image: int | None = None,
 ) -> Measured:
-    """Runs all images of ``data`` over T = ``steps`` steps.
+    """Runs all images of ``data`` over the T of the job.
 
     Args:
-        net: the file of the network; sources: of the images. Both are only named in the result.
+        job: the file of the network, and T.
+        sources: of the images; only named in the result.
         model: the model that the network was exported from.
         image: number of the image to record; by default the first that the integer network gets wrong, else the first.
 
@@ -84,7 +84,8 @@ def measure(
     """
     if image is not None and not 0 <= image < len(data):
         raise ValueError(f"--image is {image}; allowed: 0..{len(data) - 1}")
-    images, engine = channels_first(data), IntegerEngine(network)
+    steps = job.steps
+    images, engine = channels_first(data.images.numpy()), IntegerEngine(network)
     classes = engine.classify(images, steps)
     if image is None:
         image = int((classes[:, -1] != data.labels.numpy()).argmax())
@@ -95,7 +96,7 @@ def measure(
         classes=classes,
         potentials=engine.membrane_ranges(images, steps),
         bounds=worst_case(network, steps),
-        fit=examine(str(net), network, wired, activity, sources),
+        fit=examine(str(job.net), network, wired, activity, sources),
         image=image,
         recordings=record(network, images[image], min(steps, RECORDED_STEPS)),
         floating=None if model is None else run_model(model, data, steps),

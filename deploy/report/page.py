@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deploy.fit.report import changes
 from deploy.report import figures
-from deploy.report.content import SAME_IMAGES, Content
+from deploy.report.content import Content
 from deploy.report.recording import Recording
 from export.network import MEMBRANE_MAX
 from train.plot_style import BLUE, GREEN
@@ -71,7 +71,6 @@ def render(content: Content, traces: list[Trace]) -> str:
         figure=_figures(content, traces),
         residuals=_residuals(content),
         outcome=content.outcome,
-        same_images=SAME_IMAGES,
         rows=figures.ROWS,
         weight_max=figures.WEIGHT_MAX,
         membrane_max=MEMBRANE_MAX,

@@ -6,24 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from deploy.reference import Reference
-
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One way to run the network on a set of images.
+    """One way to run the network on the test images.
 
     Attributes:
         name: such as "integer SNN, T = 4".
         correct, count: of how many images the class is right, and how many there are.
         low, high: Wilson's 95 % confidence interval of the accuracy, in percent.
         lost, gained: images that the stage before classified correctly and this one does not, and the reverse; None
-            for the first stage, and where the stages saw different images.
+            for the first stage, and where only numbers are known.
         probability: that a difference at least as uneven arises by chance (exact McNemar test, two-sided); None where
             ``lost`` is.
-        images: which images.
     """
 
     name: str
@@ -34,7 +31,6 @@ class Stage:
     lost: int | None
     gained: int | None
     probability: float | None
-    images: str
 
     @property
     def accuracy(self) -> float:
@@ -48,28 +44,17 @@ def interval(correct: int, count: int) -> tuple[float, float]:
     return 100 * float(found.low), 100 * float(found.high)
 
 
-def stage(name: str, right: NDArray[np.bool_], images: str, before: NDArray[np.bool_] | None = None) -> Stage:
+def stage(name: str, right: NDArray[np.bool_], before: NDArray[np.bool_] | None = None) -> Stage:
     """A stage from which images are right in it, and in the stage before it on the same images."""
     correct, count = int(right.sum()), len(right)
     if before is None:
-        return Stage(name, correct, count, *interval(correct, count), None, None, None, images)
+        return Stage(name, correct, count, *interval(correct, count), None, None, None)
     lost, gained = int((before & ~right).sum()), int((right & ~before).sum())
     # McNemar, Psychometrika 12, 1947: without a difference, either direction is as likely for each changed image.
     probability = float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
-    return Stage(name, correct, count, *interval(correct, count), lost, gained, probability, images)
+    return Stage(name, correct, count, *interval(correct, count), lost, gained, probability)
 
 
-def stored(reference: Reference) -> list[Stage]:
-    """The stages whose accuracies the exporter stored in the file."""
-    values = [("ANN", reference.ann), (f"float SNN, T = {reference.steps}", reference.snn)]
-    if reference.integer is not None:
-        values.append((f"integer SNN, T = {reference.steps}", reference.integer))
-    return [
-        counted(f"{name} (at export)", round(value * reference.count / 100), reference.count, reference.images)
-        for name, value in values
-    ]
-
-
-def counted(name: str, correct: int, count: int, images: str) -> Stage:
+def counted(name: str, correct: int, count: int) -> Stage:
     """A stage of which only the number of right images is known."""
-    return Stage(name, correct, count, *interval(correct, count), None, None, None, images)
+    return Stage(name, correct, count, *interval(correct, count), None, None, None)

@@ -34,8 +34,8 @@ def make(
         command: the command line.
         image: as for ``measure``.
     """
-    run = Run(task, options.data, options.seed, options.backend, options.tolerance, verdict, seconds, command)
-    return Content(run, measure(task.net, task.network, task.data, options.data, task.steps, task.model, image))
+    run = Run(task, options.data, options.seed, options.tolerance, verdict, seconds, command)
+    return Content(run, measure(task.job, task.network, task.data, options.data, task.model, image))
 
 
 def write(path: Path, content: Content, traces: Sequence[Trace] | None = None) -> None:
