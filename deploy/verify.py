@@ -68,18 +68,19 @@ class Verdict:
     def __str__(self) -> str:
         """What was compared with what, on how many images, and the outcome, in a line."""
         if self.disagreement is not None:
-            more = f"; Lava and the engine differ in {sum(self.mismatches):,} values" if any(self.mismatches) else ""
+            more = f"; Lava and the engine differ in {_count(sum(self.mismatches), 'value')}" if self.first else ""
             return f"NOT EXACT: {self.disagreement}{more}"
-        if any(self.mismatches):
-            return f"NOT EXACT: Lava and the engine differ in {sum(self.mismatches):,} values; the first: {self.first}"
+        if self.first is not None:
+            found = _count(sum(self.mismatches), "value")
+            return f"NOT EXACT: Lava and the engine differ in {found}; the first: {self.first}"
         return (
-            f"EXACT: Lava = engine in every spike and read-out of {_images(self.samples)}, "
+            f"EXACT: Lava = engine in every spike and read-out of {_count(self.samples, 'image')}, "
             f"reference = engine = Lava on {self.judged} of them"
         )
 
 
-def _images(count: int) -> str:
-    return f"{count} image{'' if count == 1 else 's'}"
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def verdict_of(network: IntegerNetwork, tally: Tally, samples: int) -> Verdict:

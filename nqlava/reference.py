@@ -35,12 +35,17 @@ class Run:
         potentials: per spiking layer v(T), (C, H, W) or (N,).
         readout: v(1) … v(T) of the read-out, (T, K).
         saturations: per layer, the read-out included, how many clips changed a value.
+        classes: after each step, argmax v(k) of the read-out, the lowest of equal ones: (T,).
     """
 
     spikes: tuple[Values, ...]
     potentials: tuple[Values, ...]
     readout: Values
     saturations: tuple[int, ...]
+
+    @property
+    def classes(self) -> Values:
+        return np.array([min(np.flatnonzero(v == v.max())) for v in self.readout])
 
 
 def run(network: "IntegerNetwork", image: NDArray[np.uint8], steps: int) -> Run:

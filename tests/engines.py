@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from deploy.integer import IntegerEngine
+from deploy.job import Part
 from deploy.torch_network import TorchNetwork
 from deploy.trace import Trace
 from export.network import IntegerNetwork
-from tests.oracle import Run
+from nqlava import reference
 
 KINDS = ("fastest", "float32", "float64", "events", "three threads", "small parts", "pytorch")
 
@@ -41,11 +42,30 @@ def kernels(kind: str) -> Iterator[Callable[[IntegerNetwork], IntegerEngine]]:
             torch.set_num_threads(threads)
 
 
-def assert_same(expected: Run, got: Trace) -> None:
+def judged(network: IntegerNetwork, images: np.ndarray, steps: int) -> list[reference.Run]:
+    """What the reference computes of images (N, C, H, W)."""
+    return [reference.run(network, image, steps) for image in images]
+
+
+def saturations(expected: list[reference.Run]) -> tuple[int, ...]:
+    """Per layer, of all images."""
+    return tuple(map(sum, zip(*(run.saturations for run in expected), strict=True)))
+
+
+def assert_same(expected: list[reference.Run], got: Trace) -> None:
     """Every spike, every read-out, the saturations and, where the trace has them, the potentials at the end."""
-    for index, values in enumerate(expected.spikes):
-        np.testing.assert_array_equal(got.layer_spikes(index), values)
+    assert got.samples == len(expected)
+    if not expected:
+        return
+    for index in range(len(got.spikes)):
+        np.testing.assert_array_equal(got.layer_spikes(index), np.stack([run.spikes[index] for run in expected]))
         if got.membranes is not None:
-            np.testing.assert_array_equal(got.layer_membranes(index), expected.membranes[index])
-    np.testing.assert_array_equal(got.readout, expected.readout)
-    assert got.saturations == tuple(expected.saturations)
+            potentials = np.stack([run.potentials[index] for run in expected])
+            np.testing.assert_array_equal(got.layer_membranes(index), potentials)
+    np.testing.assert_array_equal(got.readout, np.stack([run.readout for run in expected]))
+    np.testing.assert_array_equal(got.saturations.T, [run.saturations for run in expected])
+
+
+def part_of(images: np.ndarray, labels: np.ndarray | None = None, start: int = 0) -> Part:
+    """Images (N, C, H, W) as a part of a run."""
+    return Part(start, images.transpose(0, 2, 3, 1), np.zeros(len(images), np.int64) if labels is None else labels)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from export.lava_dl import LifLayer, LifNetwork
-from tests.oracle import convolve
+from nqlava.reference import convolve
 
 
 def wrap(value: int, bits: int) -> int:
@@ -80,7 +80,7 @@ def _current(layer: LifLayer, x: np.ndarray, t: int, late: int, dense: dict[str,
     nothing = np.zeros(x.shape[1:], np.int64)
     if layer.weight.ndim == 4:
         geometry = layer.stride, layer.padding, layer.dilation, layer.groups
-        sums = convolve(layer.weight, x[t - late] if t >= late else nothing, layer.shape, *geometry)
+        sums = convolve(layer.weight.astype(np.int64), x[t - late] if t >= late else nothing, *geometry)
         return np.array([wrap(int(s), 24) for s in sums.reshape(-1)]).reshape(layer.shape)
     weight, exponent = dense[layer.name]
     if layer.delay is None:

@@ -9,7 +9,7 @@ import pytest
 
 from deploy import api
 from export import netx
-from tests.oracle import simulate
+from tests.engines import judged, saturations
 from tests.test_run_lava import small_network
 from train.data import load
 
@@ -35,14 +35,15 @@ def test_the_engine_gives_what_the_oracle_gives(net: Path) -> None:
     images, labels = api.images(count=6)
     result = api.run(network, images, labels)
     assert result.classes.shape == (6, 3), "T is that of the file"
-    spikes, readout, saturations = simulate(network, images, 3)
-    assert np.array_equal(result.trace.layer_spikes(0), spikes[0])
+    expected = judged(network, images, 3)
+    readout = np.stack([run.readout for run in expected])
+    assert np.array_equal(result.trace.layer_spikes(0), np.stack([run.spikes[0] for run in expected]))
     assert np.array_equal(result.classes, readout.argmax(axis=2))
     rate = result.trace.layer_spikes(0).mean()
     assert result.spike_rates == {"first": pytest.approx(rate)} and 0 < rate < 1
     right = result.classes == labels[:, None]
     assert result.accuracy == pytest.approx(100 * right.mean(axis=0))
-    assert result.saturations == dict(zip(["first", "readout"], saturations, strict=True))
+    assert result.saturations == dict(zip(["first", "readout"], saturations(expected), strict=True))
     assert api.run(network, images, steps=1).accuracy == ()
 
 
@@ -50,7 +51,7 @@ def test_lava_is_compared_with_the_engine(net: Path) -> None:
     images, labels = api.images(count=5)
     verdict = api.run_lava(net, images, labels.tolist(), steps=2, batch=2)
     result = api.run(api.read(net), images, labels, steps=2)
-    assert verdict.exact and verdict.first is None and verdict.samples == 5
+    assert verdict.exact and verdict.first is None and verdict.disagreement is None and verdict.samples == 5
     assert verdict.deployed == pytest.approx(result.accuracy)
     assert dict(zip(verdict.layers, verdict.spike_rates, strict=False)) == pytest.approx(result.spike_rates)
 

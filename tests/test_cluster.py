@@ -21,6 +21,7 @@ from deploy.job import Job, Part, run
 from deploy.tally import Tally, merge
 from export import netx
 from export.network import IntegerNetwork
+from tests.engines import part_of
 from tests.processes import alive, children, wait_until
 from tests.strategies import images_for, random_layer
 from tools.docs import code
@@ -72,7 +73,7 @@ def job(tmp_path: Path) -> Job:
 
 
 def samples(count: int) -> Part:
-    return Part(0, images_for(make_network(), count), np.arange(count) % 10)
+    return part_of(images_for(make_network(), count), np.arange(count) % 10)
 
 
 def without_seconds(tally: Tally) -> Tally:

@@ -1,7 +1,7 @@
 """A stored file and what it must compute: a change of the format or of the semantics cannot pass unseen.
 
 The files in tests/golden, one for each version of the layout, stay readable for ever, and their digests stay as they
-are. The values were computed with tests/oracle.py, not with the engine.
+are. The values were computed with the reference, not with the engine.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from deploy.trace import Trace, concatenate
 from deploy.verify import verify
 from export import netx
 from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
-from tests import oracle
-from tests.engines import assert_same
+from nqlava import reference
+from tests.engines import assert_same, judged, part_of, saturations
 from tests.lava_dl import needs_lava_dl
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -54,6 +54,13 @@ IMAGES = (np.arange(2 * 3 * 10 * 8) * 37 % 256).astype(np.uint8).reshape(2, 3, 1
 LABELS = np.zeros(2, np.int64)
 
 every_version = pytest.mark.parametrize("version", FILES)
+
+
+def stacked(runs: list[reference.Run]) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Spikes (samples, T, *shape) and v(T) (samples, *shape) per spiking layer, and the read-out (samples, T, K)."""
+    spikes = [np.stack(values) for values in zip(*(run.spikes for run in runs), strict=True)]
+    potentials = [np.stack(values) for values in zip(*(run.potentials for run in runs), strict=True)]
+    return spikes, potentials, np.stack([run.readout for run in runs])
 
 
 def digest(spikes: list[np.ndarray], readout: np.ndarray) -> str:
@@ -108,16 +115,17 @@ def saturating() -> IntegerNetwork:
 def test_saturation() -> None:
     """The files do not saturate; this network does, in every layer."""
     network = saturating()
-    expected = oracle.run(network, IMAGES, STEPS)
+    expected = judged(network, IMAGES, STEPS)
+    spikes, potentials, readout = stacked(expected)
     pinned = (
         network.digest(),
-        digest(expected.spikes, expected.readout),
-        state_digest(expected.membranes),
-        tuple(expected.saturations),
+        digest(spikes, readout),
+        state_digest(potentials),
+        saturations(expected),
     )
-    assert pinned == SATURATING and all(expected.saturations)
+    assert pinned == SATURATING and all(saturations(expected))
     assert_same(expected, IntegerEngine(network).run(IMAGES, STEPS, membranes=True))
-    assert_same(expected, concatenate(list(build.run(network, IMAGES, STEPS, batch=1, membranes=True))))
+    assert_same(expected, concatenate(list(build.run(network, IMAGES, STEPS, batch=1, membranes=len(IMAGES)))))
 
 
 @every_version
@@ -145,38 +153,39 @@ def test_version_2_holds_what_version_1_cannot() -> None:
 
 
 @every_version
-def test_oracle(version: int) -> None:
+def test_reference(version: int) -> None:
     network = netx.read(FILES[version])
-    expected = oracle.run(network, IMAGES, STEPS)
-    assert digest(expected.spikes, expected.readout) == RUN[version]
-    assert run_digest(network, expected.spikes, expected.readout) == DIGEST[version]
-    assert (state_digest(expected.membranes), tuple(expected.saturations)) == STATE[version]
+    expected = judged(network, IMAGES, STEPS)
+    spikes, potentials, readout = stacked(expected)
+    assert digest(spikes, readout) == RUN[version]
+    assert run_digest(network, spikes, readout) == DIGEST[version]
+    assert (state_digest(potentials), saturations(expected)) == STATE[version]
 
 
 @every_version
 def test_integer_engine(version: int) -> None:
     trace = IntegerEngine(netx.read(FILES[version])).run(IMAGES, STEPS, membranes=True)
     assert digest_of(trace) == RUN[version]
-    assert (states_of(trace), trace.saturations) == STATE[version]
+    assert (states_of(trace), trace.saturation_counts()) == STATE[version]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @every_version
 def test_lava(version: int, batch: int) -> None:
     network = netx.read(FILES[version])
-    got = concatenate(list(build.run(network, IMAGES, STEPS, batch=batch, membranes=True)))
+    got = concatenate(list(build.run(network, IMAGES, STEPS, batch=batch, membranes=len(IMAGES))))
     assert digest_of(got) == RUN[version]
-    assert (states_of(got), got.saturations) == STATE[version]
-    verdict = verify(network, IMAGES, LABELS, build.run(network, IMAGES, STEPS, batch=batch))
+    assert (states_of(got), got.saturation_counts()) == STATE[version]
+    verdict = verify(network, part_of(IMAGES, LABELS), build.run(network, IMAGES, STEPS, batch=batch))
     assert verdict.exact and verdict.digest == DIGEST[version]
 
 
 def test_lava_of_stock_parts() -> None:
-    verdict = verify(netx.read(FILES[1]), IMAGES, LABELS, stock.run(netx.read(FILES[1]), IMAGES, STEPS))
+    verdict = verify(netx.read(FILES[1]), part_of(IMAGES, LABELS), stock.run(netx.read(FILES[1]), IMAGES, STEPS))
     assert verdict.exact and verdict.digest == DIGEST[1]
 
 
 @needs_lava_dl
 def test_lava_dl() -> None:
-    verdict = verify(netx.read(FILES[1]), IMAGES, LABELS, netx_network.run(FILES[1], IMAGES, STEPS))
+    verdict = verify(netx.read(FILES[1]), part_of(IMAGES, LABELS), netx_network.run(FILES[1], IMAGES, STEPS))
     assert verdict.exact and verdict.digest == DIGEST[1]

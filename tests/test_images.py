@@ -43,7 +43,7 @@ def test_images_have_the_size_of_the_network(tmp_path: Path) -> None:
     written = image_set(10)
     folder = str(write_folder(tmp_path / "images", test=written))
     data = load_for(NET, network(), [folder])
-    images = channels_first(data)
+    images = channels_first(data.images.numpy())
     assert images.shape == (10, 3, 8, 6) and images.dtype == np.uint8 and images.flags.c_contiguous
     np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), data.images.numpy())
     message = "data: images are (3, 8, 6); allowed: (3, 6, 8) as the network in net.h5, or none"

@@ -10,16 +10,15 @@ from deploy.integer import IntegerEngine
 from deploy.layer import PreparedLayer, exact_arithmetic
 from deploy.pooling import unfold
 from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer, Reset
-from tests import oracle
-from tests.engines import KINDS, assert_same, kernels
-from tests.oracle import synaptic_sum
+from nqlava.reference import synaptic_sum
+from tests.engines import KINDS, assert_same, judged, kernels
 from tests.strategies import images_for, networks, random_layer
 
 
 def assert_equals_oracle(network: IntegerNetwork, images: np.ndarray, steps: int, kind: str = "fastest") -> None:
     with kernels(kind) as engine:
         trace = engine(network).run(images, steps, membranes=True)
-    assert_same(oracle.run(network, images, steps), trace)
+    assert_same(judged(network, images, steps), trace)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,7 +55,7 @@ def test_random_networks_spike_and_saturate() -> None:
     @given(networks(extreme=True))
     def collect(network: IntegerNetwork) -> None:
         trace = IntegerEngine(network).run(images_for(network, 3), 4)
-        seen.append((sum(trace.spike_counts()), sum(trace.saturations)))
+        seen.append((sum(trace.spike_counts()), trace.saturations.sum()))
 
     collect()
     assert sum(spikes > 0 for spikes, _ in seen) > 10
@@ -87,7 +86,7 @@ def test_one_neuron_by_hand() -> None:
     trace = IntegerEngine(network).run(np.ones((1, 1, 1, 1), np.uint8), 5)
     assert trace.layer_spikes(0).ravel().tolist() == [True, False, True, False, True]
     assert trace.readout.ravel().tolist() == [1, 0, 1, 0, 1]
-    assert trace.saturations == (0, 0)
+    assert trace.saturation_counts() == (0, 0)
     assert trace.spike_counts() == (3,)
 
 

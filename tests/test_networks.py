@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from deploy.job import Part
 from deploy.lava import build
 from deploy.verify import verify
 from export import netx
@@ -33,6 +34,7 @@ def test_bit_exact_in_lava(tmp_path: Path, make: Callable[..., Network], layers:
     netx.write(network, tmp_path / "net.h5")
     stored = netx.read(tmp_path / "net.h5")
     assert stored.digest() == network.digest() and stored.depth == layers
-    verdict = verify(stored, images.numpy(), data.labels.numpy(), build.run(stored, images.numpy(), steps, batch=1))
+    part = Part(0, data.images.numpy(), data.labels.numpy())
+    verdict = verify(stored, part, build.run(stored, images.numpy(), steps, batch=1, membranes=2))
     assert verdict.mismatches == (0,) * layers
     assert all(0.0005 < rate < 0.5 for rate in verdict.spike_rates)

@@ -13,18 +13,29 @@ from hypothesis import strategies as st
 from deploy.errors import CoverageError
 from deploy.integer import IntegerEngine
 from deploy.tally import Tally, merge
-from deploy.trace import Mismatch, Trace
+from deploy.trace import Mismatch, Trace, concatenate
 from deploy.verify import tallies, verdict_of, verify
+from tests.engines import part_of
 from tests.strategies import images_for, networks
 
-MADE = Tally(((4, 7),), (0, 2), Mismatch(5, "hidden", 1, (2,), 0, 1), (9,), (0, 1), (1, 2), (1, 3), 2**256 - 1, 0.5)
+MADE = Tally(
+    right=((4, b"\0\1\1"),),
+    judged=2,
+    disagreement=None,
+    mismatches=(0, 2),
+    first=Mismatch(5, "hidden", 1, (2,), 0, 1),
+    spikes=(9,),
+    saturations=(0, 1),
+    deployed=(1, 2),
+    engine=(1, 3),
+    digest=2**256 - 1,
+    seconds=0.5,
+)
 
 
 def part(trace: Trace, start: int, stop: int) -> Trace:
-    """Some samples of a trace; saturations, of which it only has the sum, as one per sample in the first layer."""
-    spikes = tuple(layer[start:stop] for layer in trace.spikes)
-    saturations = (stop - start, *(0 for _ in trace.saturations[1:]))
-    return Trace(trace.shapes, spikes, trace.readout[start:stop], saturations)
+    """Some samples of a trace."""
+    return concatenate([trace.sample(index) for index in range(start, stop)])
 
 
 @settings(max_examples=30, deadline=None)
@@ -43,9 +54,9 @@ def test_any_division_gives_the_same_verdict(network, data: st.DataObject) -> No
         """The samples from ``start`` to ``stop``, in chunks of any size."""
         bounds = [start, *sorted(data.draw(st.sets(st.integers(start, stop)))), stop]
         chunks = (part(trace, *pair) for pair in pairwise(bounds) if pair[0] < pair[1])
-        return tallies(network, images[start:stop], labels[start:stop], chunks, start)
+        return tallies(network, part_of(images[start:stop], labels[start:stop], start), chunks, count)
 
-    whole = verify(network, images, labels, (piece for piece in [part(trace, 0, count)]))
+    whole = verify(network, part_of(images, labels), (piece for piece in [part(trace, 0, count)]), count)
     bounds = [0, *sorted(data.draw(st.sets(st.integers(1, count)))), count]
     parts = [merge(run(*pair)) for pair in pairwise(bounds) if pair[0] < pair[1]]
     tally = merge(data.draw(st.permutations(parts)))
@@ -56,14 +67,14 @@ def test_any_division_gives_the_same_verdict(network, data: st.DataObject) -> No
 
 
 def other(start: int, stop: int, **changes: object) -> Tally:
-    return replace(MADE, ranges=((start, stop),), **changes)
+    return replace(MADE, right=((start, bytes(stop - start)),), **changes)
 
 
 def test_sums() -> None:
     earlier = other(0, 4, first=None)
-    assert MADE + earlier == Tally(((0, 7),), (0, 4), MADE.first, (18,), (0, 2), (2, 4), (2, 6), 2**256 - 2, 1.0), (
-        "ranges that touch become one; digests add up modulo 2²⁵⁶"
-    )
+    assert MADE + earlier == Tally(
+        ((0, b"\0\0\0\0\0\1\1"),), 4, None, (0, 4), MADE.first, (18,), (0, 2), (2, 4), (2, 6), 2**256 - 2, 1.0
+    ), "ranges that touch become one; digests add up modulo 2²⁵⁶"
     assert (MADE + other(9, 10)).ranges == ((4, 7), (9, 10))
     assert (MADE + other(9, 10)).samples == 4
     assert MADE.accuracy == pytest.approx(200 / 3)

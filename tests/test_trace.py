@@ -25,7 +25,7 @@ def make_trace(spikes: list[np.ndarray], readout: np.ndarray) -> Trace:
     """A trace of spikes (samples, T, C, H, W) or (samples, T, N)."""
     in_order = [np.moveaxis(layer, 2, -1) for layer in spikes]
     packed = tuple(pack(layer.reshape(*layer.shape[:2], -1)) for layer in in_order)
-    return Trace(SHAPES, packed, readout, (1, 0, 2))
+    return Trace(SHAPES, packed, readout, np.outer((1, 0, 2), np.ones(len(readout), np.int64)))
 
 
 @pytest.fixture
@@ -71,14 +71,10 @@ def test_first_difference_prefers_sample_then_layer_then_step(
 
 def test_concatenation(values: tuple[list[np.ndarray], np.ndarray]) -> None:
     trace = make_trace(*values)
-    halves = [
-        dataclasses.replace(trace, spikes=tuple(s[part] for s in trace.spikes), readout=trace.readout[part])
-        for part in (slice(0, 1), slice(1, None))
-    ]
-    whole = concatenate(halves)
+    whole = concatenate([trace.sample(index) for index in range(4)])
     np.testing.assert_array_equal(whole.readout, trace.readout)
     np.testing.assert_array_equal(whole.spikes[1], trace.spikes[1])
-    assert whole.saturations == (2, 0, 4)
+    assert whole.saturation_counts() == (4, 0, 8)
     with pytest.raises(ValueError, match="traces is empty"):
         concatenate([])
 

@@ -13,6 +13,7 @@ from deploy.integer import IntegerEngine
 from deploy.trace import Trace
 from deploy.verify import tallies, verify
 from export.network import IntegerNetwork
+from tests.engines import part_of
 from tests.strategies import images_for, random_layer
 
 
@@ -25,12 +26,12 @@ def network() -> IntegerNetwork:
 
 def engine_traces(network: IntegerNetwork, images: np.ndarray, size: int) -> Generator[Trace, None, None]:
     engine = IntegerEngine(network)
-    return (engine.run(images[first : first + size], 3) for first in range(0, len(images), size))
+    return (engine.run(images[first : first + size], 3, membranes=True) for first in range(0, len(images), size))
 
 
 def test_a_tally_for_each_chunk(network: IntegerNetwork) -> None:
     images, labels = images_for(network, 5), np.zeros(5, np.int64)
-    found = list(tallies(network, images, labels, engine_traces(network, images, 2), 10))
+    found = list(tallies(network, part_of(images, labels, 10), engine_traces(network, images, 2)))
     assert [tally.ranges for tally in found] == [((10, 12),), ((12, 14),), ((14, 15),)]
     assert all(tally.steps == 3 and tally.mismatches == (0, 0) and tally.first is None for tally in found)
 
@@ -40,8 +41,8 @@ def test_accuracies_and_rates(network: IntegerNetwork) -> None:
     trace = IntegerEngine(network).run(images, 3)
     labels = trace.classes()[:, -1].copy()
     labels[4] ^= 1
-    verdict = verify(network, images, labels, engine_traces(network, images, 4))
-    assert verdict.exact and verdict.deployed == verdict.reference
+    verdict = verify(network, part_of(images, labels), engine_traces(network, images, 4))
+    assert verdict.exact and verdict.deployed == verdict.engine
     assert (verdict.layers, verdict.samples, verdict.steps) == (("hidden", "out"), 6, 3)
     assert verdict.deployed[-1] == pytest.approx(500 / 6)
     assert verdict.spike_rates == (pytest.approx(trace.layer_spikes(0).mean()),)
@@ -57,14 +58,14 @@ def test_no_trace_is_kept(network: IntegerNetwork) -> None:
             assert sum(reference() is not None for reference in made) <= 2
             yield trace
 
-    verify(network, images, np.zeros(12, np.int64), chunks())
+    verify(network, part_of(images), chunks())
     assert len(made) == 12
 
 
 def test_a_backend_that_loses_samples_is_found_out(network: IntegerNetwork) -> None:
     images = images_for(network, 5)
     with pytest.raises(CoverageError, match=r"samples 0\.\.3 were compared; expected: 0\.\.4"):
-        verify(network, images, np.zeros(5, np.int64), engine_traces(network, images[:4], 2))
+        verify(network, part_of(images), engine_traces(network, images[:4], 2))
 
 
 def test_lava_can_be_imported_where_a_start_method_was_chosen_before() -> None:

@@ -18,6 +18,7 @@ from deploy.workers import in_processes
 from export import netx
 from export.network import IntegerNetwork, NetworkError
 from export.netx import NetxError
+from tests.engines import part_of
 from tests.processes import alive, children, wait_until
 from tests.strategies import images_for, random_layer
 from train.errors import InputError
@@ -47,7 +48,7 @@ def job(tmp_path: Path) -> Job:
 
 
 def samples(count: int) -> Part:
-    return Part(0, images_for(make_network(), count), np.arange(count) % 10)
+    return part_of(images_for(make_network(), count), np.arange(count) % 10)
 
 
 def worker_pids() -> list[int]:
@@ -130,6 +131,7 @@ def test_the_command_gives_the_same_with_two_workers(net: Path) -> None:
         assert result.pop("workers") == workers
         assert result.pop("images_per_second") == pytest.approx(7 / result.pop("wall_seconds"))
         assert result.pop("seconds") > 0
+        assert result.pop("reference_samples") >= workers
     assert results[0] == results[1] and results[0]["exact"]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from deploy.cpu import events
 from deploy.cpu.events import Events, Geometry, add_events, count_events, find_events, load
 from deploy.cpu.synapses import Merged, Synapses
-from tests.oracle import synaptic_sum
+from nqlava.reference import synaptic_sum
 from tests.strategies import random_connection
 
 SHAPE = (64, 8, 8)

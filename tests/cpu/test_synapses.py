@@ -15,7 +15,7 @@ from deploy.cpu import synapses
 from deploy.cpu.machine import int8_limit
 from deploy.cpu.synapses import EXACT_FLOAT32, Merged, Synapses
 from export.network import Connection
-from tests.oracle import synaptic_sum
+from nqlava.reference import synaptic_sum
 from tests.strategies import random_connection
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -53,7 +53,7 @@ def test_bound_holds(network: IntegerNetwork, steps: int, seed: int) -> None:
 @given(networks(extreme=True), st.integers(1, 12))
 def test_within_the_bound_nothing_saturates(network: IntegerNetwork, steps: int) -> None:
     trace = IntegerEngine(network).run(images_for(network, 3), steps)
-    for bound, saturations in zip(worst_case(network, steps), trace.saturations, strict=True):
+    for bound, saturations in zip(worst_case(network, steps), trace.saturation_counts(), strict=True):
         assert bound > MEMBRANE_MAX or saturations == 0
 
 

@@ -44,7 +44,7 @@ def test_currents_add_up_to_the_readout(network: IntegerNetwork) -> None:
     images = images_for(network, 2)
     _, currents = nir_oracle.simulate(to_graph(network, integrate_readout=False), images, 3)
     trace = IntegerEngine(network).run(images, 3)
-    assume(not trace.saturations[-1])
+    assume(not trace.saturations[-1].any())
     np.testing.assert_array_equal(network.layers[-1].v0 + currents.cumsum(1), trace.readout)
 
 

@@ -171,7 +171,7 @@ def test_nirtorch_with_shortcuts_and_biases_at_borders(tmp_path: Path) -> None:
     reader = nirtorch.nir_to_torch(graph, own)
     nodes = {node.metadata["name"]: name for name, node in graph.nodes.items() if isinstance(node, nir.IF)}
     spikes = recorded(reader, list(nodes.values()))
-    images = channels_first(load(["sample"], "test"))[:2]
+    images = channels_first(load(["sample"], "test").images.numpy())[:2]
     scores, state = [], None
     with torch.no_grad():
         for _ in range(STEPS):

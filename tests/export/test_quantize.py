@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from export.folded import ExportError, FoldedConnection, FoldedLayer, FoldedNetwork
 from export.network import IMAGE, Layer
 from export.quantize import Granularity, Precision, Rounded, choose_grid, effective, learned, quantize
-from tests.oracle import synaptic_sum
+from nqlava.reference import synaptic_sum
 
 STD = 1 / 255  # with mean 0 the network sees the pixels as they are
 GRANULARITIES: tuple[Granularity, ...] = ("channel", "layer")

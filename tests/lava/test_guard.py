@@ -19,12 +19,14 @@ from lava.magma.core.process.process import ProcessServer
 from lava.magma.core.process.variable import VarServer
 
 from deploy.errors import LavaRunError
+from deploy.job import Job
 from deploy.lava import build, guard
 from deploy.lava.guard import _Runtime
 from deploy.lava.models import PyBatchSource, PyLayerGroup
 from deploy.verify import backend_traces
 from export import netx
 from export.network import IntegerNetwork
+from tests.engines import part_of
 from tests.lava_dl import needs_lava_dl
 from tests.processes import SECONDS, alive, children, named_memory, wait_until
 from tests.strategies import images_for, random_layer
@@ -55,7 +57,8 @@ def test_lava_forgets_a_run(network: IntegerNetwork, tmp_path: Path, backend: st
     """Left alone, it keeps a list of all processes that ever were, and a handler of the root logger for each."""
     netx.write(network, tmp_path / "net.h5")
     handlers = list(logging.getLogger().handlers)
-    list(backend_traces(backend, tmp_path / "net.h5", network, images_for(network, 1), 1, 1, 1))
+    job = Job(tmp_path / "net.h5", network.digest(), backend, 1, 1, 1)
+    list(backend_traces(job, network, part_of(images_for(network, 1))))
     assert ProcessServer().processes == [] and VarServer().vars == []
     assert logging.getLogger().handlers == handlers
 

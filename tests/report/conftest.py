@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from deploy.comparison import Task
 from deploy.images import channels_first
 from deploy.integer import IntegerEngine
+from deploy.job import Job, Part
 from deploy.report.content import Content, Run
 from deploy.report.measure import measure
 from deploy.trace import Trace
@@ -34,14 +34,15 @@ def content_of(
     data = image_set(COUNT)
     data = replace(data, classes=classes or data.classes)
     network, _ = convert(model, data, steps=STEPS)
-    images = channels_first(data)
-    trace = IntegerEngine(network).run(images, STEPS)
+    trace = IntegerEngine(network).run(channels_first(data.images.numpy()), STEPS, membranes=True)
     if change:
         trace.spikes[0][7, 1, 0] ^= 128
-    verdict = verify(network, images, data.labels.numpy(), (one for one in [trace])) if lava else None
-    task = Task(NET, network, STEPS, data, model if with_model else None, None)
-    run = Run(task, ["folder"], 0, "cpu", tolerance, verdict, 2.5, "python -m deploy.report net.h5")
-    return Content(run, measure(NET, network, data, ["folder"], STEPS, model if with_model else None))
+    part = Part(0, data.images.numpy(), data.labels.numpy())
+    verdict = verify(network, part, (one for one in [trace])) if lava else None
+    job = Job(NET, network.digest(), "cpu", STEPS, 64, 1)
+    task = Task(job, network, data, model if with_model else None, f"model.pt{'' if with_model else ' is not there'}")
+    run = Run(task, ["folder"], 0, tolerance, verdict, 2.5, "python -m deploy.report net.h5")
+    return Content(run, measure(job, network, data, ["folder"], model if with_model else None))
 
 
 @pytest.fixture(scope="session")
@@ -52,4 +53,4 @@ def content() -> Content:
 @pytest.fixture(scope="session")
 def trace(content: Content) -> Trace:
     """Of the integer engine, for what is counted by hand."""
-    return IntegerEngine(content.run.network).run(np.ascontiguousarray(channels_first(content.run.data)), STEPS)
+    return IntegerEngine(content.run.network).run(channels_first(content.run.data.images.numpy()), STEPS)

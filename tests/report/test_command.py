@@ -43,9 +43,9 @@ def test_page_and_numbers_are_written(
     capsys.readouterr()
     assert main([*arguments, "--out", str(out), "--json", str(numbers)]) == 0
     printed, page, content = capsys.readouterr().out, out.read_text(encoding="utf-8"), json.loads(numbers.read_text())
-    assert "EXACT: every spike and every read-out of 20 images equals the reference" in printed
+    assert "EXACT: Lava = engine in every spike and read-out of 20 images, reference = engine = Lava on " in printed
     assert "<strong>Exact</strong>" in page and content["exact"] is True and content["tolerance"] == 100
-    assert len(content["stages"]) == 4 and content["run"]["float_accuracy_on"] == "the same images"
+    assert len(content["stages"]) == 4 and content["run"]["float_samples"] == 20
     assert content["origin"]["command"].startswith("python -m deploy.report")
     assert [file.name for file in out.parent.iterdir()] == ["a page.html"]
 
@@ -56,7 +56,7 @@ def test_run_lava_writes_the_page_too(files: tuple[Path, Path, Path], tmp_path: 
     arguments = [str(net), "--data", str(data), "--samples", "5", "--tolerance", "100", "--report", str(out)]
     assert run_lava.main(arguments) == 0
     page = out.read_text(encoding="utf-8")
-    assert "<strong>Exact</strong>" in page and "the calibration images at export" in page
+    assert "<strong>Exact</strong>" in page and "at export" not in page and "float SNN, T = 2" in page
 
 
 def test_without_lava_the_page_says_so(

@@ -10,7 +10,7 @@ from deploy.report.content import Content
 from deploy.report.measure import measure
 from deploy.trace import Trace
 from export.bounds import worst_case
-from tests.report.conftest import COUNT, NET, STEPS, content_of
+from tests.report.conftest import COUNT, STEPS, content_of
 from tests.tiny import image_set, random_residual
 from train.calibrate import evaluate
 
@@ -94,13 +94,13 @@ def test_values_are_plain_json(content: Content) -> None:
 @pytest.mark.parametrize("image", [-1, COUNT])
 def test_an_image_that_is_not_there_is_refused(content: Content, image: int) -> None:
     with pytest.raises(ValueError, match=f"--image is {image}; allowed: 0..{COUNT - 1}"):
-        measure(NET, content.run.network, content.run.data, ["folder"], STEPS, image=image)
+        measure(content.run.task.job, content.run.network, content.run.data, ["folder"], image=image)
 
 
 def test_the_first_wrong_image_is_recorded(content: Content) -> None:
     wrong = np.flatnonzero(content.predicted != content.labels)
     assert content.measured.image == wrong[0]
-    images = channels_first(content.run.data)
+    images = channels_first(content.run.data.images.numpy())
     assert len(content.measured.recordings) == len(content.run.network.layers)
     assert content.measured.recordings[-1].u[-1].argmax() == content.predicted[wrong[0]]
     assert images.shape[0] == COUNT

@@ -37,10 +37,10 @@ def test_verdict_comes_first(page: str, content: Content) -> None:
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        ({"change": True}, ["<strong>Not exact</strong>", "The first: sample 7, "]),
+        ({"change": True}, ["<strong>Not exact</strong>", "the first: sample 7, "]),
         ({"tolerance": -100.0}, ["<strong>Exact, but too much accuracy lost</strong>", "may be lost: -100.00"]),
         ({"lava": False}, ["<strong>Not run in Lava</strong>"]),
-        ({"with_model": False}, ["Not measured: it needs the exported model", "name the exported model with --model"]),
+        ({"with_model": False}, ["Not measured: it needs the exported model", "model.pt is not there; name it with --model"]),
     ],
 )
 def test_what_is_missing_or_wrong_is_said(choice: dict[str, Any], expected: list[str]) -> None:

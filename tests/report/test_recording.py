@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from deploy.report.recording import record
 from export.network import IntegerNetwork
-from tests.oracle import simulate
+from nqlava import reference
 from tests.strategies import images_for, networks
 
 
@@ -14,11 +14,11 @@ from tests.strategies import images_for, networks
 @given(networks(), st.integers(1, 6))
 def test_equals_brute_force(network: IntegerNetwork, steps: int) -> None:
     images = images_for(network, 1)
-    spikes, readout, _ = simulate(network, images, steps)
+    found = reference.run(network, images[0], steps)
     *spiking, last = record(network, images[0], steps)
-    for recording, expected in zip(spiking, spikes, strict=True):
-        np.testing.assert_array_equal(recording.spikes, expected[0].reshape(steps, -1))
-    np.testing.assert_array_equal(last.u, readout[0])
+    for recording, expected in zip(spiking, found.spikes, strict=True):
+        np.testing.assert_array_equal(recording.spikes, expected.reshape(steps, -1))
+    np.testing.assert_array_equal(last.u, found.readout)
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.reference import Reference
-from deploy.report.stages import interval, stage, stored
+from deploy.report.stages import interval, stage
 
 
 def wilson(correct: int, count: int) -> tuple[float, float]:
@@ -26,7 +25,7 @@ def test_interval_is_wilsons(counts: tuple[int, int]) -> None:
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_lost_and_gained_are_tested_against_a_fair_coin(images: list[tuple[bool, bool]]) -> None:
     before, after = (np.array(column) for column in zip(*images, strict=True))
-    found = stage("after", after, "images", before)
+    found = stage("after", after, before)
     lost, gained = images.count((True, False)), images.count((False, True))
     assert (found.lost, found.gained, found.correct, found.count) == (lost, gained, sum(after), len(images))
     assert found.accuracy == pytest.approx(100 * after.mean())
@@ -36,16 +35,5 @@ def test_lost_and_gained_are_tested_against_a_fair_coin(images: list[tuple[bool,
 
 
 def test_the_first_stage_has_nothing_before_it() -> None:
-    found = stage("ANN", np.array([True, False, True]), "images")
+    found = stage("ANN", np.array([True, False, True]))
     assert (found.lost, found.gained, found.probability) == (None, None, None)
-
-
-def test_accuracies_from_the_file_become_counts() -> None:
-    """500 calibration images: 96.4 % are 482 images."""
-    found = stored(Reference(snn=96.6, ann=96.4, integer=96.2, images="the calibration images", steps=4, count=500))
-    assert [(one.name, one.correct) for one in found] == [
-        ("ANN (at export)", 482),
-        ("float SNN, T = 4 (at export)", 483),
-        ("integer SNN, T = 4 (at export)", 481),
-    ]
-    assert {one.images for one in found} == {"the calibration images"} and found[1].lost is None
