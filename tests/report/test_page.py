@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from deploy.comparison import Task
+from deploy.job import Job
 from deploy.report import figures
 from deploy.report.content import Content, Run
 from deploy.report.measure import measure
@@ -40,7 +41,10 @@ def test_verdict_comes_first(page: str, content: Content) -> None:
         ({"change": True}, ["<strong>Not exact</strong>", "the first: sample 7, "]),
         ({"tolerance": -100.0}, ["<strong>Exact, but too much accuracy lost</strong>", "may be lost: -100.00"]),
         ({"lava": False}, ["<strong>Not run in Lava</strong>"]),
-        ({"with_model": False}, ["Not measured: it needs the exported model", "model.pt is not there; name it with --model"]),
+        (
+            {"with_model": False},
+            ["Not measured: it needs the exported model", "model.pt is not there; name it with --model"],
+        ),
     ],
 )
 def test_what_is_missing_or_wrong_is_said(choice: dict[str, Any], expected: list[str]) -> None:
@@ -153,9 +157,9 @@ def plain_page(network: IntegerNetwork, steps: int) -> str:
     labels = torch.arange(6) % network.classes
     names = tuple(f"class {index}" for index in range(network.classes))
     data = ImageSet(torch.from_numpy(rng.integers(0, 256, shape, np.uint8)), labels, names)
-    task = Task(Path("net.h5"), network, steps, data, None, None)
-    run = Run(task, ["random"], 0, "cpu", None, None, 0.0, "command")
-    content = Content(run, measure(run.net, network, data, ["random"], steps))
+    job = Job(Path("net.h5"), network.digest(), "cpu", steps, 64, 1)
+    run = Run(Task(job, network, data, None, "no model"), ["random"], 0, None, None, 0.0, "command")
+    content = Content(run, measure(job, network, data, ["random"]))
     return render(content, half_active(content.measured.recordings))
 
 
