@@ -27,7 +27,7 @@ def plan(
     several processes for one layer.
 
     Raises:
-        ValueError, LavaMissingError, Loihi2UnavailableError: the backend cannot run this network here.
+        InputError, LavaMissingError, Loihi2UnavailableError: the backend cannot run this network here.
     """
     samples = len(images)
     if scheduler is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
+from nqlava.errors import InputError
 from train.options import Parser
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def parser() -> Parser:
 
 def _check(options: argparse.Namespace) -> None:
     if not 0 <= options.samples <= 10_000_000:
-        raise ValueError(f"--samples is {options.samples}; allowed: 0..10000000")
+        raise InputError(f"--samples is {options.samples}; allowed: 0..10000000")
     check_steps(options.steps)
     for chip in options.require:
         if options.chip not in (chip, "both"):
-            raise ValueError(f"--require is {chip}; allowed: {options.chip}, as --chip")
+            raise InputError(f"--require is {chip}; allowed: {options.chip}, as --chip")
 
 
 def _activity(

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.errors import InputError, shown
+from nqlava.errors import InputError, shown
 
 
 @given(st.text(max_size=200), st.integers(1, 100))

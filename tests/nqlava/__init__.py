@@ -1,0 +1,1 @@
+"""Tests of the ground that all stages stand on, mirroring nqlava/."""
