@@ -45,8 +45,8 @@ def parser() -> Parser:
             "deploy.run_lava_dl network.net spikes.npy --out outputs.npz",
             "deploy.run_lava_dl network.net images.npy --T 16 --check 4",
         ],
-        "exit status: 0 done, and exact where checked; 1 a mismatch; 2 bad input; 3 Lava failed; 130 interrupted, 143 "
-        "ended by SIGTERM",
+        "exit status: 0 done, and exact where checked; 1 a mismatch; 2 bad input; 3 Lava failed; 70 an internal error; "
+        "130 interrupted, 143 ended by SIGTERM",
     )
     parser.add_argument("net", type=Path, help="netx file written by lava-dl's export_hdf5")
     parser.add_argument(

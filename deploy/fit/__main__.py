@@ -27,7 +27,8 @@ def parser() -> Parser:
         "Report whether a netx file fits Loihi 1 and Loihi 2 by their published limits, how active it is "
         "on test images, and what that costs.",
         ["deploy.fit net.h5", "deploy.fit net.h5 --samples 1000 --data cifar10 --require loihi2 --json fit.json"],
-        "exit status: 0 reported, whether it fits or not; 1 it does not fit one chip that --require names; 2 bad input",
+        "exit status: 0 reported, whether it fits or not; 1 it does not fit one chip that --require names; 2 bad input"
+        "; 70 an internal error",
     )
     made.add_argument("net", type=Path, help="netx file written by export.to_netx")
     made.add_argument("--chip", choices=[*_CHIPS, "both"], default="both", help="default: %(default)s")
