@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import machine, markdown
 from campaign import agreement, full_disk, fuzz, lava_faults, lif, mutation, signals, soak, training_kills
 from campaign.plan import Outcome, Plan
+from nqlava.errors import FileError, InputError
 from train.files import replacing
 from train.options import Parser
 
@@ -45,16 +46,19 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(options: Namespace) -> int:
     if unknown := [name for name in options.names if name not in CAMPAIGNS]:
-        raise ValueError(f"campaign {unknown[0]}; allowed: {', '.join(CAMPAIGNS)}")
+        raise InputError(f"campaign {unknown[0]}; allowed: {', '.join(CAMPAIGNS)}")
     if not 0 < options.share <= 100:
-        raise ValueError(f"--share {options.share}; allowed: above 0, at most 100")
+        raise InputError(f"--share {options.share}; allowed: above 0, at most 100")
     if not options.minutes > 0:
-        raise ValueError(f"--minutes {options.minutes}; allowed: above 0")
+        raise InputError(f"--minutes {options.minutes}; allowed: above 0")
     results: dict[str, Any] = {"machine": machine.describe(), "share": options.share, "seed": options.seed}
     failed = False
     for name in options.names or CAMPAIGNS:
         folder = options.out / name
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{folder}: cannot be made: {error.strerror or error}") from None
         plan = Plan(options.share, 60 * options.minutes, options.seed, folder)
         print(f"{name} …", file=sys.stderr, flush=True)
         outcome = CAMPAIGNS[name](plan)

@@ -31,6 +31,7 @@ from deploy.lava import build, netx_network, stock
 from deploy.trace import concatenate
 from export import netx
 from export.network import IntegerNetwork
+from nqlava.errors import InputError
 from tests.engines import KINDS, assert_same, judged, kernels
 from tests.lava_dl import LAVA_DL
 from tests.strategies import images_for, networks
@@ -159,7 +160,7 @@ def _compare(
 def _is_for_stock_parts(network: IntegerNetwork, steps: int) -> bool:
     try:
         stock.require_buildable(network, steps)
-    except ValueError:
+    except InputError:
         return False
     return True
 

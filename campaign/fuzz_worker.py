@@ -18,6 +18,7 @@ import numpy as np
 
 from campaign.damage import damaged, pick
 from campaign.kinds import KINDS, Kind
+from nqlava.errors import InputError
 
 MEMORY = 3 * 2**30
 """Bytes of address space that reading a file may take; the readers promise 1 GiB of values (docs/format.md)."""
@@ -41,7 +42,7 @@ def judge(kind: Kind, path: Path) -> str:
         with contextlib.redirect_stdout(io.StringIO()):
             kind.read(path)
         verdict = "accepted"
-    except ValueError as error:
+    except InputError as error:
         text = str(error)
         lines = len(text.splitlines())
         verdict = "refused"

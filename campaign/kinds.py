@@ -16,6 +16,7 @@ from deploy.arrays import load_array, whole_numbers
 from deploy.integer import IntegerEngine
 from export import lava_dl, netx
 from export.network import Connection, IntegerNetwork
+from nqlava.errors import InputError
 from tests.strategies import images_for, random_layer, random_neurons
 from tests.tiny import image_set, tiny, write_folder, write_zip
 from train import checkpoint, cifar, command, data, models
@@ -229,7 +230,7 @@ def _read_config(path: Path) -> None:
     except SystemExit as end:
         if end.code != 2:
             raise
-        raise ValueError(complaints.getvalue().removesuffix("\n")) from None
+        raise InputError(complaints.getvalue().removesuffix("\n")) from None
 
 
 KINDS = {

@@ -23,8 +23,8 @@ from deploy.trace import Trace
 from deploy.verify import Verdict, backend_traces, verify
 from export.network import IntegerNetwork
 from export.netx import read
+from nqlava.errors import InputError
 from train.data import Split, load
-from train.errors import InputError
 
 __all__ = ["Result", "images", "read", "run", "run_lava"]
 
@@ -58,7 +58,7 @@ def images(
         split: "test" or "train".
 
     Raises:
-        ValueError, OSError: no usable images.
+        InputError: no usable images.
     """
     if split not in get_args(Split):
         raise InputError(f"split is {split!r}; allowed: {', '.join(get_args(Split))}")
@@ -79,7 +79,7 @@ def run(
         steps: T; without it the T stored in the network, else 4.
 
     Raises:
-        ValueError: images of another type or shape, labels of another shape, or steps out of range.
+        InputError: images of another type or shape, labels of another shape, or steps out of range.
     """
     if not isinstance(network, IntegerNetwork):
         raise InputError(f"network is {type(network).__name__}; allowed: an IntegerNetwork, such as read(path) returns")
@@ -117,7 +117,7 @@ def run_lava(
     ``str(verdict)`` what was compared. Arguments as of ``run``, the last three as of deploy.run_lava.
 
     Raises:
-        ValueError, OSError: unusable arguments or file.
+        InputError: unusable arguments or file.
         LavaMissingError, LavaRunError, Loihi2UnavailableError: of deploy.errors.
     """
     if backend not in BACKENDS:

@@ -1,4 +1,4 @@
-"""NumPy files: inputs that nobody vouches for, and outputs."""
+"""NumPy files: inputs from anywhere, which are checked, and outputs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from train.errors import InputError
-from train.files import open_regular, replacing, write_npz
+from nqlava.errors import InputError, MissingFileError
+from train.files import open_regular, reading, replacing, write_npz
 
 MAX_BYTES = 2**32
 """Largest size of what is unpacked from a .npz file; .npy files are mapped, not read."""
@@ -19,15 +19,16 @@ def load_array(path: Path) -> NDArray:
     """The array in a .npy file, or the only one in a .npz file; nothing is unpickled.
 
     Raises:
-        ValueError: something else is in the file.
-        OSError: it cannot be read.
+        InputError: something else is in the file.
+        MissingFileError, FileError: there is no such file, or a folder on the way cannot be read.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; allowed: a .npy file, or a .npz file with one array")
+    with reading(path):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; allowed: a .npy file, or a .npz file with one array")
     try:
         file = open_regular(path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        raise MissingFileError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; allowed: a .npy file, or a .npz file with one array") from None
     with file:
@@ -60,16 +61,16 @@ def _load(path: Path, file: IO[bytes]) -> NDArray:
 
 
 def whole_numbers(path: Path, values: NDArray) -> NDArray[np.integer]:
-    """``values`` as integers; ValueError naming ``path`` where they are none."""
+    """``values`` as integers; InputError naming ``path`` where they are none."""
     if values.dtype.kind == "b":
         return values.astype(np.uint8)
     if values.dtype.kind in "iu":
         return values
     if values.dtype.kind != "f":
-        raise ValueError(f"{path}: values are of type {values.dtype}; allowed: numbers")
+        raise InputError(f"{path}: values are of type {values.dtype}; allowed: numbers")
     bad = ~(np.abs(values) < 2**31) | (values != np.floor(values))
     if bad.any():
-        raise ValueError(f"{path}: a value is {values[bad].flat[0]:.6g}; allowed: whole numbers of at most 32 bits")
+        raise InputError(f"{path}: a value is {values[bad].flat[0]:.6g}; allowed: whole numbers of at most 32 bits")
     return values.astype(np.int32)
 
 
@@ -77,7 +78,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
     """Writes a compressed .npz file all at once; equal arrays give equal bytes.
 
     Raises:
-        OSError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     with replacing(path) as file:
         write_npz(file, arrays, compressed=True)

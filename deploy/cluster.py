@@ -12,12 +12,14 @@ from pathlib import Path
 
 import dask
 from distributed import Client, Future, KilledWorker, as_completed, get_worker
-from distributed.comm import resolve_address
+from distributed.comm import CommClosedError, resolve_address
 
 from deploy.errors import ClusterError
 from deploy.job import Job, Part
 from deploy.tally import Tally, merge
 from deploy.workers import in_processes
+from nqlava.errors import InputError
+from train.files import reading
 
 _PARTS_PER_THREAD = 3  # so that the fast workers can take over from the slow ones
 _FEWEST_SAMPLES = 250  # in a part: the start of a Lava network takes as long as some tens of images
@@ -40,17 +42,26 @@ def on_cluster(address: str, job: Job, whole: Part) -> Generator[Tally, None, No
         whole: all samples.
 
     Raises:
-        ValueError: no scheduler is there, or it has no workers.
+        InputError: no scheduler is there, or it has no workers.
         ClusterError: no or another nq-lava on the scheduler or a worker, too many workers died, or the scheduler did.
         what deploy.workers.in_processes raises on a worker.
     """
+    try:
+        yield from _on_cluster(address, job, whole)
+    except CommClosedError as error:  # an OSError
+        raise ClusterError(f"--scheduler {address}: the connection is lost: {' '.join(str(error).split())}") from None
+
+
+def _on_cluster(address: str, job: Job, whole: Part) -> Iterator[Tally]:
+    with reading(job.net):
+        content = job.net.read_bytes()
     with dask.config.set(_CONFIGURATION), _connected(address) as client:
         threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
         if not threads:
-            raise ValueError(f"--scheduler {address} has no workers; start some with: dask worker {address}")
+            raise InputError(f"--scheduler {address} has no workers; start some with: dask worker {address}")
         known = _require_project(client, address, set())
         parts = whole.split(max(1, min(_PARTS_PER_THREAD * threads, len(whole.images) // _FEWEST_SAMPLES)))
-        net = client.submit(_same, job.net.read_bytes(), pure=False)
+        net = client.submit(_same, content, pure=False)
         futures = [client.submit(_evaluate, fingerprint(), net, job, part, pure=False) for part in parts]
         for future in _completed(client, address, futures, known):
             try:
@@ -92,8 +103,8 @@ def _connected(address: str) -> Client:
     try:
         resolve_address(address)
         return Client(address, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"--scheduler is {address!r}: {error}; allowed: the address of a Dask scheduler") from None
+    except (OSError, ValueError, TypeError) as error:  # Dask raises all three for an address that is none
+        raise InputError(f"--scheduler is {address!r}: {error}; allowed: the address of a Dask scheduler") from None
 
 
 def _same(net: bytes) -> bytes:

@@ -16,6 +16,7 @@ from deploy.errors import ClusterError, CoverageError, LavaMissingError, LavaRun
 from deploy.images import add_arguments, check_steps, load_for, steps_for
 from deploy.job import Job, Part
 from deploy.tally import Tally
+from nqlava.errors import InputError
 
 if TYPE_CHECKING:
     from deploy.float_accuracy import FloatAccuracy
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED = 0, 1, 2, 3
 EXIT_STATUS = (
     "exit status: 0 exact; 1 a mismatch, or accuracy lost beyond the tolerance; 2 bad input; 3 Lava, a worker or the "
-    "cluster failed; 130 interrupted, 143 ended by SIGTERM"
+    "cluster failed; 70 an internal error; 130 interrupted, 143 ended by SIGTERM"
 )
 FAILURES: dict[type[Exception], int] = {
     LavaMissingError: EXIT_BAD_INPUT,
@@ -168,19 +169,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """ValueError for an option of ``add_options`` that is not allowed."""
+    """InputError for an option of ``add_options`` that is not allowed."""
     for name, low, high in (("samples", 1, 10_000_000), ("batch", 1, 4096), ("workers", 1, 1024)):
         if not low <= getattr(options, name) <= high:
-            raise ValueError(f"--{name} is {getattr(options, name)}; allowed: {low}..{high}")
+            raise InputError(f"--{name} is {getattr(options, name)}; allowed: {low}..{high}")
     check_steps(options.steps)
     if options.scheduler is not None and importlib.util.find_spec("distributed") is None:
-        raise ValueError("--scheduler needs Dask, which is not installed: pip install -e '.[dask]' -c constraints.txt")
+        raise InputError("--scheduler needs Dask, which is not installed: pip install -e '.[dask]' -c constraints.txt")
     if options.tolerance is not None and not options.tolerance >= 0:
-        raise ValueError(f"--tolerance is {options.tolerance}; allowed: 0 or more")
+        raise InputError(f"--tolerance is {options.tolerance}; allowed: 0 or more")
 
 
 def check_outputs(options: argparse.Namespace, *outputs: Path | None) -> None:
-    """ValueError where an output cannot be written, or is an input or another output too."""
+    """InputError where an output cannot be written, or is an input or another output too."""
     from train.checkpoint import check_writable
 
     inputs = [options.net, options.model, options.config, *map(Path, options.data)]
@@ -188,14 +189,14 @@ def check_outputs(options: argparse.Namespace, *outputs: Path | None) -> None:
     for index, path in enumerate(chosen):
         check_writable(path, inputs=inputs)
         if any(path.absolute() == other.absolute() for other in chosen[:index]):
-            raise ValueError(f"{path}: is named for two outputs; allowed: a file for each")
+            raise InputError(f"{path}: is named for two outputs; allowed: a file for each")
 
 
 def load(options: argparse.Namespace) -> Task:
     """What the options name.
 
     Raises:
-        ValueError, OSError: the file, the images or the model cannot be used, or do not belong together.
+        InputError: the file, the images or the model cannot be used, or do not belong together.
     """
     from deploy.float_accuracy import ModelSearch, exported_model, find_model
     from export import netx
@@ -204,11 +205,14 @@ def load(options: argparse.Namespace) -> Task:
     steps = steps_for(options.net, network, options.steps)
     data = load_for(options.net, network, options.data)
     if len(data.classes) != network.classes:
-        raise ValueError(f"data: {len(data.classes)} classes; allowed: {network.classes} as {options.net}")
+        raise InputError(f"data: {len(data.classes)} classes; allowed: {network.classes} as {options.net}")
     data = data.sample(options.samples, options.seed)
-    expected = json.loads(str(network.info.get("classes", "null")))
+    try:
+        expected = json.loads(str(network.info.get("classes", "null")))
+    except (json.JSONDecodeError, RecursionError):
+        raise InputError(f"{options.net}: info: classes is no list of names; export the network again") from None
     if expected is not None and expected != list(data.classes):
-        raise ValueError(f"data: classes are {', '.join(data.classes)}; allowed: those of {options.net}")
+        raise InputError(f"data: classes are {', '.join(data.classes)}; allowed: those of {options.net}")
     found = ModelSearch(options.model) if options.model is not None else find_model(options.net, network)
     model = None if found.path is None else exported_model(network, found.path)
     cores = 1 if options.scheduler is not None else max(1, len(os.sched_getaffinity(0)) // options.workers)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from nqlava.errors import FileError, InputError
 from train.options import Parser
 from train.orphans import die_with_parent
 
@@ -58,10 +59,13 @@ def parser() -> Parser:
 
 def _run(options: argparse.Namespace) -> int:
     if not PRETRAINED.is_file():
-        raise ValueError(f"{PRETRAINED}: no such file; run it in the project's folder")
+        raise InputError(f"{PRETRAINED}: no such file; run it in the project's folder")
     if not 1 <= options.samples <= 1000:
-        raise ValueError(f"--samples is {options.samples}; allowed: 1..1000")
-    options.out.mkdir(parents=True, exist_ok=True)
+        raise InputError(f"--samples is {options.samples}; allowed: 1..1000")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{options.out}: cannot be made: {error.strerror or error}") from None
     began = time.monotonic()
     for command in commands(options.out, options.samples):
         print("\n$ python -m " + shlex.join(command), flush=True)

@@ -16,7 +16,7 @@ def plan(job: Job, network: IntegerNetwork, whole: Part, *, workers: int, schedu
     several processes for one layer.
 
     Raises:
-        ValueError, LavaMissingError, Loihi2UnavailableError: the backend cannot run this network here.
+        InputError, LavaMissingError, Loihi2UnavailableError: the backend cannot run this network here.
     """
     samples, steps = len(whole.images), job.steps
     if scheduler is None:

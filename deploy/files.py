@@ -11,7 +11,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes ``content`` to ``path`` all at once, in a new folder where it names one: a failure leaves what was there.
 
     Raises:
-        OSError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     with replacing(path) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")

@@ -12,9 +12,10 @@ import torch
 
 from deploy.verify import Verdict
 from export.network import IntegerNetwork
+from nqlava.errors import InputError
 from train.checkpoint import load_model
 from train.data import ImageSet
-from train.errors import InputError
+from train.files import reading
 from train.models import Network
 from train.shipped import NAMES, pretrained
 from train.snn import simulate
@@ -97,7 +98,9 @@ def exported_model(network: IntegerNetwork, path: Path) -> Network:
         InputError: it is another model.
     """
     model, _ = load_model(path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != network.info.get("source_sha256"):
+    with reading(path):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != network.info.get("source_sha256"):
         raise InputError(f"{path}: not the model that the network was exported from; allowed: that file")
     return model
 

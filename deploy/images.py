@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.network import IntegerNetwork
+from nqlava.errors import InputError
 from train.options import add_data
 
 if TYPE_CHECKING:
@@ -26,20 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser, samples: str = "test images")
 
 
 def check_steps(steps: int | None) -> None:
-    """ValueError for a number of time steps on the command line that is not allowed; None stands for none given."""
+    """InputError for a number of time steps on the command line that is not allowed; None stands for none given."""
     if steps is not None and not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"--T is {steps}; allowed: 1..{MAX_STEPS}")
+        raise InputError(f"--T is {steps}; allowed: 1..{MAX_STEPS}")
 
 
 def steps_for(net: Path, network: IntegerNetwork, steps: int | None) -> int:
     """Time steps per image: those given, or else those in the file, or else 4.
 
     Raises:
-        ValueError: the T in the file is not allowed.
+        InputError: the T in the file is not allowed.
     """
     found = steps or network.info.get("T", 4)
     if not isinstance(found, int) or not 1 <= found <= MAX_STEPS:
-        raise ValueError(f"{net}: info: T is {found!r}; allowed: 1..{MAX_STEPS}")
+        raise InputError(f"{net}: info: T is {found!r}; allowed: 1..{MAX_STEPS}")
     return found
 
 
@@ -47,14 +48,14 @@ def load_for(net: Path, network: IntegerNetwork, sources: Sequence[str], otherwi
     """The test images of ``sources``.
 
     Raises:
-        ValueError, OSError: no usable images, or none of the network's size; ``otherwise`` names what else is allowed.
+        InputError: no usable images, or none of the network's size; ``otherwise`` names what else is allowed.
     """
     from train.data import load
 
     data = load(sources, "test")
     if data.shape != network.input_shape:
         allowed = f"{network.input_shape} as the network in {net}{otherwise}"
-        raise ValueError(f"data: images are {data.shape}; allowed: {allowed}")
+        raise InputError(f"data: images are {data.shape}; allowed: {allowed}")
     return data
 
 

@@ -16,6 +16,7 @@ from deploy.result import BatchResult, empty_result
 from deploy.torch_network import TorchNetwork
 from deploy.trace import Trace, pack
 from export.network import IntegerNetwork
+from nqlava.errors import InputError
 
 _Spikes = Callable[[slice, int, slice, NDArray[np.uint8]], None]
 _Run = Callable[[slice], BatchResult]
@@ -57,7 +58,7 @@ class IntegerEngine:
         """Every spike and read-out of images (N, C, H, W), uint8, over T = ``steps`` steps; v(T) with ``membranes``.
 
         Raises:
-            ValueError: images of another type or shape, or steps below 1.
+            InputError: images of another type or shape, or steps below 1.
         """
         shapes = self.network.shapes[:-1]
         count = len(images)
@@ -94,12 +95,12 @@ class IntegerEngine:
         if isinstance(images, Tensor):
             images = images.numpy(force=True)
         if images.dtype != np.uint8 or images.shape[1:] != self.network.input_shape:
-            raise ValueError(
+            raise InputError(
                 f"images are {images.dtype} of shape {images.shape}; "
                 f"allowed: uint8 of shape (N, {', '.join(map(str, self.network.input_shape))})"
             )
         if steps < 1:
-            raise ValueError(f"steps is {steps}; allowed: at least 1")
+            raise InputError(f"steps is {steps}; allowed: at least 1")
         layers = len(self.network.layers)
         readout = np.empty((len(images), steps, self.network.classes), np.int32)
         saturations, potentials = np.zeros((layers, len(images)), np.int64), np.zeros((layers, 2), np.int64)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.tally import Tally
+from nqlava.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def run(job: Job, part: Part) -> Generator[Tally, None, None]:
     """Runs the part in this process; a tally for each chunk of samples.
 
     Raises:
-        ValueError: another network is in the file now; and what netx.read and deploy.verify.backend_traces raise.
+        InputError: another network is in the file now; and what netx.read and deploy.verify.backend_traces raise.
     """
     import torch
 
@@ -74,5 +75,5 @@ def run(job: Job, part: Part) -> Generator[Tally, None, None]:
     torch.set_num_threads(job.cores)
     network = netx.read(job.net)
     if network.digest() != job.digest:
-        raise ValueError(f"{job.net}: network {network.digest()[:16]}; allowed: {job.digest[:16]}, as at the start")
+        raise InputError(f"{job.net}: network {network.digest()[:16]}; allowed: {job.digest[:16]}, as at the start")
     return compared(job, network, part)

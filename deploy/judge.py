@@ -34,7 +34,7 @@ class Disagreement:
 
     def __str__(self) -> str:
         columns = (("reference", self.expected), ("engine", self.engine), ("Lava", self.lava))
-        values = ", ".join(f"{name} {value}" for name, value in columns if value is not None)
+        values = ", ".join(f"{name} {_shown(value)}" for name, value in columns if value is not None)
         return f"sample {self.sample}, {self.what}: {values}"
 
 
@@ -42,6 +42,11 @@ SECONDS = 3.0
 """What the reference may take by default, if the rest of the run takes as long."""
 _POTENTIALS = 2**26
 """Bytes of v(T) kept for the reference by default."""
+
+
+def _shown(value: int) -> str:
+    """A number; of a digest the first digits."""
+    return str(value) if abs(value) < 2**64 else f"{value:064x}"[:16]
 
 
 def most_judged(network: IntegerNetwork, samples: int, asked: int | None) -> int:

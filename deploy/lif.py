@@ -13,6 +13,7 @@ from deploy.cpu.lif import leaky_integrate_and_fire
 from deploy.layer import Sums, exact_arithmetic
 from deploy.pooling import Convolution
 from export.lava_dl import LifLayer, LifNetwork
+from nqlava.errors import InputError
 
 Clock = Literal["local", "global"]
 CLOCKS: tuple[Clock, ...] = ("local", "global")
@@ -59,24 +60,24 @@ class LifEngine:
         self._neurons = [_Neurons(layer) for layer in network.layers]
 
     def check(self, inputs: NDArray[np.integer]) -> None:
-        """ValueError where ``inputs`` are not (N, T, *input_shape), or have values that are not allowed."""
+        """InputError where ``inputs`` are not (N, T, *input_shape), or have values that are not allowed."""
         if inputs.shape[2:] != self.network.input_shape or inputs.ndim < 3 or not inputs.size:
             allowed = f"(N, T, {', '.join(map(str, self.network.input_shape))}), every size at least 1"
-            raise ValueError(f"inputs are of shape {inputs.shape}; allowed: {allowed}")
+            raise InputError(f"inputs are of shape {inputs.shape}; allowed: {allowed}")
         spikes = not self.graded and not self.network.has_input_neurons
         low, high = (0, 1) if spikes else (INPUT_MIN, INPUT_MAX)
         if not low <= inputs.min() <= inputs.max() <= high:
             kind = "spikes, unless they are graded" if spikes else "16 bits"
-            raise ValueError(f"inputs are {inputs.min()}..{inputs.max()}; allowed: {low}..{high} ({kind})")
+            raise InputError(f"inputs are {inputs.min()}..{inputs.max()}; allowed: {low}..{high} ({kind})")
 
     def check_clock(self, clock: Clock) -> None:
-        """ValueError for no clock, or for one with which the network cannot be run."""
+        """InputError for no clock, or for one with which the network cannot be run."""
         if clock not in CLOCKS:
-            raise ValueError(f"clock is {clock!r}; allowed: {', '.join(CLOCKS)}")
+            raise InputError(f"clock is {clock!r}; allowed: {', '.join(CLOCKS)}")
         conflict = local_clock_conflict(self.network)
         if clock == "local" and conflict is not None:
             biased, delayed = (layer.name for layer in conflict)
-            raise ValueError(
+            raise InputError(
                 f"clock is local, but with its biases layer {biased} may fire before its first step, and the delays of "
                 f"layer {delayed} keep such spikes over the reset; allowed: global"
             )
@@ -89,7 +90,7 @@ class LifEngine:
             clock: "local" or "global" (docs/lava_dl.md, Timing).
 
         Raises:
-            ValueError: inputs or a clock that ``check`` and ``check_clock`` refuse.
+            InputError: inputs or a clock that ``check`` and ``check_clock`` refuse.
         """
         self.check(inputs)
         self.check_clock(clock)

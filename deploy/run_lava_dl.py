@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deploy.comparison import EXIT_EXACT, EXIT_MISMATCH, FAILURES
 from deploy.images import MAX_STEPS
+from nqlava.errors import InputError
 from train.options import Parser
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def parser() -> Parser:
             "deploy.run_lava_dl network.net spikes.npy --out outputs.npz",
             "deploy.run_lava_dl network.net images.npy --T 16 --check 4",
         ],
-        "exit status: 0 done, and exact where checked; 1 a mismatch; 2 bad input; 3 Lava failed; 130 interrupted, 143 "
-        "ended by SIGTERM",
+        "exit status: 0 done, and exact where checked; 1 a mismatch; 2 bad input; 3 Lava failed; 70 an internal error; "
+        "130 interrupted, 143 ended by SIGTERM",
     )
     parser.add_argument("net", type=Path, help="netx file written by lava-dl's export_hdf5")
     parser.add_argument(
@@ -84,7 +85,7 @@ def parser() -> Parser:
 
 def _run(options: argparse.Namespace) -> int:
     if options.steps is not None and not 1 <= options.steps <= MAX_STEPS:
-        raise ValueError(f"--T is {options.steps}; allowed: 1..{MAX_STEPS}")
+        raise InputError(f"--T is {options.steps}; allowed: 1..{MAX_STEPS}")
     from deploy.arrays import load_array, whole_numbers, write_arrays
     from deploy.lif import LifEngine
     from deploy.verify import require_lava, require_lava_dl
@@ -101,13 +102,13 @@ def _run(options: argparse.Namespace) -> int:
     engine = LifEngine(network, graded=options.graded)
     try:
         engine.check_clock(options.clock)
-    except ValueError as error:
-        raise ValueError(f"{options.net}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{options.net}: {error}") from None
     try:
         inputs = time_second(array, network.input_shape, options.steps)
         engine.check(inputs)
-    except ValueError as error:
-        raise ValueError(f"{options.inputs}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{options.inputs}: {error}") from None
     print(_heading(options, network, inputs), flush=True)
     outcome = _evaluate(options, engine, inputs)
     print(_table(network, outcome.counts / (inputs.shape[0] * inputs.shape[1])))
@@ -195,17 +196,17 @@ def time_second(array: NDArray, input_shape: tuple[int, ...], steps: int | None)
     """Inputs (N, *input_shape, T), or (N, *input_shape) for the same at ``steps`` steps, as (N, T, *input_shape).
 
     Raises:
-        ValueError: inputs of another shape, or steps that they do not have.
+        InputError: inputs of another shape, or steps that they do not have.
     """
     sizes = ", ".join(map(str, input_shape))
     if array.shape[1:] == input_shape and len(array):
         if steps is None:
-            raise ValueError(f"inputs are of shape {array.shape}, without time; allowed: with --T, or (N, {sizes}, T)")
+            raise InputError(f"inputs are of shape {array.shape}, without time; allowed: with --T, or (N, {sizes}, T)")
         return np.broadcast_to(array[:, None], (len(array), steps, *input_shape))
     if array.shape[1:-1] != input_shape or not array.size:
-        raise ValueError(f"inputs are of shape {array.shape}; allowed: (N, {sizes}, T), or (N, {sizes}) with --T")
+        raise InputError(f"inputs are of shape {array.shape}; allowed: (N, {sizes}, T), or (N, {sizes}) with --T")
     if steps is not None and steps > array.shape[-1]:
-        raise ValueError(f"--T is {steps}; allowed: 1..{array.shape[-1]}, the steps in the inputs")
+        raise InputError(f"--T is {steps}; allowed: 1..{array.shape[-1]}, the steps in the inputs")
     return np.moveaxis(array[..., :steps], -1, 1)
 
 

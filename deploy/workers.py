@@ -17,10 +17,11 @@ from typing import IO
 from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
 from deploy.job import Job, Part, run
 from deploy.tally import Tally
+from nqlava.errors import InputError
 from train.orphans import die_with_parent
 
 _ROOT = Path(__file__).resolve().parent.parent
-_EXPECTED = (ValueError, OSError, LavaMissingError, LavaRunError, Loihi2UnavailableError)
+_EXPECTED = (InputError, LavaMissingError, LavaRunError, Loihi2UnavailableError)
 
 
 def in_processes(job: Job, parts: Sequence[Part]) -> Generator[Tally, None, None]:

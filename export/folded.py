@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.network import Pair, Reset
-from train.errors import InputError
+from nqlava.errors import InputError
 
 Floats = NDArray[np.float64]
 

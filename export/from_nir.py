@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export import netx
-from train.checkpoint import check_writable
+from nqlava.errors import InputError
+from train.checkpoint import check_folder, check_writable
 from train.options import Parser
 
 
@@ -39,17 +40,16 @@ def _run(options: argparse.Namespace) -> None:
     try:
         from export.nir_reader import Reading, read
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise InputError(
             f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"
         ) from None
 
     check_writable(options.net, inputs=[options.graph])
-    if not options.net.absolute().parent.is_dir():
-        raise ValueError(f"{options.net.parent}: no such folder")
+    check_folder(options.net)
     reading = Reading(options.spike or ">", options.reset or "hard")
     imported = read(options.graph, reading)
     if imported.own and (options.spike or options.reset):
-        raise ValueError("--spike and --reset are given; allowed: neither, the graph of export.to_nir says both")
+        raise InputError("--spike and --reset are given; allowed: neither, the graph of export.to_nir says both")
     netx.write(imported.network, options.net)
     network = imported.network
     print(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from export.netx_hdf5 import MAX_SIZE, CheckedFile, NetxError, existing
 from export.netx_layout import FORMAT, MAX_LAYERS
-from train.errors import shown
+from nqlava.errors import shown
+from train.files import reading
 
 __all__ = ["MAX_DELAY", "LifLayer", "LifNetwork", "NetxError", "read"]
 
@@ -108,10 +109,10 @@ def read(path: str | os.PathLike[str], input_shape: Shape | None = None) -> LifN
 
     Raises:
         NetxError: not such a network, or one that has what is not supported.
-        FileNotFoundError: there is no such file.
+        MissingFileError, FileError: there is no such file, or it cannot be read.
     """
     where = existing(path)
-    with where.open("rb") as start:
+    with reading(where), where.open("rb") as start:
         if start.read(len(_LFS)) == _LFS:
             raise NetxError(f"{where}: a pointer of Git LFS, not the file itself; git lfs pull fetches it")
     try:

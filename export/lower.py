@@ -25,8 +25,8 @@ from export.folded import (
     source_value,
 )
 from export.network import IMAGE, Pair
+from nqlava.errors import shown
 from train.activation import Neuron
-from train.errors import shown
 from train.models import Normalize
 
 MODULES = (

@@ -1,6 +1,6 @@
 """The integer spiking network: the one representation that export produces, files hold and every engine runs.
 
-docs/semantics.md defines what the network computes. Only numpy is needed here.
+docs/semantics.md defines what the network computes. Only numpy is needed here, and nqlava.errors, which needs nothing.
 """
 
 import hashlib
@@ -12,6 +12,8 @@ from typing import Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nqlava.errors import InputError
 
 MEMBRANE_MAX = 2**23 - 1
 """Largest membrane potential and largest magnitude of a bias, threshold or v0: a signed 24-bit register, symmetric."""
@@ -27,7 +29,7 @@ Reset = Literal["soft", "hard"]
 _DENSE_GEOMETRY = ((1, 1), (0, 0), (1, 1), 1)
 
 
-class NetworkError(ValueError):
+class NetworkError(InputError):
     """An invalid network: the message names the layer, the key, the value and what is allowed."""
 
 

@@ -21,7 +21,7 @@ from export.netx_layout import (
     version_of,
 )
 from export.netx_reader import Reader
-from train.errors import shown
+from nqlava.errors import shown
 from train.files import replacing
 
 __all__ = ["FORMAT", "HARD_RESET", "INTEGRATOR", "SPIKING", "VERSIONS", "NetxError", "read", "version_of", "write"]
@@ -34,7 +34,7 @@ def write(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
 
     Raises:
         NetxError: a layer name, an info entry or a size that the format cannot hold.
-        OSError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     target = Path(path)
     for layer in network.layers:
@@ -146,7 +146,7 @@ def read(path: str | os.PathLike[str]) -> IntegerNetwork:
 
     Raises:
         NetxError: the file is not a valid network, or is a folder or the like.
-        FileNotFoundError: there is no such file.
+        MissingFileError, FileError: there is no such file, or it cannot be read.
     """
     where = existing(path)
     try:

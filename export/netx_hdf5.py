@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import hdf5_strings
-from train.errors import InputError, shown
+from nqlava.errors import InputError, shown
+from train.files import reading
 
 MAX_SIZE = 2**28
 """Largest number of values in one array: 16 times the largest layer of VGG-16."""
@@ -26,12 +27,18 @@ class NetxError(InputError):
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """The path; FileNotFoundError where there is nothing, NetxError where there is a folder or the like."""
+    """The path of a file.
+
+    Raises:
+        MissingFileError: there is nothing. FileError: a folder on the way cannot be read.
+        NetxError: there is a folder or the like.
+    """
     where = Path(path)
-    if not where.exists():
-        raise FileNotFoundError(f"{where}: no such file")
-    if not where.is_file():
-        raise NetxError(f"{where}: not a file")
+    with reading(where):
+        if not where.exists():
+            raise FileNotFoundError
+        if not where.is_file():
+            raise NetxError(f"{where}: not a file")
     return where
 
 

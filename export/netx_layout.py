@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export.network import IntegerNetwork, Layer
 from export.netx_hdf5 import NetxError
-from train.errors import shown
+from nqlava.errors import shown
 
 FORMAT = "nq-netx"
 VERSIONS = (1, 2)

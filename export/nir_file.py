@@ -8,7 +8,7 @@ import h5py
 import nir
 
 from export.netx_hdf5 import CheckedFile, NetxError, existing
-from train.errors import shown
+from nqlava.errors import shown
 from train.files import replacing
 
 MAX_NODES = 100_000
@@ -20,7 +20,7 @@ def write(graph: nir.NIRGraph, path: str | os.PathLike[str]) -> None:
     """Writes a graph; equal graphs give equal bytes, and a failure leaves what was there before.
 
     Raises:
-        OSError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     content = io.BytesIO()
     nir.write(content, graph)
@@ -33,7 +33,7 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
 
     Raises:
         NetxError: the file is not a NIR graph, or is a folder or the like.
-        FileNotFoundError: there is no such file.
+        MissingFileError, FileError: there is no such file, or it cannot be read.
     """
     where = existing(path)
     try:

@@ -84,10 +84,10 @@ def to_network(graph: nir.NIRGraph, reading: Reading | None = None) -> Imported:
 def _info(text: object) -> dict[str, str | int | float]:
     try:
         found = json.loads(text)  # type: ignore[arg-type]
-        if isinstance(found, dict) and all(isinstance(value, str | int | float) for value in found.values()):
-            return found
-    except (TypeError, ValueError, RecursionError):
-        pass
+    except (TypeError, ValueError, RecursionError):  # no text, or no JSON
+        found = None
+    if isinstance(found, dict) and all(isinstance(value, str | int | float) for value in found.values()):
+        return found
     raise GraphError(f"graph: metadata info is {str(text)[:80]!r}; allowed: a JSON object of strings and numbers")
 
 

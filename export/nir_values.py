@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.network import MEMBRANE_MAX, Pair
-from train.errors import InputError, shown
+from nqlava.errors import InputError, shown
 
 Array = NDArray[np.float64]
 

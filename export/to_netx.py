@@ -25,8 +25,9 @@ from export.network import IntegerNetwork
 from export.quantize import Precision, quantize
 from export.report import MembraneRange, Report, describe
 from export.rounding import NEAREST, CalibratedRounding, Method
+from nqlava.errors import InputError
 from train.calibrate import evaluate
-from train.checkpoint import check_writable, load_model
+from train.checkpoint import check_folder, check_writable, load_model
 from train.data import ImageSet, load
 from train.options import Parser, add_data
 from train.shipped import NAMES, model_path
@@ -169,9 +170,9 @@ def _layer_bits(entries: Sequence[str]) -> dict[str, int]:
     for entry in entries:
         name, _, bits = entry.rpartition("=")
         if not name or not bits.isdecimal():
-            raise ValueError(f"--layer-bits: {entry!r}; allowed: LAYER=BITS, such as layers.1=8")
+            raise InputError(f"--layer-bits: {entry!r}; allowed: LAYER=BITS, such as layers.1=8")
         if name in found:
-            raise ValueError(f"--layer-bits: {name} is given twice; allowed: once")
+            raise InputError(f"--layer-bits: {name} is given twice; allowed: once")
         found[name] = int(bits)
     return found
 
@@ -188,24 +189,23 @@ def _method(options: argparse.Namespace, precision: Precision) -> Method:
 
 def _run(options: argparse.Namespace) -> None:
     if not 1 <= options.steps <= 4096:
-        raise ValueError(f"--T is {options.steps}; allowed: 1..4096")
-    if not options.net.absolute().parent.is_dir():
-        raise ValueError(f"{options.net.parent}: no such folder")
+        raise InputError(f"--T is {options.steps}; allowed: 1..4096")
+    check_folder(options.net)
     path = model_path(options.model, options.pretrained)
     check_writable(options.net, inputs=[path, *map(Path, options.data)])
     model, content = load_model(path)
     images = load(options.data, "train")
     if not 1 <= options.calibration <= len(images):
-        raise ValueError(f"--calibration is {options.calibration}; allowed: 1..{len(images)}")
+        raise InputError(f"--calibration is {options.calibration}; allowed: 1..{len(images)}")
     calibration = images.sample(options.calibration, options.seed)
     if len(content["classes"]) != len(calibration.classes):
-        raise ValueError(f"data: {len(calibration.classes)} classes; allowed: {len(content['classes'])} as the model")
+        raise InputError(f"data: {len(calibration.classes)} classes; allowed: {len(content['classes'])} as the model")
     if list(calibration.classes) != content["classes"]:
-        raise ValueError(
+        raise InputError(
             f"data: classes are {', '.join(calibration.classes)}; allowed: {', '.join(content['classes'])} as the model"
         )
     if calibration.shape != model.input_shape:
-        raise ValueError(f"data: images are {calibration.shape}; allowed: {model.input_shape} as the model")
+        raise InputError(f"data: images are {calibration.shape}; allowed: {model.input_shape} as the model")
     precision = Precision(options.bits, _layer_bits(options.layer_bits), options.granularity)
     method = _method(options, precision)
     info = {

@@ -10,7 +10,8 @@ from pathlib import Path
 from export import netx
 from export.bounds import float32_exact
 from export.network import IntegerNetwork
-from train.checkpoint import check_writable
+from nqlava.errors import InputError
+from train.checkpoint import check_folder, check_writable
 from train.options import Parser
 
 WARNING = (
@@ -47,13 +48,12 @@ def _run(options: argparse.Namespace) -> None:
         from export import nir_file
         from export.nir_graph import mistyped, to_graph
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise InputError(
             f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"
         ) from None
 
     check_writable(options.graph, inputs=[options.net])
-    if not options.graph.absolute().parent.is_dir():
-        raise ValueError(f"{options.graph.parent}: no such folder")
+    check_folder(options.graph)
     network: IntegerNetwork = netx.read(options.net)
     graph = to_graph(network, fold_pooling=options.fold_pooling, integrate_readout=options.readout == "integrate")
     nir_file.write(graph, options.graph)

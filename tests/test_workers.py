@@ -18,10 +18,10 @@ from deploy.workers import in_processes
 from export import netx
 from export.network import IntegerNetwork, NetworkError
 from export.netx import NetxError
+from nqlava.errors import InputError
 from tests.engines import part_of
 from tests.processes import alive, children, wait_until
 from tests.strategies import images_for, random_layer
-from train.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 MANY = 200_000

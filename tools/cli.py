@@ -24,9 +24,10 @@ All commands have these habits:
   the command line; values are checked as flags are, and an unknown name is refused. Paths are relative to the working
   folder.
 * Bad options, files and data are one line on stderr that names the thing, its value and what is allowed: exit status 2.
-  130 is an interruption (Ctrl-C), 143 SIGTERM ([reliability.md](reliability.md)). Output files are written completely
-  or not at all, and none may be an input too. Exporters want a folder that is there; all other commands make the folder
-  of what they write.
+  An output file that cannot be written is the same. 70 is an internal error: a traceback, and a line that asks for a
+  report. 130 is an interruption (Ctrl-C), 143 SIGTERM ([reliability.md](reliability.md)). Output files are written
+  completely or not at all, and none may be an input too. Exporters want a folder that is there; all other commands make
+  the folder of what they write.
 * `--dry-run`, where work is costly, checks options and data, says what would be done, and writes nothing.
 * On a terminal a bar shows the progress; into a pipe or a file goes a line every half a minute at most, without control
   characters. No command uses colours, so that NO_COLOR has nothing to switch off.

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from nqlava.errors import InputError
+
 POLICIES = ("none", "trivial", "auto")
 
 
@@ -32,17 +34,17 @@ def augment(
         uint8 (N, C, H, W), channels-last in memory.
 
     Raises:
-        ValueError: where an argument is not allowed, or a policy gets images without three channels.
+        InputError: where an argument is not allowed, or a policy gets images without three channels.
     """
     count, height, width, channels = images.shape
     device = images.device
     for name, value in (("pad", pad), ("cutout", cutout)):
         if value < 0:
-            raise ValueError(f"{name} is {value}; allowed: numbers of at least 0")
+            raise InputError(f"{name} is {value}; allowed: numbers of at least 0")
     if policy not in POLICIES:
-        raise ValueError(f"policy is {policy}; allowed: {', '.join(POLICIES)}")
+        raise InputError(f"policy is {policy}; allowed: {', '.join(POLICIES)}")
     if policy != "none" and channels != 3:
-        raise ValueError(f"images have {channels} channels; allowed: 3 with policy {policy}")
+        raise InputError(f"images have {channels} channels; allowed: 3 with policy {policy}")
 
     def draw(high: int, *shape: int) -> Tensor:
         return torch.randint(high, (count, *shape), generator=generator).to(device)

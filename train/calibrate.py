@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nqlava.errors import InputError
 from train.activation import RateReLU
 from train.models import Network
 from train.snn import neurons, simulate
@@ -177,7 +178,7 @@ def balance_thresholds(network: nn.Module, images: Tensor, steps: int, factor: f
         factor: α; below 1 it trades accuracy at many steps for accuracy at few.
 
     Raises:
-        ValueError: a layer that receives no positive current.
+        InputError: a layer that receives no positive current.
     """
     largest = 0.0
 
@@ -196,5 +197,5 @@ def balance_thresholds(network: nn.Module, images: Tensor, steps: int, factor: f
         finally:
             hook.remove()
         if not largest > 0:
-            raise ValueError(f"activation {index}: the largest current is {largest}; allowed: positive numbers")
+            raise InputError(f"activation {index}: the largest current is {largest}; allowed: positive numbers")
         neuron.threshold.fill_(factor * largest)

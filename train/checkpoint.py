@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.errors import InputError, shown
-from train.files import replacing
+from nqlava.errors import InputError, shown
+from train.files import reading, replacing
 from train.models import ACTIVATIONS, MAX_LEVELS, MODELS, Activation, Network
 from train.neuron import RESETS, Reset
 from train.snn import neurons
@@ -27,7 +27,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write with torch.save, complete or not at all.
 
     Raises:
-        OSError: the file cannot be written, such as to a full disk.
+        FileError: the file cannot be written, such as to a full disk.
     """
     with replacing(path) as file:
         try:
@@ -38,11 +38,12 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 def check_writable(path: Path, inputs: Iterable[Path | None] = ()) -> None:
     """CheckpointError where ``path`` cannot be written or is one of the inputs: found before the work, not after."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir() or not path.name:
             raise IsADirectoryError
         path.resolve()
+        found = path.exists()
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, RuntimeError):  # RuntimeError: a loop of links
@@ -50,14 +51,26 @@ def check_writable(path: Path, inputs: Iterable[Path | None] = ()) -> None:
             f"{path}: cannot be written; allowed: a file in a folder that can be written to"
         ) from None
     for other in inputs:
-        if other is not None and path.exists() and other.exists() and path.samefile(other):
-            raise CheckpointError(f"{path}: is an input too; allowed: another file")
+        if other is not None and found:
+            with reading(other):
+                same = other.exists() and path.samefile(other)
+            if same:
+                raise CheckpointError(f"{path}: is an input too; allowed: another file")
+
+
+def check_folder(path: Path) -> None:
+    """CheckpointError where the folder of a file to write is not there."""
+    with reading(path.parent):
+        found = path.absolute().parent.is_dir()
+    if not found:
+        raise CheckpointError(f"{path.parent}: no such folder")
 
 
 def load(path: Path) -> dict[str, Any]:
     """The dictionary in ``path``; tensors arrive on the CPU. CheckpointError where it is not one of ours."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    with reading(path):
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # on arbitrary bytes the unpickler raises IndexError, TypeError, struct.error, ...
@@ -125,7 +138,7 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
         raise CheckpointError(f"{path}: size is {_short(size)}; allowed: an integer")
     try:
         network = MODELS[architecture](len(classes), size=size, **form)
-    except ValueError as error:
+    except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
     if not isinstance(content.get("info", {}), dict):
         raise CheckpointError(f"{path}: info is {_short(content['info'])}; allowed: a dictionary")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nqlava.errors import InputError
 from train import checkpoint
 from train.augment import POLICIES
 from train.calibrate import evaluate
@@ -209,7 +210,7 @@ def _device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} is not usable here ({reason}); allowed: auto, cpu, cuda") from None
+        raise InputError(f"--device {name} is not usable here ({reason}); allowed: auto, cpu, cuda") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
@@ -222,7 +223,7 @@ def _start(options: argparse.Namespace) -> dict[str, Any] | None:
         return None
     network, content = checkpoint.load_model(path)
     if options.threshold is not None:
-        raise ValueError(
+        raise InputError(
             f"--threshold is {options.threshold}; allowed with a model to start from: none, it has its own"
         )
     if any(neuron.initial.dim() for neuron in neurons(network)):
@@ -237,7 +238,7 @@ def _start(options: argparse.Namespace) -> dict[str, Any] | None:
         found = made[key]
         asked = getattr(options, option)
         if asked is not None and asked != found:
-            raise ValueError(f"{path}: {key} is {found!r}; allowed: {asked!r} as asked for")
+            raise InputError(f"{path}: {key} is {found!r}; allowed: {asked!r} as asked for")
         setattr(options, option, found)
     return content | {"path": path, "shape": network.input_shape}
 
@@ -249,9 +250,9 @@ def _run(command: Command, options: argparse.Namespace) -> None:
     start = _start(options)
     data = command.load(options, "train")
     if start is not None and start["shape"] != data.shape:
-        raise ValueError(f"data: images are {data.shape}; allowed: {start['shape']} as {start['path']}")
+        raise InputError(f"data: images are {data.shape}; allowed: {start['shape']} as {start['path']}")
     if start is not None and start["classes"] != list(data.classes):
-        raise ValueError(
+        raise InputError(
             f"{start['path']}: classes are {', '.join(start['classes'])}; allowed: {', '.join(data.classes)}"
         )
     given = {key: value for key, value in vars(options).items() if value is not None}

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from train.errors import InputError
+from nqlava.errors import InputError
 from train.files import open_regular, replacing, write_npz
 
 SAMPLE = Path(__file__).parent / "sample" / "cifar10-sample.zip"
@@ -160,8 +160,11 @@ def load(sources: Sequence[str], split: Split) -> ImageSet:
     """
     if len(sources) == 1 and sources[0] in TORCHVISION:
         return _torchvision(TORCHVISION[sources[0]], split)
-    paths = [SAMPLE] if list(sources) == ["sample"] else [p for s in sources for p in _archives(Path(s))]
-    cached = _cache_file(paths, split)
+    try:
+        paths = [SAMPLE] if list(sources) == ["sample"] else [p for s in sources for p in _archives(Path(s))]
+        cached = _cache_file(paths, split)
+    except OSError as error:
+        raise DataError(f"data: {error.filename} is not readable ({error.strerror})") from None
     try:
         with cached.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels, classes = arrays["images"], arrays["labels"], arrays["classes"]
@@ -248,27 +251,37 @@ def _some(names: Sequence[str]) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
     """Names of the files in a folder or archive, and what reads one in memory; nothing is unpacked to disk."""
-    try:
-        if path.is_dir():
-            places = [f"{top}/*/*" for tops in FOLDERS.values() for top in tops]
+    with _checked(path):
+        is_folder = path.is_dir()
+    if is_folder:
+        places = [f"{top}/*/*" for tops in FOLDERS.values() for top in tops]
+        with _checked(path):
             names = [
                 f.relative_to(path).as_posix()
                 for place in [*places, "/".join(TINY_LABELS), "train/*/images/*"]
                 for f in sorted(path.glob(place))
             ]
-            yield names, partial(_bytes_of, path)
-            return
-        with zipfile.ZipFile(path) as archive:
+        yield names, partial(_bytes_of, path)
+        return
+    with ExitStack() as opened:
+        with _checked(path):
+            archive = opened.enter_context(zipfile.ZipFile(path))
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
 
-            def read(name: str) -> bytes:
-                if sizes[name] > MAX_FILE_BYTES:
-                    raise DataError(f"data: {path}: {name} is larger than {MAX_FILE_BYTES} bytes")
+        def read(name: str) -> bytes:
+            if sizes[name] > MAX_FILE_BYTES:
+                raise DataError(f"data: {path}: {name} is larger than {MAX_FILE_BYTES} bytes")
+            with _checked(path):
                 return archive.read(name)
 
-            yield list(sizes), read
-    except DataError:
-        raise
+        yield list(sizes), read
+
+
+@contextmanager
+def _checked(path: Path) -> Iterator[None]:
+    """DataError for what the system or zipfile raises while it reads the folder or archive ``path``."""
+    try:
+        yield
     except _UNREADABLE as error:
         raise DataError(f"data: {path} is not readable ({str(error) or type(error).__name__})") from None
 
@@ -320,13 +333,19 @@ def _tiny_imagenet(
 
 @contextmanager
 def opened_image(file: IO[bytes] | Path, name: str) -> Iterator[Image.Image]:
-    """An image that Pillow reads; whatever Pillow raises on it becomes a DataError with the given name."""
-    try:
-        with ExitStack() as opened:
+    """An image that Pillow recognises; DataError with the given name for any other. ``decoding`` is for its pixels."""
+    with ExitStack() as opened:
+        with decoding(name):
             stream = opened.enter_context(open_regular(file)) if isinstance(file, Path) else file
-            yield opened.enter_context(Image.open(stream, formats=FORMATS))
-    except DataError:
-        raise
+            image = opened.enter_context(Image.open(stream, formats=FORMATS))
+        yield image
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """DataError with the given name for whatever Pillow raises on an image."""
+    try:
+        yield
     except UnidentifiedImageError:
         raise DataError(f"data: {name} is not a readable image; allowed: {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError, struct.error, ... on damaged images
@@ -343,11 +362,13 @@ def _size(name: Path, data: bytes) -> tuple[int, int]:
 
 def _image(member: str, *, path: Path, read: Callable[[str], bytes], size: tuple[int, int]) -> NDArray[np.uint8]:
     """RGB uint8 (H, W, 3) of an image of this (H, W) in the folder or archive ``path``."""
-    with opened_image(io.BytesIO(read(member)), str(path / member)) as image:
+    name = str(path / member)
+    with opened_image(io.BytesIO(read(member)), name) as image:
         found = (image.height, image.width)
         if found != size:
-            raise DataError(f"data: {path / member} is {found}; allowed: {size} as the others")
-        return np.asarray(image.convert("RGB"))
+            raise DataError(f"data: {name} is {found}; allowed: {size} as the others")
+        with decoding(name):
+            return np.asarray(image.convert("RGB"))
 
 
 def _torchvision(name: str, split: Split) -> ImageSet:

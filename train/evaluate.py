@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from nqlava.errors import InputError
 from train.activation import RateReLU
 from train.calibrate import balance_thresholds, evaluate
 from train.checkpoint import check_writable, load_model
@@ -68,18 +69,18 @@ def parser() -> Parser:
 def _run(options: argparse.Namespace) -> None:
     for steps in options.steps:
         if not 1 <= steps <= MAX_STEPS:
-            raise ValueError(f"--T is {steps}; allowed: 1..{MAX_STEPS}")
+            raise InputError(f"--T is {steps}; allowed: 1..{MAX_STEPS}")
     path = model_path(options.model, options.pretrained)
     network, content = load_model(path)
     if options.json is not None:
         check_writable(options.json, inputs=[path, *map(Path, options.data)])
     rate_coded = [neuron for neuron in neurons(network) if isinstance(neuron, RateReLU)]
     if (options.reset or options.threshold_scale is not None) and not rate_coded:
-        raise ValueError(f"{path}: has NQ activations; allowed with --reset or --threshold-scale: ReLU networks")
+        raise InputError(f"{path}: has NQ activations; allowed with --reset or --threshold-scale: ReLU networks")
     if options.threshold_scale is not None and not 0 < options.threshold_scale <= 1e6:
-        raise ValueError(f"--threshold-scale is {options.threshold_scale}; allowed: positive numbers up to 1000000")
+        raise InputError(f"--threshold-scale is {options.threshold_scale}; allowed: positive numbers up to 1000000")
     if not 0 <= options.seed <= MAX_SEED:
-        raise ValueError(f"--seed is {options.seed}; allowed: 0..{MAX_SEED}")
+        raise InputError(f"--seed is {options.seed}; allowed: 0..{MAX_SEED}")
     data = load(options.data, "test") if options.split == "test" else held_out(options.data, path, content)
     check_images(data, path, network, content)
     if options.samples is not None:

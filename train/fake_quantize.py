@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from nqlava.errors import InputError
 from train.models import Network, Normalize
 
 _MATRICES = (nn.Conv2d, nn.Linear)
@@ -80,12 +81,12 @@ def attach(network: Network, bits: int, layers: Mapping[str, int] | None = None)
         layers: other bits for some layers, by path.
 
     Raises:
-        ValueError: bits for a layer that is not there.
+        InputError: bits for a layer that is not there.
     """
     found = matrices(network)
     for name in layers or {}:
         if name not in found:
-            raise ValueError(f"bits of {name}: no such layer; allowed: {', '.join(found)}")
+            raise InputError(f"bits of {name}: no such layer; allowed: {', '.join(found)}")
     normalize = next(module for module in network.modules() if isinstance(module, Normalize))
     first, last = next(iter(found)), next(reversed(found))
     for name, module in found.items():

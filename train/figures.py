@@ -23,6 +23,7 @@ except ModuleNotFoundError:
     print("train.figures: matplotlib is missing; install it with: pip install -e '.[figures]'", file=sys.stderr)
     raise SystemExit(2) from None
 
+from nqlava.errors import InputError
 from train import checkpoint
 from train.calibrate import Evaluation, evaluate
 from train.curves import (
@@ -389,7 +390,7 @@ def _subjects(paths: Sequence[Path], settings: Settings) -> list[Subject]:
             )
         count = len(neurons(network))
         if settings.layer is not None and not 1 <= settings.layer <= count:
-            raise ValueError(f"layer is {settings.layer}; allowed: 1..{count} for {path}")
+            raise InputError(f"layer is {settings.layer}; allowed: 1..{count} for {path}")
         name = path.stem if stems.count(path.stem) == 1 else str(path)
         subjects.append(Subject(name, network, content, settings))
     return subjects
@@ -398,7 +399,7 @@ def _subjects(paths: Sequence[Path], settings: Settings) -> list[Subject]:
 def _run(options: argparse.Namespace) -> None:
     for name, steps in (("T", options.steps), ("reset-steps", options.reset_steps)):
         if not 1 <= steps <= MAX_STEPS:
-            raise ValueError(f"--{name} is {steps}; allowed: 1..{MAX_STEPS}")
+            raise InputError(f"--{name} is {steps}; allowed: 1..{MAX_STEPS}")
     for name in options.only:
         for suffix in ("csv", "png"):
             checkpoint.check_writable(options.out / f"{name}.{suffix}")

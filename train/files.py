@@ -13,6 +13,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from nqlava.errors import FileError, InputError, MissingFileError
+
 
 def open_regular(path: Path, limit: int | None = None) -> IO[bytes]:
     """A file to read.
@@ -35,6 +37,23 @@ def open_regular(path: Path, limit: int | None = None) -> IO[bytes]:
 
 
 @contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While it is active, the system's errors are about ``path``, which the user named.
+
+    Raises:
+        MissingFileError, FileError: in place of FileNotFoundError and any other OSError; the message names ``path``.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which at the end replaces ``path``, in a new folder where that names one.
 
@@ -43,7 +62,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     replaced; a device or a pipe is written to. A new file has the mode that the umask leaves, another keeps its own.
 
     Raises:
-        OSError: the file cannot be written; the message names it.
+        FileError: the file cannot be written; the message names it.
     """
     try:
         if path.exists() and not path.is_file():
@@ -52,14 +71,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         else:
             with _replacing(path.resolve()) as file:
                 yield file
-    except BrokenPipeError:
+    except (InputError, BrokenPipeError):
         raise
     except RuntimeError as error:
         if "Symlink loop" not in str(error):
             raise
-        raise OSError(f"{path}: cannot be written: a loop of links") from None
+        raise FileError(f"{path}: cannot be written: a loop of links") from None
     except OSError as error:
-        raise type(error)(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def write_npz(file: IO[bytes], arrays: Mapping[str, NDArray], *, compressed: bool = False) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from nqlava.errors import InputError
 from train import command
 from train.data import Split
 from train.recipe import Recipe
@@ -14,7 +15,7 @@ from train.stream import StreamedSet, open_tree
 
 def _load(options: argparse.Namespace, split: Split) -> StreamedSet:
     if len(options.data) > 1:
-        raise ValueError(f"--data is {' '.join(options.data)}; allowed: one folder")
+        raise InputError(f"--data is {' '.join(options.data)}; allowed: one folder")
     return open_tree(options.data[0], split, workers=options.workers)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from nqlava.errors import InputError
 from train.activation import NQ, Neuron, RateReLU
 from train.neuron import Reset
 
@@ -73,10 +74,10 @@ class Form:
         return [linear, self.neuron()]
 
     def image_size(self, usual: int, multiple: int) -> int:
-        """Height and width in pixels. ValueError where the layers of a network cannot divide them."""
+        """Height and width in pixels. InputError where the layers of a network cannot divide them."""
         size = usual if self.size is None else self.size
         if not (0 < size <= MAX_SIZE and size % multiple == 0):
-            raise ValueError(f"images are {size} pixels high; allowed: multiples of {multiple} up to {MAX_SIZE}")
+            raise InputError(f"images are {size} pixels high; allowed: multiples of {multiple} up to {MAX_SIZE}")
         return size
 
 

@@ -1,11 +1,13 @@
 """Options of the commands: what is wrong with them is said in one line, and --config takes them from a TOML file."""
 
 import argparse
+import errno
 import os
 import shlex
 import signal
 import sys
 import textwrap
+import traceback
 from argparse import SUPPRESS, Action, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from train.errors import shown
+from nqlava.errors import InputError, shown
 from train.files import open_regular
 from train.interruption import Interruption
 
@@ -27,14 +29,17 @@ SOURCES = (
     "one size"
 )
 
+EXIT_BAD_INPUT, EXIT_INTERNAL = 2, 70
+"""Exit statuses of every command; 70 is EX_SOFTWARE of sysexits.h."""
 _MAX_CONFIG = 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _KINDS = {"int": "a whole number", "float": "a number"}
 
 
 class Parser(argparse.ArgumentParser):
     """The options of one command.
 
-    Bad options end the command with one line on stderr and exit code 2. Every option, but no positional argument, may
+    Bad options end the command with one line on stderr and exit status 2. Every option, but no positional argument, may
     also stand in a TOML file given with --config, under its long name without the dashes; flags win over the file.
     Option names cannot be abbreviated, so that a script keeps its meaning when options are added.
 
@@ -86,14 +91,19 @@ class Parser(argparse.ArgumentParser):
     ) -> int:
         """The command: its exit status, after a line on stderr where it failed.
 
+        An InputError is bad input: one line and status 2. So is an OSError that is not converted yet, if it is about a
+        path that the options name or a file in it, or if a disk is full, such as that of the standard output. Every
+        other exception is an internal error, plain ValueError and OSError included: its traceback, a line that asks for
+        a report, and status 70.
+
         Args:
             work: called with the options; what it returns, None for 0, is the status.
             args: as for ``parse_args``.
-            failures: statuses of exceptions; ValueError and OSError, bad input, have 2.
+            failures: statuses of further exceptions, of which the message is printed.
             interrupted: what else to say where a signal ends the command: Ctrl-C, whose status is 130, SIGTERM (143),
                 SIGHUP (129) or SIGQUIT (131).
         """
-        options, statuses = self.parse_args(args), {ValueError: 2, OSError: 2} | dict(failures or {})
+        options = self.parse_args(args)
         interruption = Interruption()
         try:
             with interruption.caught():
@@ -110,12 +120,21 @@ class Parser(argparse.ArgumentParser):
             if isinstance(error, BrokenPipeError):  # who read the output has seen enough, such as ``head``
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 128 + signal.SIGPIPE
-            if not isinstance(error, tuple(statuses)):
+            if not isinstance(error, Exception):  # such as SystemExit
                 raise
-            bad_input = isinstance(error, ValueError | OSError)  # on one line; others may bring a traceback
-            text = "\n".join(shown(line, 4000) for line in ([error] if bad_input else str(error).splitlines()))
-            print(f"{self.command}: {text}", file=sys.stderr)
-            return next(status for kind, status in statuses.items() if isinstance(error, kind))
+            return self._failed(error, options, failures or {})
+
+    def _failed(self, error: Exception, options: Namespace, failures: Mapping[type[Exception], int]) -> int:
+        """Says what failed; the exit status."""
+        if isinstance(error, InputError) or (isinstance(error, OSError) and _is_about_input(error, options)):
+            status, text = EXIT_BAD_INPUT, shown(error, 4000)
+        elif isinstance(error, tuple(failures)):
+            status, text = next(status for kind, status in failures.items() if isinstance(error, kind)), str(error)
+        else:
+            status, text = EXIT_INTERNAL, "internal error; please report it with the traceback above"
+            print(_lines("".join(traceback.format_exception(error))), file=sys.stderr)
+        print(f"{self.command}: {_lines(text)}", file=sys.stderr)
+        return status
 
     def error(self, message: str) -> NoReturn:
         line = shown(" ".join(message.removeprefix("argument ").split()), 2000)
@@ -192,6 +211,8 @@ class Parser(argparse.ArgumentParser):
     def _one(self, name: str, action: Action, value: object) -> Any:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             self.error(f"{name} is {_quoted(value)}; allowed: a string or a number")
+        if isinstance(value, str) and "\0" in value:  # which no path can have, nor a flag
+            self.error(f"{name} is {_quoted(value)}; allowed: no null character")
         convert = action.type if callable(action.type) else str
         try:
             result = convert(str(value))
@@ -203,6 +224,26 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and result not in action.choices:
             self.error(f"{name} is {_quoted(value)}; allowed: {', '.join(map(str, action.choices))}")
         return result
+
+
+def _is_about_input(error: OSError, options: Namespace) -> bool:
+    """Whether the error is about a path that the options name, or a file in it, or no disk space is left."""
+    if error.errno in _FULL:
+        return True
+    if not isinstance(error.filename, str | os.PathLike):
+        return False
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        here = Path()
+    values = [one for value in vars(options).values() for one in (value if isinstance(value, list) else [value])]
+    found = here / error.filename
+    return any(here / value in (found, *found.parents) for value in values if isinstance(value, str | Path))
+
+
+def _lines(text: str) -> str:
+    """Lines without control characters."""
+    return "\n".join(shown(line, 4000) for line in text.splitlines())
 
 
 def _quoted(value: object) -> str:

@@ -4,21 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from train.checkpoint import CheckpointError
 from train.data import DataError, ImageSet, load
 from train.models import Network
 
 
 def recipe(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """What the file's network was trained with. ValueError where the file does not tell."""
+    """What the file's network was trained with. CheckpointError where the file does not tell."""
     found = content.get("info", {}).get("recipe")
     keys = ("validation", "seed", "induction_steps")
     if not isinstance(found, dict) or not all(type(found.get(key)) is int for key in keys):
-        raise ValueError(f"{path}: holds no recipe; allowed here: a file written by train.cifar")
+        raise CheckpointError(f"{path}: holds no recipe; allowed here: a file written by train.cifar")
     return found
 
 
 def held_out(sources: Sequence[str], path: Path, content: dict[str, Any]) -> ImageSet:
-    """The training images that were held out when the file's network was trained. ValueError for other images.
+    """The training images that were held out when the file's network was trained. DataError for other images.
 
     Files older than their entry of the images' digest are taken at their word.
     """

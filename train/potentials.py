@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from nqlava.errors import InputError
 from train import checkpoint
 from train.calibrate import calibrate_potentials
 from train.data import load
@@ -46,7 +47,7 @@ def parser() -> Parser:
 def _run(options: argparse.Namespace) -> None:
     for key, value, most in (("T", options.steps, MAX_STEPS), ("rounds", options.rounds, 100)):
         if not 1 <= value <= most:
-            raise ValueError(f"--{key} is {value}; allowed: 1..{most}")
+            raise InputError(f"--{key} is {value}; allowed: 1..{most}")
     path = model_path(options.model, options.pretrained)
     checkpoint.check_writable(options.out, inputs=[path, *map(Path, options.data)])
     network, content = checkpoint.load_model(path)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
+from nqlava.errors import InputError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -26,11 +28,11 @@ class Processes:
     def share(self, order: Tensor, batch: int) -> tuple[Tensor, int]:
         """The part of a permutation that is this process's, and the size of its part of a batch.
 
-        The processes' parts of a batch make up the batch that one process alone would take. ValueError where the batch
+        The processes' parts of a batch make up the batch that one process alone would take. InputError where the batch
         cannot be divided.
         """
         if batch % self.count:
-            raise ValueError(f"batch is {batch}; allowed: multiples of {self.count}, the number of processes")
+            raise InputError(f"batch is {batch}; allowed: multiples of {self.count}, the number of processes")
         steps = len(order) // batch
         return order[: steps * batch].view(steps, self.count, -1)[:, self.rank].flatten(), batch // self.count
 
@@ -61,7 +63,11 @@ def processes(device: torch.device) -> Iterator[Processes]:
         return
     # A process that waits for the others inside PyTorch runs no handler of a signal: torchrun's must end it by itself.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except ValueError as error:  # a variable that torchrun sets is missing, or is no number
+        reason = " ".join(str(error).split())
+        raise InputError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: {reason}; allowed: a start by torchrun") from None
     yield Processes(distributed.get_rank(), distributed.get_world_size())
     distributed.barrier()  # after an error, torchrun ends the processes that wait here
     # gloo's threads need the GIL to give up the tensors of what just ended. Destroying the group holds the GIL while it

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nqlava.errors import InputError
 from train.augment import POLICIES
 from train.data import MAX_SEED, MAX_SIDE
 from train.models import ACTIVATIONS, MAX_LEVELS, Activation
@@ -76,33 +77,33 @@ class Recipe:
             ("noise_factor", 0, 1e6),
         ):
             if not low <= getattr(self, key) <= high:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: {low}..{high}")
+                raise InputError(f"{key} is {getattr(self, key)}; allowed: {low}..{high}")
         for key in ("dropout", "average"):
             if not 0 <= getattr(self, key) < 1:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: from 0 to below 1")
+                raise InputError(f"{key} is {getattr(self, key)}; allowed: from 0 to below 1")
         for key in ("learning_rate", "weight_decay"):
             if not 0 <= getattr(self, key) < math.inf:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: numbers of at least 0")
+                raise InputError(f"{key} is {getattr(self, key)}; allowed: numbers of at least 0")
         for key in ("threshold", "threshold_scale"):
             if not 0 < getattr(self, key) <= 1e6:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: positive numbers up to 1000000")
+                raise InputError(f"{key} is {getattr(self, key)}; allowed: positive numbers up to 1000000")
         for key, allowed in (("activation", ACTIVATIONS), ("reset", RESETS), ("policy", POLICIES)):
             if getattr(self, key) not in allowed:
-                raise ValueError(f"{key} is {getattr(self, key)!r}; allowed: {', '.join(allowed)}")
+                raise InputError(f"{key} is {getattr(self, key)!r}; allowed: {', '.join(allowed)}")
         if self.activation == "relu":
             for key in ("snn_steps", "weight_bits"):
                 if getattr(self, key):
-                    raise ValueError(f"{key} is {getattr(self, key)} while activation is relu; allowed: 0")
+                    raise InputError(f"{key} is {getattr(self, key)} while activation is relu; allowed: 0")
         else:
             for key, usual in (("dropout", 0), ("reset", "soft"), ("threshold_scale", 1)):
                 if getattr(self, key) != usual:
-                    raise ValueError(f"{key} is {getattr(self, key)} while activation is nq; allowed: {usual}")
+                    raise InputError(f"{key} is {getattr(self, key)} while activation is nq; allowed: {usual}")
         if self.weight_bits != 0 and not 2 <= self.weight_bits <= 8:
-            raise ValueError(f"weight_bits is {self.weight_bits}; allowed: 2..8, or 0 for weights as they are")
+            raise InputError(f"weight_bits is {self.weight_bits}; allowed: 2..8, or 0 for weights as they are")
         for name, bits in self.layer_bits.items():
             if not self.weight_bits or not 2 <= bits <= 8:
                 found = bits if self.weight_bits else f"{bits} while weight_bits is 0"
-                raise ValueError(f"layer_bits of {name} is {found}; allowed: 2..8, with weight_bits")
+                raise InputError(f"layer_bits of {name} is {found}; allowed: 2..8, with weight_bits")
 
     def rate(self, progress: float) -> float:
         """Learning rate at ``progress`` in 0 .. 1 of the training."""

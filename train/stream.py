@@ -31,6 +31,7 @@ from train.data import (
     ImageSet,
     Split,
     check_classes,
+    decoding,
     opened_image,
     split_indices,
 )
@@ -255,12 +256,12 @@ def _view(file: Path, size: int, random: np.random.Generator | None) -> NDArray[
                 raise DataError(f"data: {file} is {image.size}; allowed: up to {MAX_PIXELS} pixels")
             left, top, right, bottom = _middle(width, height, size) if random is None else _crop(width, height, random)
             # A JPEG decodes at 1/2, 1/4 or 1/8 of its size where that leaves the box no smaller than what comes out.
-            drafted = image.draft(
-                None, (math.ceil(width * size / (right - left)), math.ceil(height * size / (bottom - top)))
-            )
-            scale = drafted[1][2] / width if drafted else 1.0
-            box = (left * scale, top * scale, right * scale, bottom * scale)
-            view = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box)
+            least = (math.ceil(width * size / (right - left)), math.ceil(height * size / (bottom - top)))
+            with decoding(str(file)):
+                drafted = image.draft(None, least)
+                scale = drafted[1][2] / width if drafted else 1.0
+                box = (left * scale, top * scale, right * scale, bottom * scale)
+                view = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box)
     if random is not None and random.random() < 0.5:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(view)

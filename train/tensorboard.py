@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nqlava.errors import FileError, InputError
 from train.checkpoint import check_writable
+from train.files import reading
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -23,23 +25,24 @@ class EpochLog:
         folder: made where it is not there.
 
     Raises:
-        ValueError: the package tensorboard is not installed, or the folder cannot be written to.
+        InputError: the package tensorboard is not installed, or the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
-            raise ValueError(
+            raise InputError(
                 "--tensorboard needs TensorBoard, which is not installed: pip install -e '.[tensorboard]' "
                 "-c constraints.txt"
             )
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--tensorboard is {folder}, a file; allowed: a folder")
+        with reading(folder):
+            if folder.exists() and not folder.is_dir():
+                raise InputError(f"--tensorboard is {folder}, a file; allowed: a folder")
         check_writable(folder / "events")
         self.folder = folder
         self._writer: SummaryWriter | None = None
 
     def __call__(self, epoch: int, numbers: dict[str, float]) -> None:
-        """Writes the numbers of an epoch, from 1. OSError, which names the folder, where they cannot be written."""
+        """Writes the numbers of an epoch, from 1. FileError, which names the folder, where they cannot be written."""
         from torch.utils.tensorboard import SummaryWriter
 
         try:
@@ -50,7 +53,7 @@ class EpochLog:
                 self._writer.add_scalar(name, value, epoch)
             self._writer.flush()
         except OSError as error:
-            raise OSError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
+            raise FileError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Ends the file, if any; all epochs are in it already."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # type: ignore[attr-defined]
 
+from nqlava.errors import InputError
 from train import checkpoint
 from train.activation import NoisePool
 from train.augment import augment
@@ -24,6 +25,7 @@ from train.calibrate import Evaluation, accuracy, balance_thresholds, evaluate, 
 from train.checkpoint import CheckpointError
 from train.data import Batches, DataError
 from train.fake_quantize import attach, bake
+from train.files import reading
 from train.kernels import Kernels, compiled_kernels
 from train.models import MODELS, Network
 from train.processes import Processes
@@ -89,7 +91,7 @@ def train(
         CheckpointError: with ``resume``, where the checkpoint is missing or made with another recipe; without, where
             it is of a training that has not ended.
         DataError: where the images are of another size than the model's, or not more than those held out.
-        ValueError: where less than one batch is left to train on.
+        InputError: where less than one batch is left to train on.
     """
     training = Training(recipe, data, device=device, start=start, processes=processes)
     path = checkpoint_path(out)
@@ -105,7 +107,7 @@ def train(
     for epoch in range(done, recipe.epochs):
         loss, train_accuracy = training.epoch(epoch)
         if not math.isfinite(loss):
-            raise ValueError(
+            raise InputError(
                 f"loss of epoch {epoch + 1} is {loss}; allowed: finite numbers, with a smaller learning rate"
             )
         result = training.measure()
@@ -136,8 +138,8 @@ def train(
         images = training.threshold_images()
         try:
             balance_thresholds(network.eval(), images, recipe.induction_steps, recipe.threshold_scale)
-        except ValueError as error:
-            raise ValueError(f"{error}; continue with --resume and more --induction-steps") from None
+        except InputError as error:
+            raise InputError(f"{error}; continue with --resume and more --induction-steps") from None
     info = {
         "recipe": asdict(recipe),
         "data": data.digest(),
@@ -162,8 +164,9 @@ def checkpoint_path(out: Path) -> Path:
 
 def require_finished(path: Path) -> None:
     """CheckpointError where a new training would replace the checkpoint of one that has not ended."""
-    if not path.exists():
-        return
+    with reading(path):
+        if not path.exists():
+            return
     content = checkpoint.load(path)
     try:
         done, epochs = len(content["history"]), operator.index(content["recipe"]["epochs"])
@@ -204,9 +207,9 @@ class Training:
         self.classes = data.classes
         rest, held_out = data.split(recipe.validation, recipe.seed)
         if len(rest) < recipe.batch:
-            raise ValueError(f"batch is {recipe.batch}; allowed: up to the {len(rest)} training images")
+            raise InputError(f"batch is {recipe.batch}; allowed: up to the {len(rest)} training images")
         if len(held_out) < self.processes.count:
-            raise ValueError(
+            raise InputError(
                 f"validation is {len(held_out)}; allowed: at least {self.processes.count}, the number of processes"
             )
         torch.manual_seed(recipe.seed)

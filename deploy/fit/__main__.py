@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
+from nqlava.errors import InputError
 from train.options import Parser
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def parser() -> Parser:
         "Report whether a netx file fits Loihi 1 and Loihi 2 by their published limits, how active it is "
         "on test images, and what that costs.",
         ["deploy.fit net.h5", "deploy.fit net.h5 --samples 1000 --data cifar10 --require loihi2 --json fit.json"],
-        "exit status: 0 reported, whether it fits or not; 1 it does not fit one chip that --require names; 2 bad input",
+        "exit status: 0 reported, whether it fits or not; 1 it does not fit one chip that --require names; 2 bad input"
+        "; 70 an internal error",
     )
     made.add_argument("net", type=Path, help="netx file written by export.to_netx")
     made.add_argument("--chip", choices=[*_CHIPS, "both"], default="both", help="default: %(default)s")
@@ -52,11 +54,11 @@ def parser() -> Parser:
 
 def _check(options: argparse.Namespace) -> None:
     if not 0 <= options.samples <= 10_000_000:
-        raise ValueError(f"--samples is {options.samples}; allowed: 0..10000000")
+        raise InputError(f"--samples is {options.samples}; allowed: 0..10000000")
     check_steps(options.steps)
     for chip in options.require:
         if options.chip not in (chip, "both"):
-            raise ValueError(f"--require is {chip}; allowed: {options.chip}, as --chip")
+            raise InputError(f"--require is {chip}; allowed: {options.chip}, as --chip")
 
 
 def _activity(

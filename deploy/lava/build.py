@@ -23,6 +23,7 @@ from deploy.lava.processes import BatchSource, IFNeuron, ImageSource, Integrator
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
 from export.network import IMAGE, IntegerNetwork
+from nqlava.errors import InputError
 
 _CHUNK_BYTES = 2**26
 _CHUNK_SECONDS = 1.0
@@ -44,15 +45,15 @@ def run_configuration(
 
     Raises:
         Loihi2UnavailableError: what "loihi2" needs is missing.
-        ValueError: another backend, or callbacks for "cpu".
+        InputError: another backend, or callbacks for "cpu".
     """
     chosen = dict(process_models or {})
     if backend == "cpu":
         if callbacks:
-            raise ValueError("callbacks are given; allowed: none with backend cpu, as only a chip calls them")
+            raise InputError("callbacks are given; allowed: none with backend cpu, as only a chip calls them")
         return Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=chosen)
     if backend != "loihi2":
-        raise ValueError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
+        raise InputError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
     if not loihi.is_installed():
         raise Loihi2UnavailableError(
             "Loihi 2 is not available: Intel's Loihi extension of Lava is not installed; join Intel's neuromorphic "
@@ -99,7 +100,7 @@ def run(
         on_progress: called with the number of samples done.
 
     Raises:
-        ValueError: an invalid argument.
+        InputError: an invalid argument.
         Loihi2UnavailableError: backend "loihi2".
         LavaRunError: a process failed, was killed or stalled.
     """
@@ -112,18 +113,18 @@ def run(
     check_arguments(network, images, steps, batch, gap)
     processes = len(os.sched_getaffinity(0)) if processes is None else processes
     if processes < 1:
-        raise ValueError(f"processes is {processes}; allowed: at least 1")
+        raise InputError(f"processes is {processes}; allowed: at least 1")
     return _run(network, images, steps, batch, gap, processes, run_cfg, membranes, stall_timeout, on_progress)
 
 
 def check_arguments(network: IntegerNetwork, images: NDArray[np.uint8], steps: int, batch: int, gap: int) -> None:
-    """ValueError naming the argument that is not valid."""
+    """InputError naming the argument that is not valid."""
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != network.input_shape:
         found = f"{images.dtype} of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise ValueError(f"images are {found}; allowed: uint8 of shape (N, {', '.join(map(str, network.input_shape))})")
+        raise InputError(f"images are {found}; allowed: uint8 of shape (N, {', '.join(map(str, network.input_shape))})")
     for name, value, low in (("steps", steps, 1), ("batch", batch, 1), ("gap", gap, 0)):
         if value < low:
-            raise ValueError(f"{name} is {value}; allowed: at least {low}")
+            raise InputError(f"{name} is {value}; allowed: at least {low}")
 
 
 def _run(

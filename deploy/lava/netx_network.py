@@ -30,6 +30,7 @@ from deploy.trace import Trace
 from deploy.verify import require_lava_dl
 from export.network import IMAGE, IntegerNetwork
 from export.netx import INTEGRATOR, SPIKING, read
+from nqlava.errors import InputError
 
 _IMAGE_BITS, _POTENTIAL_BITS = 8, 24
 
@@ -68,7 +69,7 @@ def run(
     Raises:
         LavaMissingError: lava-dl is not installed; it needs Python 3.10.
         NetxError: an invalid file.
-        ValueError: a network that lava-dl's reader cannot build, or an invalid argument.
+        InputError: a network that lava-dl's reader cannot build, or an invalid argument.
         Loihi2UnavailableError: backend "loihi2", and something is missing.
         LavaRunError: a process failed, was killed or stalled.
     """
@@ -83,12 +84,12 @@ def run(
     check_arguments(network, images, steps, 1, gap)
     on_chip = backend == "loihi2"
     if on_chip and membranes:
-        raise ValueError("membranes are asked for with backend loihi2; allowed: with backend cpu")
+        raise InputError("membranes are asked for with backend loihi2; allowed: with backend cpu")
     return _run(os.fspath(path), network, images, steps, gap, on_chip, run_cfg, membranes, stall_timeout, on_progress)
 
 
 def _require_readable(network: IntegerNetwork, backend: str) -> None:
-    """ValueError where the network has what lava-dl's reader does not know."""
+    """InputError where the network has what lava-dl's reader does not know."""
     before = (IMAGE, *(layer.name for layer in network.layers))
     for source, layer in zip(before, network.layers, strict=False):
         if layer.sources != (source,):
@@ -101,7 +102,7 @@ def _require_readable(network: IntegerNetwork, backend: str) -> None:
             found = f"has a {layer.reset} reset"
         else:
             continue
-        raise ValueError(
+        raise InputError(
             f"--backend {backend}: layer {layer.name} {found}; allowed: one connection per layer, from the layer "
             "before it, with exponent 0, and soft reset; --backend cpu runs every network"
         )

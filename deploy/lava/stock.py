@@ -60,6 +60,7 @@ from deploy.lava.processes import ImageSource, Probe
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from deploy.trace import Trace
 from export.network import IMAGE, INPUT_MAX, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
+from nqlava.errors import InputError
 
 _MODELS = {
     Conv: PyConvModelFixed,
@@ -96,7 +97,7 @@ def run(
         on_progress: called with the number of samples done.
 
     Raises:
-        ValueError: a network that stock parts cannot compute exactly, or an invalid argument.
+        InputError: a network that stock parts cannot compute exactly, or an invalid argument.
         LavaRunError: a process failed, was killed or stalled.
     """
     check_arguments(network, images, steps, 1, gap)
@@ -131,7 +132,7 @@ def configuration(source: ImageSource) -> RunConfig:
 
 
 def require_buildable(network: IntegerNetwork, steps: int) -> None:
-    """ValueError naming the first layer that stock parts cannot compute exactly for T = ``steps``."""
+    """InputError naming the first layer that stock parts cannot compute exactly for T = ``steps``."""
     for layer in network.layers:
         bias = layer.bias.reshape(layer.outputs, -1).astype(np.int64)
         low, high = bias.min(axis=1), bias.max(axis=1)
@@ -144,7 +145,7 @@ def require_buildable(network: IntegerNetwork, steps: int) -> None:
             reach = max(reach, int(positive.max()), -int(negative.min()))
         reach = max(reach, _reach(layer, low, high, steps))
         if reach > MEMBRANE_MAX:
-            raise ValueError(
+            raise InputError(
                 f"--backend stock: layer {layer.name} may reach {reach} within {steps} steps; "
                 f"allowed: {MEMBRANE_MAX}, as nothing clips in a network of stock parts"
             )

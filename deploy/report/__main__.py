@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.comparison import EXIT_EXACT, EXIT_STATUS, FAILURES, add_options, check, check_outputs, load, planned, run
+from nqlava.errors import InputError
 from train.options import Parser
 
 
@@ -53,10 +54,10 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
     check_outputs(options, options.out, options.json)
     if options.integer_only and (options.backend != "cpu" or options.workers != 1 or options.scheduler is not None):
-        raise ValueError("--integer-only is given; allowed: without --backend, --workers and --scheduler")
+        raise InputError("--integer-only is given; allowed: without --backend, --workers and --scheduler")
     task = load(options)
     if options.image is not None and not 0 <= options.image < len(task.data):
-        raise ValueError(f"--image is {options.image}; allowed: 0..{len(task.data) - 1}")
+        raise InputError(f"--image is {options.image}; allowed: 0..{len(task.data) - 1}")
     chosen = [neuron(task.network, text) for text in options.neurons]
     print(
         f"{options.net}: {len(task.network.layers)} layers, network {task.network.digest()[:16]}; {len(task.data)} "

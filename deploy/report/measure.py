@@ -17,6 +17,7 @@ from deploy.job import Job
 from deploy.report.recording import Recording, record
 from export.bounds import worst_case
 from export.network import IntegerNetwork
+from nqlava.errors import InputError
 from train.curves import LayerCurves
 from train.curves import measure as measure_curves
 from train.data import ImageSet
@@ -80,10 +81,10 @@ def measure(
         image: number of the image to record; by default the first that the integer network gets wrong, else the first.
 
     Raises:
-        ValueError: there is no such image.
+        InputError: there is no such image.
     """
     if image is not None and not 0 <= image < len(data):
-        raise ValueError(f"--image is {image}; allowed: 0..{len(data) - 1}")
+        raise InputError(f"--image is {image}; allowed: 0..{len(data) - 1}")
     steps = job.steps
     images, engine = channels_first(data.images.numpy()), IntegerEngine(network)
     classes = engine.classify(images, steps)

@@ -2,13 +2,15 @@
 
 from importlib.util import find_spec
 
+from nqlava.errors import InputError
+
 _PACKAGES = {"matplotlib": "matplotlib", "jinja2": "Jinja2", "scipy": "SciPy"}
 
 
 def require(option: str) -> None:
-    """ValueError where a package is missing that the report of ``option`` needs."""
+    """InputError where a package is missing that the report of ``option`` needs."""
     missing = [name for module, name in _PACKAGES.items() if find_spec(module) is None]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{option} needs {', '.join(missing)}, not installed: pip install -e '.[report]' -c constraints.txt"
         )

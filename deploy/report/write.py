@@ -14,6 +14,7 @@ from deploy.report.page import Trace, half_active, render
 from deploy.report.recording import Recording
 from deploy.verify import Verdict
 from export.network import IntegerNetwork
+from nqlava.errors import InputError
 from train.files import replacing
 
 
@@ -54,18 +55,18 @@ def neuron(network: IntegerNetwork, text: str) -> tuple[int, int]:
     """(layer, neuron in (C, H, W) order) of "LAYER:C,Y,X" or "LAYER:N".
 
     Raises:
-        ValueError: there is no such neuron.
+        InputError: there is no such neuron.
     """
     names = [layer.name for layer in network.layers]
     name, _, place = text.rpartition(":")
     if name not in names:
-        raise ValueError(f"--neurons is {text}; allowed: LAYER:C,Y,X or LAYER:N with a layer of {', '.join(names)}")
+        raise InputError(f"--neurons is {text}; allowed: LAYER:C,Y,X or LAYER:N with a layer of {', '.join(names)}")
     layer = names.index(name)
     shape = network.shapes[layer]
     numbers = [int(number) for number in place.split(",")] if re.fullmatch(r"\d+(,\d+)*", place) else []
     if len(numbers) != len(shape) or any(number >= size for number, size in zip(numbers, shape, strict=True)):
         largest = ",".join(str(size - 1) for size in shape)
-        raise ValueError(f"--neurons is {text}; allowed: {name}:{','.join('0' * len(shape))} to {name}:{largest}")
+        raise InputError(f"--neurons is {text}; allowed: {name}:{','.join('0' * len(shape))} to {name}:{largest}")
     return layer, int(np.ravel_multi_index(numbers, shape))
 
 

@@ -16,6 +16,7 @@ from campaign.damage import damaged
 from campaign.fuzz_worker import damaged_file, judge
 from campaign.kinds import KINDS, Kind
 from campaign.plan import Plan
+from nqlava.errors import InputError
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -43,6 +44,13 @@ def test_damage_changes_bytes() -> None:
     assert sum(damaged(content, rng) != content for _ in range(100)) > 80
 
 
+class TwoLines(InputError):
+    """What it says is not one line."""
+
+    def __str__(self) -> str:
+        return "a\nb"
+
+
 def reading(what: str) -> Kind:
     """A kind of files that goes wrong in some way."""
 
@@ -50,9 +58,13 @@ def reading(what: str) -> Kind:
         if what == "traceback":
             raise KeyError("x")
         if what == "two lines":
-            raise ValueError("a\nb")
+            raise TwoLines("")
         if what == "nameless":
+            raise InputError("could not broadcast")
+        if what == "plain ValueError":
             raise ValueError("could not broadcast")
+        if what == "plain OSError":
+            raise OSError(5, "Input/output error")
         os.open("/dev/null", os.O_RDONLY)
 
     return replace(KINDS["array"], read=read)
@@ -64,6 +76,8 @@ def reading(what: str) -> Kind:
         ("traceback", "KeyError: \"'x'\" at "),
         ("two lines", "refused in 2 lines, 3 "),
         ("nameless", "refused without the file's name: 'could not broadcast'"),
+        ("plain ValueError", "ValueError: 'could not broadcast' at "),
+        ("plain OSError", "OSError: '[Errno 5] Input/output error' at "),
         ("leak", "leaves files open, "),
     ],
 )

@@ -1,1 +1,1 @@
-"""Tests of the ground, mirroring nqlava/."""
+"""Tests of the ground that all stages stand on, mirroring nqlava/."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nqlava.errors import InputError
 from tests.tiny import image_set, tiny, write_folder, write_zip
 from train import command, trainer
 from train.checkpoint import load, load_model, save
@@ -208,7 +209,7 @@ def test_a_failing_calibration_of_thresholds_costs_no_training(
     options = arguments(data, "--activation", "relu", "--epochs", "1", "--induction-steps")
 
     def fail(*_arguments: object) -> None:
-        raise ValueError("activation 2: the largest current is 0.0; allowed: positive numbers")
+        raise InputError("activation 2: the largest current is 0.0; allowed: positive numbers")
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "balance_thresholds", fail)

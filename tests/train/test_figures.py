@@ -1,6 +1,8 @@
 """The command draws what it can, says what it leaves out, and writes the numbers that the models give."""
 
 import csv
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +130,12 @@ def test_a_failed_write_leaves_the_old_files(
     out.mkdir()
     (out / "activity.csv").write_text("old")
 
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise OSError("disk full")
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    monkeypatch.setattr("os.fsync", fail)
     assert main([str(path), "--only", "activity", "--samples", "5", "--data", str(data), "--out", str(out)]) == 2
-    assert capsys.readouterr().err == "train.figures: disk full\n"
+    assert capsys.readouterr().err == f"train.figures: {out}/activity.csv: cannot be written: No space left on device\n"
     assert [(file.name, file.read_text()) for file in out.iterdir()] == [("activity.csv", "old")]
 
 

@@ -1,7 +1,9 @@
 """Options come from flags, else from a TOML file, else are the defaults; what is wrong with them is one line."""
 
 import argparse
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.errors import LavaRunError
+from export.folded import ExportError
+from export.network import NetworkError
+from export.netx import NetxError
+from export.nir_values import GraphError
+from nqlava.errors import FileError, InputError, MissingFileError
+from train.checkpoint import CheckpointError
+from train.data import DataError
 from train.options import Parser
 
 DEFAULTS = {"net": "n", "T": 4, "data": ["sample"], "rate": 0.5, "chip": "one", "resume": False, "fold": None}
@@ -174,18 +184,114 @@ def test_output_that_nobody_reads_any_more_ends_a_command_quietly() -> None:
     assert done.stdout.split() == ["line", "141"] and done.stderr == ""
 
 
-def test_failures_have_the_status_that_the_command_gives_them(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(error: BaseException) -> int:
+def failing(error: BaseException, *args: str, failures: dict[type[Exception], int] | None = None) -> int:
+    """Exit status of a command whose work raises the error; it takes a file, and --data."""
+
+    def work(_options: object) -> None:
         raise error
 
-    parser = Parser("some.command", "Fails.", [])
-    for error, status in ((ValueError("a"), 2), (FileNotFoundError("b"), 2), (LookupError("c"), 3)):
-        assert parser.run(lambda _, error=error: fail(error), [], {LookupError: 3}) == status
+    made = Parser("some.command", "Fails.", [])
+    made.add_argument("--net", type=Path)
+    made.add_argument("--data", nargs="+", default=["sample"])
+    return made.run(work, args, failures)
+
+
+def test_failures_have_the_status_that_the_command_gives_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for error, status in ((InputError("a"), 2), (LookupError("c"), 3), (KeyError("d"), 3)):
+        assert failing(error, failures={LookupError: 3}) == status
         assert capsys.readouterr().err == f"some.command: {error}\n"
-    assert parser.run(lambda _: fail(KeyboardInterrupt()), [], interrupted="; go on") == 130
+    assert Parser("some.command", "Fails.", []).run(interrupt, [], interrupted="; go on") == 130
     assert capsys.readouterr().err == "\nsome.command: interrupted; go on\n"
-    with pytest.raises(RuntimeError):
-        parser.run(lambda _: fail(RuntimeError("a defect")), [])
+
+
+def interrupt(_options: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("net.h5: a\nb"),
+        FileError("net.h5: cannot be read: Input/output error"),
+        MissingFileError("net.h5: no such file"),
+        DataError("data: no images"),
+        CheckpointError("m.pt: no such file"),
+        NetxError("net.h5: not a file"),
+        NetworkError("layer a: bias is 0"),
+        ExportError("layer a: cannot be exported"),
+        GraphError("node a: type is x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_bad_input_is_one_line_and_status_2(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(error) == 2
+    assert capsys.readouterr().err == f"some.command: {error}\n" and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("operands could not be broadcast together"),
+        IndexError("list index out of range"),
+        OSError(errno.EIO, os.strerror(errno.EIO)),
+        FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/of/ours"),
+        RuntimeError("a defect\x1b[31m"),
+        AssertionError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_internal_error_is_a_traceback_and_status_70(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(error, "--net", "net.h5", failures={LavaRunError: 3}) == 70
+    first, *_, what, last = capsys.readouterr().err.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert what.startswith(type(error).__name__) and what.isprintable()
+    assert last == "some.command: internal error; please report it with the traceback above"
+
+
+def test_the_systems_errors_about_files_that_the_options_name_are_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And so are those of files in a folder that they name, and a full disk, wherever it is."""
+    monkeypatch.chdir(tmp_path)
+    denied = (errno.EACCES, os.strerror(errno.EACCES))
+    for path, status in (
+        (str(tmp_path / "net.h5"), 2),
+        (Path("net.h5"), 2),
+        (b"net.h5", 70),
+        (7, 70),
+        (str(tmp_path / "images" / "a.zip"), 2),
+        (str(tmp_path / "other.h5"), 70),
+        (str(tmp_path), 70),
+    ):
+        error = PermissionError(*denied, path)
+        assert failing(error, "--net", "net.h5", "--data", str(tmp_path / "images"), "more") == status
+        lines = capsys.readouterr().err.splitlines()
+        assert (lines == [f"some.command: {error}"]) == (status == 2)
+    assert failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == 2
+    assert capsys.readouterr().err == "some.command: [Errno 28] No space left on device\n"
+
+
+def test_a_full_standard_output_is_one_line() -> None:
+    script = (
+        "import sys; from train.options import Parser\n"
+        "sys.exit(Parser('some.command', 'Prints.', []).run(lambda _: print('line'), []))"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.stderr.startswith("some.command: [Errno 28] No space left on device\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_paths_from_a_file_have_no_null_character(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read(tmp_path, 'init = "a\\u0000b"')
+    written = capsys.readouterr().err
+    assert "x.toml: init is 'a" in written and "; allowed: no null character (--help" in written
+
+
+def test_an_exit_passes() -> None:
+    with pytest.raises(SystemExit):
+        failing(SystemExit(5))
 
 
 def test_what_failed_may_have_several_lines_but_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

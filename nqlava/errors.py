@@ -1,13 +1,25 @@
-"""Bad input, said in one line."""
+"""Bad input, which a message describes in one line. Only the standard library is imported here."""
 
 _LONGEST = 4000
 
 
 class InputError(ValueError):
-    """Bad input. The message names the place, the value and what is allowed, on one line whatever it quotes."""
+    """Bad input: an option, a file's content or an argument. Base of all such exceptions.
+
+    Commands print the message and end with exit status 2. Any other exception is an internal error. The message names
+    the place, the value and what is allowed. It is one line, whatever it quotes.
+    """
 
     def __init__(self, message: object) -> None:
         super().__init__(shown(message, _LONGEST))
+
+
+class FileError(InputError, OSError):
+    """A file named by the user that cannot be read or written. The message names it and the system's reason."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """A file named by the user that does not exist."""
 
 
 def shown(value: object, most: int = 80) -> str:
