@@ -82,6 +82,7 @@ def test_lava() -> None:
     assert_same(oracle.run(network, IMAGES, 1), concatenate(list(build.run(network, IMAGES, 1, membranes=True))))
 
 
+@pytest.mark.slow
 def test_lava_of_stock_parts() -> None:
     """Where nothing saturates within what they can hold."""
     names = [name for name in TABLE if name not in SATURATIONS and name != "u at the largest"]
@@ -89,6 +90,7 @@ def test_lava_of_stock_parts() -> None:
     assert_by_hand(names, trace)
 
 
+@pytest.mark.slow
 @needs_lava_dl
 def test_lava_behind_the_reader_of_lava_dl(tmp_path) -> None:
     network = network_of(list(TABLE), resets=("soft",))

@@ -100,6 +100,7 @@ def test_a_crash_and_a_hang_cost_one_file_each(tmp_path: Path, monkeypatch: pyte
     assert crash.startswith("array 1: ends the process with status -6") and hang == "array 3: takes more than 1 s"
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "COUNTS", {"array": 5})
     assert command.main(["fuzz", "--out", str(tmp_path)]) == 0

@@ -15,6 +15,7 @@ from campaign.soak import Bench, Sample, grown
 FLAT = [Sample(float(second), 500.0 + second % 2, 11.0, 400.0, 8, 1, 1, 0, 0) for second in range(0, 3601, 60)]
 
 
+@pytest.mark.slow
 def test_a_short_soak(tmp_path: Path) -> None:
     outcome = soak.run(Plan(share=0.0001, seconds=60, seed=0, folder=tmp_path))
     assert outcome.failures == []
@@ -36,6 +37,7 @@ def test_other_results_than_before_are_a_failure(tmp_path: Path) -> None:
         bench.same("11", "net", 3)
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_is_measured(tmp_path: Path) -> None:
     meter = soak.Meter(tmp_path)
     before = meter.measure()
@@ -54,6 +56,7 @@ def test_runs_that_fail_end_the_soak(tmp_path: Path) -> None:
     assert outcome.figures["runs: fails"] == soak._FAILURES
 
 
+@pytest.mark.slow
 def test_shared_memory_of_other_programs_does_not_count(tmp_path: Path) -> None:
     meter = soak.Meter(tmp_path)
     one = shared_memory.SharedMemory(create=True, size=1)

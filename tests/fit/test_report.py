@@ -81,6 +81,7 @@ def test_without_samples_nothing_is_measured(net: Path, capsys: pytest.CaptureFi
     assert "Activity and energy: not measured" in printed and "Loihi 1" not in printed
 
 
+@pytest.mark.slow
 def test_required_chip_decides_the_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small, large = tmp_path / "small.h5", tmp_path / "large.h5"
     netx.write(small_network(), small)
@@ -142,6 +143,7 @@ def test_help_is_fast(shown: subprocess.CompletedProcess[str]) -> None:
     assert not imported & {"torch", "numba", "lava"}, "they are imported before the options are read"
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(networks())
 def test_text_is_narrow_and_json_is_plain(network: IntegerNetwork) -> None:

@@ -53,6 +53,7 @@ def graph() -> IntegerNetwork:
     return IntegerNetwork((1, 4, 5), layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "steps", "gap"), [("sequence", 2, 0), ("graph", 3, 1)])
 def test_equals_the_integer_engine(which: str, steps: int, gap: int, request: pytest.FixtureRequest) -> None:
     network = request.getfixturevalue(which)
@@ -78,6 +79,7 @@ def test_only_the_ends_are_not_stock(graph: IntegerNetwork) -> None:
     assert sum(np.prod(p.shape) for p in neurons) == 2 * 3 * 60 + 4 + relayed
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(networks(), st.integers(1, 9))
 def test_accepted_networks_do_not_saturate(network: IntegerNetwork, steps: int) -> None:
@@ -114,6 +116,7 @@ def test_refusals(network: IntegerNetwork, steps: int, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weight", "bias", "steps"), [(127, MEMBRANE_MAX - 127 * 255, 1), (-1, (MEMBRANE_MAX - 1) // 2, 2)]
 )

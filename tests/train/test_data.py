@@ -48,6 +48,7 @@ def folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "images", train=image_set(11, classes=3), test=image_set(4, classes=3, seed=1))
 
 
+@pytest.mark.slow
 def test_sample_holds_a_thousand_images_per_split_in_cifar10_order() -> None:
     for split in ("train", "test"):
         data = load(["sample"], split)
@@ -278,6 +279,7 @@ def test_all_images_together_have_a_largest_size(folder: Path, monkeypatch: pyte
         load([str(folder)], "train")
 
 
+@pytest.mark.slow
 def test_members_of_an_archive_are_unpacked_as_they_are_needed(folder: Path, tmp_path: Path) -> None:
     """A small archive of zeros holds many times the memory of a computer."""
     archive = write_zip(tmp_path / "x.zip", folder)
