@@ -30,6 +30,7 @@ SLOW = (
     "tests/test_api.py::test_it_needs_no_lava_before_lava_runs",
     "tests/test_cluster.py",
     "tests/test_run_lava.py::test_a_missing_lava_is_named",
+    "tests/test_run_lava.py::test_exact_run_reports_and_returns_0",
     "tests/test_run_lava.py::test_a_run_imports_no_signal_processing",
     "tests/test_run_lava.py::test_interrupt_ends_everything",
     "tests/test_run_lava.py::test_stock_synapses_take_weights_that_are_all_zero_or_negative",

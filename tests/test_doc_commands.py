@@ -221,6 +221,7 @@ def test_what_is_not_run_is_on_some_page() -> None:
     assert [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

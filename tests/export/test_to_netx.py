@@ -198,6 +198,7 @@ def test_the_same_model_gives_the_same_bytes(folder: Path) -> None:
     assert netx.read(folder / "net.h5").digest() != netx.read(folder / "again.h5").digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "method"), [(8, NEAREST), (4, Method())])
 def test_threads_do_not_change_the_network(bits: int, method: Method) -> None:
     """Neither the nearest integers, nor those that are searched for on calibration images."""

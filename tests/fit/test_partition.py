@@ -99,6 +99,7 @@ def test_cores_equal_enumeration_and_stay_within_the_limits(
     assert result.cores == sum(part.tiling.cores for part in result.parts if part.lacking is None)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(networks(), chips, st.sampled_from(("shared", "expanded")))
 def test_no_tiling_needs_fewer_cores(network: IntegerNetwork, chip: Chip, storage: Storage) -> None:
