@@ -29,7 +29,6 @@ def test_engine_equals_brute_force(kind: str, network: IntegerNetwork, steps: in
     assert_equals_oracle(network, images_for(network, count), steps, kind)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fastest", "pytorch"])
 @settings(max_examples=20, deadline=None)
 @given(networks(extreme=True), st.integers(1, 10))

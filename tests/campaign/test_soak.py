@@ -15,7 +15,6 @@ from campaign.soak import Bench, Sample, grown, rise
 FLAT = [Sample(float(second), 500.0 + second % 2, 11.0, 400.0, 8, 1, 1, 0, 0) for second in range(0, 3601, 60)]
 
 
-@pytest.mark.slow
 def test_a_short_soak(tmp_path: Path) -> None:
     outcome = soak.run(Plan(share=0.0001, seconds=60, seed=0, folder=tmp_path))
     assert outcome.failures == []
@@ -37,7 +36,6 @@ def test_other_results_than_before_are_a_failure(tmp_path: Path) -> None:
         bench.same("11", "net", 3)
 
 
-@pytest.mark.slow
 def test_what_a_run_leaves_is_measured(tmp_path: Path) -> None:
     meter = soak.Meter(tmp_path)
     before = meter.measure()

@@ -79,7 +79,6 @@ def test_only_the_ends_are_not_stock(graph: IntegerNetwork) -> None:
     assert sum(np.prod(p.shape) for p in neurons) == 2 * 3 * 60 + 4 + relayed
 
 
-@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(networks(), st.integers(1, 9))
 def test_accepted_networks_do_not_saturate(network: IntegerNetwork, steps: int) -> None:

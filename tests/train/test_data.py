@@ -48,7 +48,6 @@ def folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "images", train=image_set(11, classes=3), test=image_set(4, classes=3, seed=1))
 
 
-@pytest.mark.slow
 def test_sample_holds_a_thousand_images_per_split_in_cifar10_order() -> None:
     for split in ("train", "test"):
         data = load(["sample"], split)
