@@ -23,11 +23,16 @@ NEWER_TESTS = tests/lava/test_compatibility.py tests/lava/test_lava_engine.py te
 UNCOMPILED = tests/cpu/test_kernels.py tests/test_lif.py::test_dynamics \
   $(addprefix tests/cpu/test_events.py::, test_by_hand test_count test_thousands_of_the_largest_weights_do_not_wrap)
 
-.PHONY: help demo test test-newer coverage campaign lint clean
+# Tests run in a process per core, eight at most; WORKERS=0 runs them in one, with a debugger if you like.
+WORKERS = logical
+PYTEST = $(PY) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+.PHONY: help demo check test test-newer coverage campaign lint clean
 
 help:
 	@echo 'make demo   convert the trained model, run it in Lava on a CPU, compare bit by bit'
-	@echo 'make test   ruff, ruff format --check and all tests'
+	@echo 'make check  ruff, ruff format --check, mypy and the fast tests'
+	@echo 'make test   ruff, ruff format --check, mypy and all tests'
 	@echo 'make test-newer  tests of Lava on a newer Python: 3.11, 3.12 or 3.13, whichever is found first'
 	@echo 'make campaign  random networks, damaged files, faults, an hour of runs, mutants: hours (docs/reliability.md);'
 	@echo '               make campaign SHARE=0.01 MINUTES=2 tries a hundredth of it, each kind for 2 minutes at most'
@@ -40,10 +45,11 @@ help:
 demo: $(VENV)/.installed
 	@$(PY) -m deploy.demo
 
-test: $(VENV)/.installed
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) -m pytest
+check: lint
+	$(PYTEST) -m 'not slow'
+
+test: lint
+	$(PYTEST)
 
 ifeq ($(VENV),.venv)
 test-newer:

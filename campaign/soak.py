@@ -376,8 +376,8 @@ def grown(samples: Sequence[Sample]) -> list[str]:
 
 
 def rise(samples: Sequence[Sample], name: str) -> float:
-    """By how much the line rises that fits the samples best."""
-    if len(samples) < 2:
+    """By how much the line rises that fits the samples best; 0 where there is no line."""
+    if len({sample.seconds for sample in samples}) < 2:  # they may all be of the same tenth of a second
         return 0.0
     times = np.array([sample.seconds for sample in samples])
     slope = np.polyfit(times, [getattr(sample, name) for sample in samples], 1)[0]

@@ -39,6 +39,7 @@ def test_says_where_to_run_it(
     assert "train/pretrained/vgg_small.pt: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_stops_at_the_first_command_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,7 +88,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("train.data.user_cache_path", lambda _name: folder / "cache")
         splits = {split: load(["sample"], split) for split in ("train", "test")}
         few = {
-            "train": splits["train"].subset(torch.arange(0, 1000, 10)),
+            "train": splits["train"].subset(torch.arange(0, 1000, 20)),
             "test": splits["test"].subset(torch.arange(0, 1000, 50)),
         }
         data = write_folder(folder / "few", **few)
@@ -189,6 +189,7 @@ def run_module(page: str, module: str, options: Sequence[str]) -> types.SimpleNa
     return types.SimpleNamespace(returncode=found.main(words))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_and_program_of_a_page_runs(
     page: Path, desk: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -220,6 +221,7 @@ def test_what_is_not_run_is_on_some_page() -> None:
     assert [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

@@ -81,6 +81,7 @@ def test_lava() -> None:
     assert_same(judged(network, IMAGES, 1), concatenate(list(build.run(network, IMAGES, 1, membranes=2))))
 
 
+@pytest.mark.slow
 def test_lava_of_stock_parts() -> None:
     """Where nothing saturates within what they can hold."""
     names = [name for name in TABLE if name not in SATURATIONS and name != "u at the largest"]
@@ -88,6 +89,7 @@ def test_lava_of_stock_parts() -> None:
     assert_by_hand(names, trace)
 
 
+@pytest.mark.slow
 @needs_lava_dl
 def test_lava_behind_the_reader_of_lava_dl(tmp_path) -> None:
     network = network_of(list(TABLE), resets=("soft",))

@@ -180,11 +180,13 @@ def test_lava(version: int, batch: int) -> None:
     assert verdict.exact and verdict.digest == DIGEST[version]
 
 
+@pytest.mark.slow
 def test_lava_of_stock_parts() -> None:
     verdict = verify(netx.read(FILES[1]), part_of(IMAGES, LABELS), stock.run(netx.read(FILES[1]), IMAGES, STEPS))
     assert verdict.exact and verdict.digest == DIGEST[1]
 
 
+@pytest.mark.slow
 @needs_lava_dl
 def test_lava_dl() -> None:
     verdict = verify(netx.read(FILES[1]), part_of(IMAGES, LABELS), netx_network.run(FILES[1], IMAGES, STEPS))

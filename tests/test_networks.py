@@ -17,6 +17,7 @@ from train.data import load
 from train.models import Network, resnet18, resnet20, resnet34, vgg16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "layers", "steps"), [(vgg16, 16, 4), (resnet18, 18, 3), (resnet20, 20, 4), (resnet34, 34, 2)]
 )

@@ -22,6 +22,7 @@ def assert_same(one: IntegerNetwork, two: IntegerNetwork) -> None:
     assert dict(one.info) == dict(two.info)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(networks())
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, network: IntegerNetwork) -> None:

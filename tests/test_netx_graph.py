@@ -51,6 +51,7 @@ def stored_version(path: Path) -> int:
         return int(file.attrs["version"])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(networks(graph=True))
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, network: IntegerNetwork) -> None:
@@ -358,6 +359,7 @@ def test_all_values_together_are_bounded(path: Path, monkeypatch: pytest.MonkeyP
         read(path)
 
 
+@pytest.mark.slow
 def test_what_could_not_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, last = sequence().layers
     wired = changed(last, connections=last.connections * (MAX_CONNECTIONS + 1))
@@ -385,6 +387,7 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
 def test_damaged_bytes(tmp_path_factory: pytest.TempPathFactory, valid: bytes, data: st.DataObject) -> None:

@@ -87,6 +87,7 @@ def test_many_samples_are_run_some_at_a_time(
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
+@pytest.mark.slow
 @needs_lava_dl
 def test_checks_against_lava_dl(net: Path, spikes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(net, spikes, "--check", 2) == 0

@@ -25,6 +25,7 @@ def test_the_card_names_the_network(network: IntegerNetwork) -> None:
     assert f"`{network.digest()[:16]}`" in card
 
 
+@pytest.mark.slow
 def test_accuracy_is_that_of_the_card(network: IntegerNetwork) -> None:
     """On 100 test images, within three standard deviations of what the card says of all."""
     told = re.search(r"^\| \*\*integer SNN = Lava\*\* \|(.*)\|$", CARD.read_text(encoding="utf-8"), re.MULTILINE)
@@ -35,6 +36,7 @@ def test_accuracy_is_that_of_the_card(network: IntegerNetwork) -> None:
     assert np.all(np.abs(got - expected) < 3 * np.sqrt(expected * (100 - expected) / 100)), (got, expected)
 
 
+@pytest.mark.slow
 def test_lava_computes_it(network: IntegerNetwork) -> None:
     images, labels = api.images("sample", count=4, seed=1)
     verdict = api.run_lava(FILE, images, labels, steps=2, batch=2)

@@ -31,6 +31,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 BEST = "error, scale search, bias correction"
 
 
+@pytest.mark.slow
 def test_every_case_has_its_row(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def is_common(network: IntegerNetwork) -> bool:
     )
 
 
+@pytest.mark.slow
 @needs_spikingjelly
 @settings(deadline=None)
 @given(networks(extreme=False).filter(is_common).map(one_threshold_per_layer), st.data())

@@ -12,6 +12,7 @@ from benchmarks.speed import main
 from export import netx
 
 
+@pytest.mark.slow
 def test_quick_run_writes_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--quick", "--out", str(tmp_path / "speed")]) == 0
     result = json.loads((tmp_path / "speed" / "speed.json").read_text())
@@ -46,11 +47,13 @@ def test_quick_run_writes_every_part(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert text.count("\n## ") == 6 and "| resnet20 | 2 | engine | " in text
 
 
+@pytest.mark.slow
 def test_parts_can_be_chosen(tmp_path: Path) -> None:
     assert main(["--quick", "--only", "peak", "--out", str(tmp_path)]) == 0
     assert list(json.loads((tmp_path / "speed.json").read_text())) == ["machine", "repeats", "seconds", "peak"]
 
 
+@pytest.mark.slow
 def test_memory_of_lava(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     netx.write(exported("vgg_small", {}), tmp_path / "net.h5")
     assert memory.main(["lava", str(tmp_path / "net.h5"), "--samples", "2", "--T", "1", "--batch", "1"]) == 0
@@ -58,6 +61,7 @@ def test_memory_of_lava(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["process"] > 50 and found["largest child"] > 50
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_network() -> None:
     small, large = (
         memory.peak_memory("engine", uniform(width, 3), samples=1, steps=1, batch=1)["process"] for width in (2, 1024)

@@ -19,6 +19,7 @@ from export.network import IntegerNetwork
 EXAMPLES = int(os.environ.get("EXAMPLES", "8"))
 
 
+@pytest.mark.slow
 def test_every_way_to_run_a_random_network_gives_the_same(tmp_path: Path) -> None:
     seen, failures = agreement.agree(EXAMPLES, 0, 3600, tmp_path)
     assert failures == []
@@ -26,6 +27,7 @@ def test_every_way_to_run_a_random_network_gives_the_same(tmp_path: Path) -> Non
     assert seen["networks"] == EXAMPLES and seen["spiking"] > EXAMPLES / 3
 
 
+@pytest.mark.slow
 def test_a_difference_is_found_made_smaller_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that forgets hard resets agrees with the oracle wherever there is none."""
     right = CpuLayer.__init__

@@ -18,6 +18,7 @@ from train import checkpoint
 from train.models import MODELS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "problem"),
     [
@@ -71,12 +72,14 @@ def test_every_process_model_of_the_project_fails_in_the_campaign() -> None:
     assert {name for name in tried - own if not name.startswith("lava.")} == set(), "of Lava, or not there any more"
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
     outcome = full_disk.run(Plan(0.1, 60, 0, tmp_path))
     assert not outcome.failures, outcome.failures
     assert outcome.figures.get("refused, the old file kept", 1) == 1
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_in_a_command(tmp_path: Path) -> None:
     net = tmp_path / "net.h5"
     netx.write(lava_faults.small_network(0), net)

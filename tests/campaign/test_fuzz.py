@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,9 @@ def test_damaged_files_are_accepted_or_refused(name: str, tmp_path: Path, monkey
     verdicts = []
     for number in range(12):
         content = damaged_file(kind, valid, name, 7, number)
-        again = (damaged_file(kind, valid, name, 7, number) for _ in range(3))  # HDF5 may note the second of a change
-        assert any(content == other for other in again) or name in ("model", "checkpoint")
+        # HDF5 may note the second of a change: two in a row are the same unless a second ends between them.
+        again = (damaged_file(kind, valid, name, 7, number) for _ in range(20))
+        assert name in ("model", "checkpoint") or any(one == other for one, other in pairwise(chain([content], again)))
         path.write_bytes(content)
         verdicts.append(judge(kind, path))
     assert set(verdicts) <= {"accepted", "refused"} and "refused" in verdicts
@@ -114,6 +116,7 @@ def test_a_crash_and_a_hang_cost_one_file_each(tmp_path: Path, monkeypatch: pyte
     assert crash.startswith("array 1: ends the process with status -6") and hang == "array 3: takes more than 1 s"
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "COUNTS", {"array": 5})
     assert command.main(["fuzz", "--out", str(tmp_path)]) == 0

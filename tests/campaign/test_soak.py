@@ -10,7 +10,7 @@ import pytest
 
 from campaign import soak
 from campaign.plan import Plan
-from campaign.soak import Bench, Sample, grown
+from campaign.soak import Bench, Sample, grown, rise
 
 FLAT = [Sample(float(second), 500.0 + second % 2, 11.0, 400.0, 8, 1, 1, 0, 0) for second in range(0, 3601, 60)]
 
@@ -54,6 +54,7 @@ def test_runs_that_fail_end_the_soak(tmp_path: Path) -> None:
     assert outcome.figures["runs: fails"] == soak._FAILURES
 
 
+@pytest.mark.slow
 def test_shared_memory_of_other_programs_does_not_count(tmp_path: Path) -> None:
     meter = soak.Meter(tmp_path)
     one = shared_memory.SharedMemory(create=True, size=1)
@@ -68,6 +69,10 @@ def test_shared_memory_of_other_programs_does_not_count(tmp_path: Path) -> None:
 
 def test_flat_is_flat() -> None:
     assert grown(FLAT) == []
+
+
+def test_nothing_rises_in_no_time() -> None:
+    assert rise([FLAT[0], replace(FLAT[0], memory=900.0)], "memory") == 0
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def prepared(weight: np.ndarray, shape: tuple[int, int, int] = SHAPE, window: in
     return Events(weight.astype(np.int8), 1.0, geometry)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_any_convolution(data: st.DataObject) -> None:

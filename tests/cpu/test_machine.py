@@ -21,6 +21,7 @@ print(int8_limit(), set((scores - min(127 * 255 * 16 * 81, 2**23 - 1)).ravel().t
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("instructions", "limits"), [("AVX2", {0, 128}), ("ALL", {0, 128, 255})])
 def test_processors_without_vnni_saturate_in_16_bits_and_are_found_out(instructions: str, limits: set[int]) -> None:
     """oneDNN is told which instructions it may use; with AVX2 alone it adds two products in 16 bits."""

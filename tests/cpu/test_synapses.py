@@ -87,6 +87,7 @@ def test_without_int8(monkeypatch: pytest.MonkeyPatch, largest: int, double: boo
     assert_exact(prepared, [connection], rng.integers(0, largest + 1, (2, 3, 8, 6)).astype(np.uint8))
 
 
+@pytest.mark.slow
 @settings(max_examples=int(os.environ.get("EXAMPLES", "60")), deadline=None)
 @given(st.data())
 def test_any_convolution(data: st.DataObject) -> None:
@@ -120,6 +121,7 @@ def test_any_convolution(data: st.DataObject) -> None:
     assert_exact(prepared, [connection], rng.integers(0, 256, (samples, channels, height, width)).astype(np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instructions", ["AVX2_VNNI", "AVX512_CORE_VNNI"])
 def test_any_convolution_with_other_instructions(instructions: str) -> None:
     """oneDNN has other kernels for other processors: it is told which instructions it may use."""

@@ -28,6 +28,7 @@ def test_reads_the_strings_of_older_files() -> None:
     assert netx.read(GOLDEN).info["note"] == "golden"
 
 
+@pytest.mark.slow
 def test_refuses_a_file_on_whose_strings_hdf5_searches_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ def assert_equal(one: LifNetwork, other: LifNetwork) -> None:
             assert (a is None) == (b is None) and np.array_equal(a, b) if a is not None else b is None, field.name
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(generators())
 def test_reads_what_was_written(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -130,7 +130,7 @@ def test_broken_files_are_refused_in_one_line(graph: Path, name: str, capsys: py
     assert not target.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no HDF5", os.urandom(2000)])
+@pytest.mark.parametrize("content", [b"", b"no HDF5", os.urandom(2000)], ids=["empty", "text", "noise"])
 def test_other_files_are_refused_in_one_line(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,7 @@ def test_currents_add_up_to_the_readout(network: IntegerNetwork) -> None:
     np.testing.assert_array_equal(network.layers[-1].v0 + currents.cumsum(1), trace.readout)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(networks(), st.booleans(), st.booleans())
 def test_way_back_gives_the_same_file(
@@ -76,6 +77,7 @@ def test_type_check_of_nir_accepts_all_but_the_named_nodes(
     nir.read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg_small", "resnet20"])
 def test_shipped_networks_come_back_as_they_were(name: str, tmp_path: Path) -> None:
     model, _ = load_model(model_path(None, name))

@@ -162,6 +162,7 @@ def linear(node: nir.Affine) -> nn.Linear:
     return module
 
 
+@pytest.mark.slow
 def test_nirtorch_with_shortcuts_and_biases_at_borders(tmp_path: Path) -> None:
     """The shipped ResNet-20 in the graph executor behind most readers; which flattens the batch too."""
     model, _ = load_model(model_path(None, "resnet20"))

@@ -58,6 +58,7 @@ def test_without_such_layers_the_bound_is_a_proof() -> None:
     assert row.split()[0] == "a" and proof == "no layer can saturate at 24 bits (limit 8,388,607) within 6 steps"
 
 
+@pytest.mark.slow
 def test_many_steps_leave_a_margin_that_is_measured() -> None:
     """Per-step drive times 4096 steps exceeds 24 bits in the worst case, not on these images."""
     found = convert(random_tiny(3), image_set(4), steps=4096)[1]

@@ -79,6 +79,7 @@ def test_inputs_that_are_always_zero_round_to_the_nearest() -> None:
     assert ErrorForm(torch.zeros(3, 3, dtype=torch.float64)).integers(weight, step, 3).tolist() == [[0, 2, -3]]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.sampled_from([1, 3]))
 def test_never_worse_than_nearest_and_close_to_the_best(seed: int, inputs: int, limit: int) -> None:
@@ -223,6 +224,7 @@ def test_bias_correction_keeps_the_mean_current_of_every_channel(name: str) -> N
         assert (difference <= 0.5 * torch.from_numpy(unit) + 1e-4).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_part_of_the_method_lowers_the_errors(name: str) -> None:
     """Measured on three networks of fixed seeds, as the sum over the layers, at three bits."""

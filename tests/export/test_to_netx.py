@@ -121,6 +121,7 @@ def test_images_of_other_classes_are_refused() -> None:
         convert(random_tiny(3), image_set(6, classes=3), steps=2)
 
 
+@pytest.mark.slow
 def test_layers_that_may_saturate_are_named() -> None:
     report = convert(harmless(), image_set(4), steps=4096)[1]
     assert report.saturating and set(report.saturating) < {row[0] for row in report.rows}
@@ -197,6 +198,7 @@ def test_the_same_model_gives_the_same_bytes(folder: Path) -> None:
     assert netx.read(folder / "net.h5").digest() != netx.read(folder / "again.h5").digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "method"), [(8, NEAREST), (4, Method())])
 def test_threads_do_not_change_the_network(bits: int, method: Method) -> None:
     """Neither the nearest integers, nor those that are searched for on calibration images."""
@@ -299,6 +301,7 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str], case: str) 
     assert set(folder.glob("*")) - set(before) <= {folder / "cache"}
 
 
+@pytest.mark.slow
 def test_a_model_that_ships_is_named_instead_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same network as from its file."""
     more = ["--calibration", "4", "--T", "1"]

@@ -45,6 +45,7 @@ def soft(layer: Layer, chip: Chip) -> bool:
     return chip.soft_reset_compartments > 1 and layer.reset == "soft" and not layer.is_readout
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(networks(), chips, st.sampled_from(("shared", "expanded")))
 def test_cores_equal_enumeration_and_stay_within_the_limits(
@@ -98,6 +99,7 @@ def test_cores_equal_enumeration_and_stay_within_the_limits(
     assert result.cores == sum(part.tiling.cores for part in result.parts if part.lacking is None)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(networks(), chips, st.sampled_from(("shared", "expanded")))
 def test_no_tiling_needs_fewer_cores(network: IntegerNetwork, chip: Chip, storage: Storage) -> None:
@@ -210,6 +212,7 @@ def test_documented_layer() -> None:
     assert partition(network, wired, LOIHI2, "expanded").parts[0].cores == 608
 
 
+@pytest.mark.slow
 def test_vgg16_takes_seconds() -> None:
     """VGG-16 for 32x32 images: 284,682 neurons, 424 million synapses."""
     rng, layers, shape, source, window = np.random.default_rng(0), [], (3, 32, 32), IMAGE, 1

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +81,7 @@ def test_without_samples_nothing_is_measured(net: Path, capsys: pytest.CaptureFi
     assert "Activity and energy: not measured" in printed and "Loihi 1" not in printed
 
 
+@pytest.mark.slow
 def test_required_chip_decides_the_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small, large = tmp_path / "small.h5", tmp_path / "large.h5"
     netx.write(small_network(), small)
@@ -130,12 +130,20 @@ def test_images_of_another_size_are_refused(net: Path, capsys: pytest.CaptureFix
     assert "images are (3, 20, 16); allowed: (3, 32, 32)" in capsys.readouterr().err
 
 
-def test_help_is_fast() -> None:
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "deploy.fit", "--help"], check=True, capture_output=True)
-    assert time.monotonic() - began < 2, "PyTorch is imported before the options are read"
+@pytest.fixture(scope="module")
+def shown() -> subprocess.CompletedProcess[str]:
+    """What ``--help`` prints, and on stderr every module that it imports."""
+    command = [sys.executable, "-X", "importtime", "-m", "deploy.fit", "--help"]
+    return subprocess.run(command, check=True, capture_output=True, text=True)
 
 
+def test_help_is_fast(shown: subprocess.CompletedProcess[str]) -> None:
+    imported = {line.rsplit("|", 1)[-1].strip() for line in shown.stderr.splitlines()}
+    assert "train.options" in imported
+    assert not imported & {"torch", "numba", "lava"}, "they are imported before the options are read"
+
+
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(networks())
 def test_text_is_narrow_and_json_is_plain(network: IntegerNetwork) -> None:
@@ -227,9 +235,8 @@ def test_bits_of_several_connections_are_explained() -> None:
     assert "bits: of the weights" not in "\n".join(text.lines(examined(small_network())))
 
 
-def test_every_option_is_documented() -> None:
+def test_every_option_is_documented(shown: subprocess.CompletedProcess[str]) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "fit.md").read_text(encoding="utf-8")
-    shown = subprocess.run([sys.executable, "-m", "deploy.fit", "--help"], check=True, capture_output=True, text=True)
     options_shown = set(re.findall(r"--[A-Za-z]+", shown.stdout)) - {"--help"}
     assert options_shown and {name for name in options_shown if f"`{name}" not in page} == set()
 

@@ -52,6 +52,7 @@ def test_a_good_run_leaves_nothing(network: IntegerNetwork) -> None:
     assert len(list(build.run(network, images_for(network, 4), 3, batch=2))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "stock", pytest.param("netx", marks=needs_lava_dl)])
 def test_lava_forgets_a_run(network: IntegerNetwork, tmp_path: Path, backend: str) -> None:
     """Left alone, it keeps a list of all processes that ever were, and a handler of the root logger for each."""
@@ -63,6 +64,7 @@ def test_lava_forgets_a_run(network: IntegerNetwork, tmp_path: Path, backend: st
     assert logging.getLogger().handlers == handlers
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_run_is_freed(network: IntegerNetwork) -> None:
     before = sum(
         type(thing) is _Runtime for thing in gc.get_objects()
@@ -122,6 +124,7 @@ def test_killed_process(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch
         list(build.run(network, images_for(network, 8), 3, batch=2, processes=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "name", "message"),
     [
@@ -145,6 +148,7 @@ def test_a_stalled_process_is_named_with_who_waits_for_it(
         list(build.run(network, images_for(network, 8), 3, batch=2, processes=2, stall_timeout=2.0))
 
 
+@pytest.mark.slow
 def test_a_process_that_never_starts_is_named(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     original = PyLayerGroup.__init__
 
@@ -158,6 +162,7 @@ def test_a_process_that_never_starts_is_named(network: IntegerNetwork, monkeypat
         list(build.run(network, images_for(network, 8), 3, batch=2, processes=2, stall_timeout=2.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("running", [True, False])
 def test_signals(number: signal.Signals, running: bool) -> None:

@@ -42,6 +42,7 @@ def compare(
     return tuple(int(spikes.sum()) for spikes in activity.spikes)
 
 
+@pytest.mark.slow
 def test_networks_that_slayer_exported(tmp_path: Path) -> None:
     seen: Counter[str] = Counter()
     for seed in range(20, 20 + EXAMPLES):  # the first six have everything
@@ -92,6 +93,7 @@ def compare_with_slayer(modules: torch.nn.ModuleList, network: LifNetwork, input
             np.testing.assert_array_equal(np.moveaxis(spikes, 1, -1)[..., :-1], expected)
 
 
+@pytest.mark.slow
 def test_networks_at_the_edges(tmp_path: Path) -> None:
     seen: Counter[str] = Counter()
     for seed in range(EXAMPLES):

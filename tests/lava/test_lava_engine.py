@@ -119,6 +119,7 @@ def test_every_shortcut_and_reset_of_these_tests_matters(residual: IntegerNetwor
             assert first_difference(residual, expected, IntegerEngine(other).run(images, 4)) is not None
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(networks(longest=5), st.integers(1, 9), st.integers(0, 3), st.integers(1, 5))
 def test_random_networks(network: IntegerNetwork, steps: int, gap: int, batch: int) -> None:

@@ -59,17 +59,20 @@ def network() -> IntegerNetwork:
     return IntegerNetwork((2, 6, 8), (conv, grouped, dense, out))
 
 
+@pytest.mark.slow
 @needs_lava_dl
 @pytest.mark.parametrize("gap", [0, 2])
 def test_equals_the_integer_engine(network: IntegerNetwork, tmp_path: Path, gap: int) -> None:
     assert_equal(network, tmp_path, count=5, steps=4, gap=gap)
 
 
+@pytest.mark.slow
 @needs_lava_dl
 def test_stock_convolution(network: IntegerNetwork, tmp_path: Path) -> None:
     assert_equal(network, tmp_path, count=2, steps=3, stock_convolution=True)
 
 
+@pytest.mark.slow
 @needs_lava_dl
 def test_dilation_and_saturation(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
@@ -87,6 +90,7 @@ def constant(layer: Layer, value: int) -> Layer:
     return replace(layer, connections=(same,), bias=np.abs(layer.bias))
 
 
+@pytest.mark.slow
 @needs_lava_dl
 @pytest.mark.parametrize("value", [-127, -1, 0, 1, 127])
 def test_weights_that_upstream_would_change(tmp_path: Path, value: int) -> None:
@@ -129,6 +133,7 @@ def test_without_lava_dl(
         netx_network.run(tmp_path / "net.net", images_for(network, 1), 1, backend=backend)
 
 
+@pytest.mark.slow
 @needs_lava_dl
 def test_wiring_for_a_chip(network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With stand-ins for Intel's adapters that pass everything on, the network for a chip runs exactly on a CPU."""
@@ -182,6 +187,7 @@ def test_what_the_reader_cannot_build_is_refused(
             netx_network.run(tmp_path / "net.net", images_for(network, 1), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reset", ["soft", "hard"])
 def test_neurons_behind_stock_synapses(reset: str) -> None:
     """IFNeuron behind Lava's Dense: v(0), bias, threshold, reset, and the restart every 5 steps."""
@@ -217,6 +223,7 @@ def test_neurons_behind_stock_synapses(reset: str) -> None:
     assert (expected.sum(axis=0) > 0).all() and (expected.sum(axis=0) < 20).all()
 
 
+@pytest.mark.slow
 @needs_lava_dl
 def test_sums_beyond_32_bits_do_not_wrap(tmp_path: Path) -> None:
     """67,500 weights of 127 on white pixels sum to more than 2³¹."""

@@ -53,6 +53,7 @@ def graph() -> IntegerNetwork:
     return IntegerNetwork((1, 4, 5), layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "steps", "gap"), [("sequence", 2, 0), ("graph", 3, 1)])
 def test_equals_the_integer_engine(which: str, steps: int, gap: int, request: pytest.FixtureRequest) -> None:
     network = request.getfixturevalue(which)
@@ -114,6 +115,7 @@ def test_refusals(network: IntegerNetwork, steps: int, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weight", "bias", "steps"), [(127, MEMBRANE_MAX - 127 * 255, 1), (-1, (MEMBRANE_MAX - 1) // 2, 2)]
 )

@@ -132,6 +132,7 @@ def test_a_compiler_that_fails_falls_back_with_a_warning(monkeypatch: pytest.Mon
 
 
 # PyTorch's compiler imports what it built in a way that Python deprecates.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_compiled_kernels_equal_the_plain_ones_where_there_is_a_compiler() -> None:
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):

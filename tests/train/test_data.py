@@ -278,6 +278,7 @@ def test_all_images_together_have_a_largest_size(folder: Path, monkeypatch: pyte
         load([str(folder)], "train")
 
 
+@pytest.mark.slow
 def test_members_of_an_archive_are_unpacked_as_they_are_needed(folder: Path, tmp_path: Path) -> None:
     """A small archive of zeros holds many times the memory of a computer."""
     archive = write_zip(tmp_path / "x.zip", folder)

@@ -46,6 +46,7 @@ def images(data: Path, count: int) -> ImageSet:
     return load([str(data)], "test").sample(count, 0)
 
 
+@pytest.mark.slow
 def test_all_figures_of_quantized_models(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     history = [{"epoch": 1, "ann": 20.0, "snn": 10.0}, {"epoch": 2, "ann": 30.0, "snn": 25.0}]
     paths = []

@@ -84,6 +84,7 @@ def test_images_keep_their_order_in_any_memory_layout(layout: torch.memory_forma
 
 
 # PyTorch's compiler imports what it built in a way that Python deprecates.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
 def test_compiled_spikes_equal_the_plain_ones() -> None:

@@ -67,6 +67,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
     assert read(tmp_path, 'learning_rate = "2"\ndata = "one"') == DEFAULTS | {"rate": 2.0, "data": ["one"]}
 
 
+@pytest.mark.slow
 @given(
     st.integers(-10, 10),
     st.lists(st.from_regex(r"[a-z ü]{1,5}", fullmatch=True), min_size=1, max_size=3),

@@ -42,6 +42,7 @@ def means(network: nn.Module, steps: int) -> list[tuple[torch.Tensor, torch.Tens
     return [(np.mean(a, 0), np.mean(s, 0)) for a, s in zip(ann, snn, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [random_tiny, random_residual])
 def test_spikes_carry_what_the_activation_did(build) -> None:
     """The error of the channels' means falls to less than half; v(0) stays between 0 and θ."""

@@ -7,14 +7,19 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.tiny import write_folder
+from tests.train import shares
 from train.checkpoint import load, load_model
+from train.cifar import main
 from train.data import load as load_images
+from train.models import MODELS
 from train.processes import Processes, own_device
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -35,6 +40,17 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
     return ["-m", "train.cifar", "--data", str(data), "--out", str(out), *options.split(), *more]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What runs here takes the steps of the programs that ``run`` starts, with their number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def run(*arguments: str) -> str:
     return subprocess.run(arguments, env=ENVIRONMENT, check=True, capture_output=True, text=True, timeout=300).stdout
 
@@ -48,12 +64,14 @@ def test_shares_make_up_the_batches() -> None:
         Processes(0, 2).share(order, 5)
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights after three steps, but for rounding, and the same accuracy of the held-out images."""
     alone, together = tmp_path / "alone", tmp_path / "together"
     alone.mkdir()
     together.mkdir()
-    run(sys.executable, "tests/train/shares.py", str(alone))
+    monkeypatch.setitem(MODELS, "plain", shares.plain)
+    shares.main(alone)
     run(*TORCHRUN, "tests/train/shares.py", str(together))
     expected = torch.load(alone / "0.pt", weights_only=True)
     for rank in (0, 1):
@@ -63,6 +81,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(found["state"][key], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_model_and_one_continues_it(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "m.pt"
     printed = run(*TORCHRUN, *command(data, out)).splitlines()
@@ -71,10 +90,12 @@ def test_two_processes_write_one_model_and_one_continues_it(tmp_path: Path, data
     assert printed[6] == f"{out}: accuracy on 20 test images" and len(printed) == 9
     first = load_model(out)[0].state_dict()
     out.unlink()
-    run(sys.executable, *command(data, out, "--resume"))
+    with one_thread():
+        assert main(command(data, out, "--resume")[2:]) == 0
     assert all(torch.equal(value, first[key]) for key, value in load_model(out)[0].state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_process_that_waits_for_the_others_ends_with_torchrun() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -97,10 +118,12 @@ def test_a_process_that_waits_for_the_others_ends_with_torchrun() -> None:
             child.kill()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, data: Path) -> None:
     """SIGKILL in the middle of the second epoch."""
     whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
-    run(sys.executable, *command(data, whole))
+    with one_thread():
+        assert main(command(data, whole)[2:]) == 0
     child = subprocess.Popen(
         [sys.executable, *command(data, parts)], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
     )

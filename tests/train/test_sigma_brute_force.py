@@ -64,6 +64,7 @@ def spike_counts(network: nn.Module, image: np.ndarray, steps: int) -> list[list
     return list(counts.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "steps"), [("vgg_small", 1), ("resnet20", 3), ("vgg_small", 4)])
 def test_equals_brute_force(model: str, steps: int) -> None:
     """σ_l = √(mean over batches of var(gap_l)), gap_l = ANN output − θ·(spike count)/T, of two uneven batches.

@@ -56,6 +56,7 @@ def peer(network: Network) -> Network:
     return copied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "changes"),
     [

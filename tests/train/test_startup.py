@@ -54,6 +54,7 @@ def test_nothing_changes_in_other_programs() -> None:
     assert done.stdout == "True\n"
 
 
+@pytest.mark.slow
 def test_output_that_knows_ascii_alone_gets_escapes() -> None:
     command = [sys.executable, "-m", "train.evaluate", "--help"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
@@ -61,6 +62,7 @@ def test_output_that_knows_ascii_alone_gets_escapes() -> None:
     assert (done.returncode, done.stderr) == (0, "") and "\\u03b1" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
 def test_closed_output_is_no_error(closed: str) -> None:
     command = f"{sys.executable} -m train.cifar --dry-run --model vgg_tiny --out /tmp/none.pt {closed}"

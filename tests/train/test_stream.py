@@ -349,6 +349,7 @@ def test_without_closing_the_processes_end_with_the_exception(tree: Path) -> Non
     assert children() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_waiting_leaves_no_process(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sent to all processes, as a terminal does."""
 
@@ -391,6 +392,7 @@ def test_batches_that_are_not_asked_for_cost_no_process(tree: Path) -> None:
     assert children() == []
 
 
+@pytest.mark.slow
 def test_the_processes_end_with_a_killed_training(tree: Path, tmp_path: Path) -> None:
     """PyTorch's own check takes five seconds and more; and they leave nothing in the folder for temporary files."""
     temporary = tmp_path / "temporary"
