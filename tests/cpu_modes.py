@@ -1,13 +1,17 @@
-"""Modes in which this machine computes as one with an older processor does: what PyTorch, oneDNN, MKL and numba are told.
+"""Modes in which this machine computes as one with an older processor does.
 
     python -m tests.cpu_modes avx2 python -m pytest tests/cpu
 
-runs a command in a mode, as ``make test CPU=avx2`` does with all tests.
+runs a command in a mode, as ``make test CPU=avx2`` does with all tests. A mode is what four libraries are told:
 
-``ONEDNN_MAX_CPU_ISA`` bounds the instructions of oneDNN: without VNNI its int8 kernels add two products in 16 bits, which
-saturates. ``ATEN_CPU_CAPABILITY`` bounds those of PyTorch's own loops, ``MKL_ENABLE_INSTRUCTIONS`` those of MKL (Intel's
-processors only). numba compiles for ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES``; with the name alone it would still use
-the features of the processor at hand. Both are part of the key under which it caches what it compiled.
+* oneDNN (``ONEDNN_MAX_CPU_ISA``): without VNNI its int8 kernels add two products in 16 bits, which saturates.
+* PyTorch's own loops (``ATEN_CPU_CAPABILITY``).
+* MKL (``MKL_ENABLE_INSTRUCTIONS``): on an AMD processor it has no effect.
+* numba (``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES``): with the name alone it still uses the features of the processor at
+  hand. What it compiles is cached under both.
+
+No value of these switches int8 off, as oneDNN has int8 kernels for SSE 4.1 too. ``NQ_LAVA_INT8=0`` does
+(deploy/cpu/machine.py).
 """
 
 import os

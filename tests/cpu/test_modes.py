@@ -21,30 +21,39 @@ from tests import cpu_modes
 ROOT = Path(__file__).resolve().parents[2]
 MODE = os.environ.get(cpu_modes.NAME, "")
 
-ESSENTIAL = (
-    "tests/cpu/test_modes.py::test_mode",
-    "tests/cpu/test_kernels.py",
-    "tests/cpu/test_events.py",
+INT8 = ("tests/cpu/test_synapses.py", "tests/benchmarks/test_timing.py")
+ENGINE = (
     "tests/cpu/test_layer.py",
-    "tests/cpu/test_synapses.py",
-    "tests/test_integer.py",
     "tests/test_golden.py",
-    "tests/test_edges.py",
-    "tests/benchmarks/test_timing.py",
+    "tests/test_edges.py::test_engine",
+    "tests/test_integer.py::test_engine_equals_brute_force[fastest]",
+    "tests/test_integer.py::test_engine_equals_brute_force[events]",
+    "tests/test_integer.py::test_saturating_networks_equal_brute_force[fastest]",
     "tests/benchmarks/test_speed.py::test_parts_can_be_chosen",
 )
+COMPILED = (
+    "tests/cpu/test_kernels.py",
+    "tests/cpu/test_events.py::test_any_convolution",
+    "tests/cpu/test_events.py::test_by_hand",
+    "tests/cpu/test_events.py::test_count",
+    "tests/cpu/test_events.py::test_thousands_of_the_largest_weights_do_not_wrap",
+)
+ESSENTIAL = {"avx512": INT8, "avx2": INT8 + ENGINE + COMPILED, "no-int8": ENGINE}
+"""What differs there and takes seconds: numba's code is compiled anew where AVX-512 is missing."""
+
 LEFT_OUT = "other_instructions or lava or stock"
 """What starts processes of its own, and Lava, whose layers have the engine's kernels."""
 
 
-@pytest.mark.parametrize("mode", ["avx512", "avx2", "no-int8"])
+@pytest.mark.parametrize("mode", ESSENTIAL)
 def test_essential_tests_pass_in(mode: str) -> None:
     if lacking := cpu_modes.missing(mode):
         pytest.skip(f"this processor has no {', '.join(lacking)}")
+    options = ("-p", "no:cacheprovider", "-k", f"not ({LEFT_OUT})", "--tb=short", "-rs")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *ESSENTIAL, "-p", "no:cacheprovider", "-k", f"not ({LEFT_OUT})", "--tb=short"],
+        [sys.executable, "-m", "pytest", f"{__file__}::test_mode", *ESSENTIAL[mode], *options],
         cwd=ROOT,
-        env=cpu_modes.environment(mode) | {"EXAMPLES": "10"},
+        env=cpu_modes.environment(mode) | {"EXAMPLES": "3"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -52,7 +61,7 @@ def test_essential_tests_pass_in(mode: str) -> None:
     assert done.returncode == 0, f"mode {mode}:\n{done.stdout[-8000:]}"
 
 
-@pytest.mark.skipif(MODE not in ("avx512", "avx2", "no-int8"), reason="for processes in one of these modes")
+@pytest.mark.skipif(MODE not in ESSENTIAL, reason="for processes in one of these modes")
 def test_mode() -> None:
     """The libraries obey: 16-bit saturation occurs, and no register is wider than the mode's processor has."""
     if MODE == "no-int8":
