@@ -3,23 +3,25 @@
     python -m benchmarks.processors net.h5 --data cifar10-*.zip
 
 One process per mode of tests/cpu_modes.py loads the network and waits. In every repeat all of them run in turn, one at a
-time, each time another one first; ratios are formed within a repeat. All must give the same read-outs.
+time, each time another one first; ratios are formed within a repeat. All must give the same read-outs. One thread, and
+processor time: other work on the machine counts less.
 """
 
 import argparse
 import hashlib
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import IO
+
+import torch
 
 from benchmarks import machine
 from benchmarks.markdown import table, with_spread
-from benchmarks.timing import Contestant, interleaved, rates, ratios, seconds
-from deploy.cpu.machine import describe, int8_limit
+from benchmarks.timing import rates, ratios
+from deploy.cpu.machine import int8_limit
 from deploy.images import channels_first
 from deploy.integer import IntegerEngine
 from export import netx
@@ -45,20 +47,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    """Writes a line with the largest int8 input and the read-outs' digest, then one for each line that it reads."""
+    """Writes the largest int8 input and the read-outs' digest, then for each line that it reads processor seconds."""
+    torch.set_num_threads(1)
     engine = IntegerEngine(netx.read(options.net))
     images = channels_first(load(options.data, "test"))[: options.samples]
     digest = hashlib.sha256(engine.scores(images, options.T).tobytes()).hexdigest()[:16]
-    print(f"{int8_limit()} {digest} {describe()}", flush=True)
+    print(int8_limit(), digest, len(images), flush=True)
     for _ in sys.stdin:
-        print(seconds(lambda: engine.scores(images, options.T)), flush=True)
+        began = time.process_time()
+        engine.scores(images, options.T)
+        print(time.process_time() - began, flush=True)
 
 
-def _ask(stdin: IO[str], stdout: IO[str]) -> None:
-    stdin.write("\n")
-    stdin.flush()
-    if not stdout.readline():
-        raise RuntimeError("a process ended before its time")
+def _seconds(process: subprocess.Popen) -> float:
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,34 +70,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.child:
         _serve(options)
         return 0
-    told, contestants = {}, {}
+    command = [sys.executable, "-m", "benchmarks.processors", *(sys.argv[1:] if argv is None else argv), "--child"]
+    told, processes = {}, {}
     with ExitStack() as stack:
         for mode in (NATIVE, *options.modes):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.processors", *(sys.argv[1:] if argv is None else argv), "--child"],
-                env=None if mode == NATIVE else cpu_modes.environment(mode),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            stack.enter_context(process)
-            assert process.stdin is not None and process.stdout is not None
-            told[mode] = process.stdout.readline().split(maxsplit=2)
-            contestants[mode] = Contestant(partial(_ask, process.stdin, process.stdout), options.samples)
+            environment = None if mode == NATIVE else cpu_modes.environment(mode)
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            processes[mode] = stack.enter_context(subprocess.Popen(command, env=environment, **pipes))
+            told[mode] = processes[mode].stdout.readline().split()
         if len({digest for _, digest, _ in told.values()}) > 1:
             raise RuntimeError(f"the read-outs differ: {told}")
-        times = interleaved(contestants, options.repeats)
+        modes, images = list(processes), int(told[NATIVE][2])
+        times: dict[str, list[float]] = {mode: [] for mode in modes}
+        for repeat in range(options.repeats):
+            shift = repeat % len(modes)
+            for mode in modes[shift:] + modes[:shift]:
+                times[mode].append(_seconds(processes[mode]) / images)
     settings = machine.describe()
     print(
-        f"{settings['processor']}, {settings['threads']} thread(s), load {settings['load_average']:.1f}; torch "
+        f"{settings['processor']}, one thread, load {settings['load_average']:.1f}; torch "
         f"{settings['versions']['torch']}; commit {settings['commit']}; {options.net.name}, T = {options.T}, "
-        f"{options.samples} images, {options.repeats} repeats, read-outs {told[NATIVE][1]}\n"
+        f"{images} images, {options.repeats} repeats, read-outs {told[NATIVE][1]}\n"
     )
     rows = [
         (mode, told[mode][0], with_spread(rates(found)), with_spread(ratios(times[NATIVE], found)))
         for mode, found in times.items()
     ]
-    print(table(("mode", "largest int8 input", "images/s", "of the speed as it is"), rows))
+    print(table(("mode", "largest int8 input", "images per second of processor time", "of the speed as it is"), rows))
     return 0
 
 
