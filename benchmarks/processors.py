@@ -3,7 +3,7 @@
     python -m benchmarks.processors net.h5 --data cifar10-*.zip
 
 One process per mode of tests/cpu_modes.py loads the network and waits. In every repeat all of them run in turn, one at
-a time, each time another one first; ratios are formed within a repeat. All must give the same read-outs. One thread, and
+a time, each time another one first; ratios are formed within a repeat. All must give the same read-outs. One thread and
 processor time: other work on the machine counts less.
 """
 
