@@ -6,7 +6,7 @@ runs a command in a mode, as ``make test CPU=avx2`` does with all tests. A mode 
 
 * oneDNN (``ONEDNN_MAX_CPU_ISA``): without VNNI its int8 kernels add two products in 16 bits, which saturates.
 * PyTorch's own loops (``ATEN_CPU_CAPABILITY``).
-* MKL (``MKL_ENABLE_INSTRUCTIONS``): on an AMD processor it has no effect.
+* MKL (``MKL_ENABLE_INSTRUCTIONS``): no effect was seen on an AMD processor.
 * numba (``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES``): with the name alone it still uses the features of the processor at
   hand. What it compiles is cached under both.
 
