@@ -2,6 +2,7 @@
 # PYTHON names another interpreter; a newer one has an environment of its own, such as .venv-3.12 (docs/install.md).
 
 PYTHON =
+CPU =
 SHARE = 1
 MINUTES = 90
 INTERPRETER =
@@ -15,6 +16,7 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_in
 VENV := .venv$(addprefix -,$(filter-out 3.10,$(VERSION)))
 endif
 PY = $(VENV)/bin/python
+MODE = $(if $(CPU),$(PY) -m tests.cpu_modes $(CPU))
 
 # Lava on a newer Python: small networks, less than a minute.
 NEWER_TESTS = tests/lava/test_compatibility.py tests/lava/test_lava_engine.py tests/test_golden.py
@@ -33,6 +35,7 @@ help:
 	@echo 'make demo   convert the trained model, run it in Lava on a CPU, compare bit by bit'
 	@echo 'make check  ruff, ruff format --check, mypy and the fast tests'
 	@echo 'make test   ruff, ruff format --check, mypy and all tests'
+	@echo 'make test CPU=avx2  all tests as on a processor with AVX2 alone; also avx512 (no VNNI, no AMX) and no-int8'
 	@echo 'make test-newer  tests of Lava on a newer Python: 3.11, 3.12 or 3.13, whichever is found first'
 	@echo 'make campaign  random networks, damaged files, faults, an hour of runs, mutants: hours (docs/reliability.md);'
 	@echo '               make campaign SHARE=0.01 MINUTES=2 tries a hundredth of it, each kind for 2 minutes at most'
@@ -46,10 +49,10 @@ demo: $(VENV)/.installed
 	@$(PY) -m deploy.demo
 
 check: lint
-	$(PYTEST) -m 'not slow'
+	$(MODE) $(PYTEST) -m 'not slow'
 
 test: lint
-	$(PYTEST)
+	$(MODE) $(PYTEST)
 
 ifeq ($(VENV),.venv)
 test-newer:

@@ -1,8 +1,12 @@
-"""How much of the machine's own int8 matrix rate the integer engine reaches, from images to read-outs."""
+"""How much of the machine's own int8 matrix rate the integer engine reaches, from images to read-outs.
+
+Where the engine does not use int8 (``int8_limit()`` is 0), the float32 rate is measured alone.
+"""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,12 @@ from benchmarks.markdown import table as markdown_table
 from benchmarks.markdown import with_spread
 from benchmarks.networks import exported, sample_images
 from benchmarks.timing import Contestant, Effort, interleaved, rates, ratios, seconds
+from deploy.cpu.machine import int8_limit, prepare_int8_product
 from deploy.integer import IntegerEngine
 from deploy.pooling import unfold
 from export.network import IMAGE, IntegerNetwork
+
+NO_INT8 = "The engine does not use int8 on this processor, so the int8 product was not measured."
 
 
 def multiplications_by_layer(network: IntegerNetwork, steps: int) -> dict[str, int]:
@@ -38,26 +45,19 @@ def float32_product(size: int) -> Callable[[], object]:
 
 
 def int8_product(size: int) -> Callable[[], object]:
-    """A uint8 x int8 matrix product of oneDNN with exact sums in float32.
+    """A uint8 x int8 matrix product of oneDNN with exact sums in float32; the inputs go up to ``int8_limit()``.
 
     Raises:
         RuntimeError: it computes something else.
     """
     generator = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 256, (size, size), dtype=torch.uint8, generator=generator)
+    x = torch.randint(0, int8_limit() + 1, (size, size), dtype=torch.uint8, generator=generator)
     weight = torch.randint(-127, 128, (size, size), dtype=torch.int8, generator=generator)
-    prepared = torch.ops.onednn.qlinear_prepack(weight, [size, size])
-    scale, zero = torch.ones(size), torch.zeros(size, dtype=torch.int64)
-
-    def product() -> torch.Tensor:
-        return torch.ops.onednn.qlinear_pointwise(
-            x, 1.0, 0, prepared, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
-        )
-
+    multiply = prepare_int8_product(weight, 1.0, size)
     rows = x[:8].double() @ weight.double().T
-    if not torch.equal(product()[:8].double(), rows.float().double()):
+    if not torch.equal(multiply(x)[:8].double(), rows.float().double()):
         raise RuntimeError(f"the int8 matrix product of size {size} is wrong")
-    return product
+    return partial(multiply, x)
 
 
 class AllCores:
@@ -92,7 +92,10 @@ class AllCores:
 def measure(
     model: str, steps: int, sizes: Sequence[int], checkpoints: Mapping[str, Path], effort: Effort
 ) -> dict[str, Any]:
-    """Peak rates in operations (two per multiply-accumulate) per second, and the engine's share of the int8 one."""
+    """Peak rates in operations (two per multiply-accumulate) per second, and the engine's share of them.
+
+    The share of the int8 rate is None where int8 is not in use.
+    """
     threads = torch.get_num_threads()
     network = exported(model, checkpoints)
     engine = IntegerEngine(network)
@@ -101,23 +104,25 @@ def measure(
     images = sample_images(max(len(images), round(effort.seconds / time)))
     operations = 2 * sum(multiplications_by_layer(network, steps).values())
     contestants = {"engine": Contestant(lambda: engine.scores(images, steps), operations * len(images))}
-    for name, product in (("int8", int8_product), ("float32", float32_product)):
+    products = {"int8": int8_product, "float32": float32_product} if int8_limit() else {"float32": float32_product}
+    for name, product in products.items():
         for size in sizes:
             work = AllCores(lambda product=product, size=size: product(size), threads, effort)
             contestants[f"{name} {size}"] = Contestant(work, 2 * size**3 * work.calls)
     times = interleaved(contestants, effort.repeats)
     best = {
         name: [min(column) for column in zip(*(times[f"{name} {size}"] for size in sizes), strict=True)]
-        for name in ("int8", "float32")
+        for name in products
     }
+    shares = {name: ratios(peak, times["engine"]) for name, peak in best.items()}
     return {
         "model": model,
         "T": steps,
         "multiply_accumulates_per_image": operations // 2,
         "operations_per_second": {name: rates(values) for name, values in times.items()},
         "peak": {name: rates(values) for name, values in best.items()},
-        "engine_over_int8_peak": ratios(best["int8"], times["engine"]),
-        "engine_over_float32_peak": ratios(best["float32"], times["engine"]),
+        "engine_over_int8_peak": shares.get("int8"),
+        "engine_over_float32_peak": shares["float32"],
     }
 
 
@@ -128,7 +133,9 @@ def table(result: dict[str, Any]) -> str:
         return with_spread({key: value / 1e9 for key, value in values.items()})
 
     rows = [(f"{name} matrix product, best size", billions(values), "–") for name, values in result["peak"].items()]
-    share = {key: 100 * value for key, value in result["engine_over_int8_peak"].items()}
+    kind = "int8" if "int8" in result["peak"] else "float32"
+    share = {key: 100 * value for key, value in result[f"engine_over_{kind}_peak"].items()}
     name = f"engine, {result['model']}, T = {result['T']}, end to end"
     rows.append((name, billions(result["operations_per_second"]["engine"]), f"{with_spread(share)} %"))
-    return markdown_table(("what", "10⁹ operations/s", "of the int8 peak"), rows)
+    note = "" if kind == "int8" else f"\n{NO_INT8}\n"
+    return markdown_table(("what", "10⁹ operations/s", f"of the {kind} peak"), rows) + note

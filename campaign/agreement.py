@@ -32,6 +32,7 @@ from deploy.trace import concatenate
 from export import netx
 from export.network import IntegerNetwork
 from nqlava.errors import InputError
+from tests.cpu_modes import MODES
 from tests.engines import KINDS, assert_same, judged, kernels
 from tests.lava_dl import LAVA_DL
 from tests.strategies import images_for, networks
@@ -39,16 +40,11 @@ from tests.strategies import images_for, networks
 NETWORKS = 1000
 PROCESSORS: Mapping[str, Mapping[str, str]] = {
     "as it is": {},
-    "with AVX-512 VNNI": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
-    "with AVX2 VNNI": {"ONEDNN_MAX_CPU_ISA": "AVX2_VNNI"},
-    "with AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
-    "with SSE 4.1": {
-        "ONEDNN_MAX_CPU_ISA": "SSE41",
-        "ATEN_CPU_CAPABILITY": "default",
-        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
-        "NUMBA_CPU_NAME": "nehalem",
-        "NUMBA_CPU_FEATURES": "+sse4.1,+sse4.2",
-    },
+    "with AVX-512 VNNI": MODES["avx512-vnni"],
+    "with AVX-512": MODES["avx512"],
+    "with AVX2 VNNI": MODES["avx2-vnni"],
+    "with AVX2": MODES["avx2"],
+    "with SSE 4.1": MODES["sse41"],
 }
 """What the libraries are told that the processor is."""
 

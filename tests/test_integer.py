@@ -1,5 +1,7 @@
 """The integer engine equals the brute-force simulation, on random networks and at the edges of every range."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -22,14 +24,14 @@ def assert_equals_oracle(network: IntegerNetwork, images: np.ndarray, steps: int
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=int(os.environ.get("EXAMPLES", "25")), deadline=None)
 @given(networks(), st.integers(1, 10), st.integers(0, 4))
 def test_engine_equals_brute_force(kind: str, network: IntegerNetwork, steps: int, count: int) -> None:
     assert_equals_oracle(network, images_for(network, count), steps, kind)
 
 
 @pytest.mark.parametrize("kind", ["fastest", "pytorch"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=int(os.environ.get("EXAMPLES", "20")), deadline=None)
 @given(networks(extreme=True), st.integers(1, 10))
 def test_saturating_networks_equal_brute_force(kind: str, network: IntegerNetwork, steps: int) -> None:
     assert_equals_oracle(network, images_for(network, 2), steps, kind)

@@ -1,5 +1,6 @@
 """Which kernels are exact, and fastest, on the processor at hand."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -62,8 +63,10 @@ def int8_limit() -> int:
     """Largest input for which the int8 kernels are exact here and faster than float32; 0 where they are not to be used.
 
     Found by trial at the first call: a convolution and a product with the largest weights and inputs, compared with
-    int64 arithmetic, and timed against float32.
+    int64 arithmetic, and timed against float32. 0 without a trial where the environment has ``NQ_LAVA_INT8=0``.
     """
+    if os.environ.get("NQ_LAVA_INT8") == "0":
+        return 0
     for largest in _CANDIDATES:
         try:
             if _is_exact(largest) and _is_faster():

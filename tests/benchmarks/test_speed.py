@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import memory
+from benchmarks import memory, peak
 from benchmarks.networks import exported, uniform
 from benchmarks.speed import main
+from benchmarks.timing import Effort
+from deploy.cpu.machine import int8_limit
 from export import netx
 
 
@@ -38,7 +40,9 @@ def test_quick_run_writes_every_part(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("Lava", "batch"),
     ]
     assert all(peak > 50 for row in result["scaling"]["memory"] for peak in row["mebibytes"])
-    assert result["peak"]["engine_over_int8_peak"]["median"] > 0
+    assert result["peak"]["engine_over_float32_peak"]["median"] > 0
+    if int8_limit():
+        assert result["peak"]["engine_over_int8_peak"]["median"] > 0
     parts = result["layers"]["layers"]["layers.1"]["milliseconds"]
     assert list(parts) == ["synapses", "neurons", "rest"] and all(part["median"] > 0 for part in parts.values())
     assert list(result["startup"]["seconds"]) == ["--help", "vgg_small, 2 images, T = 4"]
@@ -51,6 +55,16 @@ def test_quick_run_writes_every_part(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_parts_can_be_chosen(tmp_path: Path) -> None:
     assert main(["--quick", "--only", "peak", "--out", str(tmp_path)]) == 0
     assert list(json.loads((tmp_path / "speed.json").read_text())) == ["machine", "repeats", "seconds", "peak"]
+
+
+def test_without_int8_the_float32_rate_is_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("benchmarks.peak", "deploy.cpu.synapses"):
+        monkeypatch.setattr(f"{module}.int8_limit", lambda: 0)
+    result = peak.measure("vgg_tiny", 1, [16], {}, Effort(1, 0.001))
+    assert list(result["peak"]) == ["float32"] and result["engine_over_int8_peak"] is None
+    assert result["engine_over_float32_peak"]["median"] > 0
+    text = peak.table(result)
+    assert "of the float32 peak" in text and text.endswith(f"\n\n{peak.NO_INT8}\n")
 
 
 @pytest.mark.slow

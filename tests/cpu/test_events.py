@@ -3,6 +3,7 @@
 NUMBA_DISABLE_JIT=1 in the environment runs the same loops uncompiled, for coverage; a few of these tests suffice.
 """
 
+import os
 import time
 from unittest.mock import patch
 
@@ -33,7 +34,7 @@ def prepared(weight: np.ndarray, shape: tuple[int, int, int] = SHAPE, window: in
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=int(os.environ.get("EXAMPLES", "50")), deadline=None)
 @given(st.data())
 def test_any_convolution(data: st.DataObject) -> None:
     """Also with padding and strides beyond the kernel, and with windows that leave rows and columns over."""
