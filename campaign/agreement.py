@@ -1,4 +1,4 @@
-"""One truth: on random networks the oracle and every way to run a network agree, in every bit that they give.
+"""One truth: on random networks the reference and every way to run a network agree, in every bit that they give.
 
 The reference (nqlava/reference.py) is docs/semantics.md as a program. With it are compared: the integer engine with
 each of its kernels and with small parts, the path of GPUs (on the CPU), and Lava, with any batch, gap and number of

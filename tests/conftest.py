@@ -22,27 +22,6 @@ for number, handler in HANDLERS.items():
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
-# What takes seconds in files that start processes, clusters or browsers for nearly all that they test; elsewhere the
-# tests themselves are marked.
-SLOW = (
-    "tests/report/test_command.py",
-    "tests/report/test_page.py",
-    "tests/test_api.py::test_it_needs_no_lava_before_lava_runs",
-    "tests/test_cluster.py",
-    "tests/test_run_lava.py::test_a_missing_lava_is_named",
-    "tests/test_run_lava.py::test_exact_run_reports_and_returns_0",
-    "tests/test_run_lava.py::test_a_run_imports_no_signal_processing",
-    "tests/test_run_lava.py::test_interrupt_ends_everything",
-    "tests/test_run_lava.py::test_stock_synapses_take_weights_that_are_all_zero_or_negative",
-    "tests/test_verify.py::test_lava_can_be_imported_where_a_start_method_was_chosen_before",
-    "tests/test_workers.py",
-)
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.nodeid.startswith(SLOW):
-        item.add_marker(pytest.mark.slow)
-
 
 def pytest_collection_finish() -> None:
     """What was imported stays, so the garbage collector need not look at it again and again: a full look took 0.4 s."""

@@ -30,7 +30,7 @@ def test_images_are_those_of_the_commands() -> None:
     assert len(api.images(split="train")[0]) == 1000, "all of the sample without more"
 
 
-def test_the_engine_gives_what_the_oracle_gives(net: Path) -> None:
+def test_the_engine_gives_what_the_reference_gives(net: Path) -> None:
     network = api.read(net)
     images, labels = api.images(count=6)
     result = api.run(network, images, labels)
@@ -91,6 +91,7 @@ def test_bad_arguments(net: Path) -> None:
         api.run_lava(net.with_name("gone.h5"), images, labels)
 
 
+@pytest.mark.slow
 def test_it_needs_no_lava_before_lava_runs() -> None:
     code = "import sys\nfrom deploy import api\nprint('lava' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"

@@ -26,6 +26,8 @@ from tests.processes import alive, children, wait_until
 from tests.strategies import images_for, random_layer
 from tools.docs import code
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 # The commands on the page, the first of which is for one machine.
 _, SCHEDULER, WORKERS, COMMAND = (part.words for part in code(ROOT / "docs" / "cluster.md"))

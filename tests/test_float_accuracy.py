@@ -55,6 +55,7 @@ def test_the_model_is_found_where_it_was_and_beside_the_file(exported: Path, tmp
     assert found(moved)[0] is None
 
 
+@pytest.mark.slow
 def test_shipped_models_are_found(tmp_path: Path) -> None:
     net = tmp_path / "net.h5"
     assert export_main(["--pretrained", "vgg_small", str(net), "--calibration", "1"]) == 0

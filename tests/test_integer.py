@@ -17,7 +17,7 @@ from tests.engines import KINDS, assert_same, judged, kernels
 from tests.strategies import images_for, networks, random_layer
 
 
-def assert_equals_oracle(network: IntegerNetwork, images: np.ndarray, steps: int, kind: str = "fastest") -> None:
+def assert_equals_reference(network: IntegerNetwork, images: np.ndarray, steps: int, kind: str = "fastest") -> None:
     with kernels(kind) as engine:
         trace = engine(network).run(images, steps, membranes=True)
     assert_same(judged(network, images, steps), trace)
@@ -27,14 +27,14 @@ def assert_equals_oracle(network: IntegerNetwork, images: np.ndarray, steps: int
 @settings(max_examples=int(os.environ.get("EXAMPLES", "25")), deadline=None)
 @given(networks(), st.integers(1, 10), st.integers(0, 4))
 def test_engine_equals_brute_force(kind: str, network: IntegerNetwork, steps: int, count: int) -> None:
-    assert_equals_oracle(network, images_for(network, count), steps, kind)
+    assert_equals_reference(network, images_for(network, count), steps, kind)
 
 
 @pytest.mark.parametrize("kind", ["fastest", "pytorch"])
 @settings(max_examples=int(os.environ.get("EXAMPLES", "20")), deadline=None)
 @given(networks(extreme=True), st.integers(1, 10))
 def test_saturating_networks_equal_brute_force(kind: str, network: IntegerNetwork, steps: int) -> None:
-    assert_equals_oracle(network, images_for(network, 2), steps, kind)
+    assert_equals_reference(network, images_for(network, 2), steps, kind)
 
 
 def test_threads_are_as_many_as_before() -> None:

@@ -55,6 +55,7 @@ def net(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", pytest.param("netx", marks=needs_lava_dl), "stock"])
 def test_exact_run_reports_and_returns_0(net: Path, backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = net.with_name("new folder") / "result.json"
@@ -70,6 +71,7 @@ def test_exact_run_reports_and_returns_0(net: Path, backend: str, capsys: pytest
     assert content["accuracy_float_snn"] is None and content["points_lost"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "judged"), [("1", 1), ("4", 4), ("all", 6), ("99", 6)])
 def test_the_reference_judges_as_many_images_as_asked_for(
     net: Path, asked: str, judged: int, capsys: pytest.CaptureFixture[str]
@@ -183,6 +185,7 @@ def test_bad_option_gives_one_line_and_2(
     assert_refused(run_lava.main, [str(net), option, value], [named], capsys)
 
 
+@pytest.mark.slow
 def test_a_missing_lava_is_named(net: Path) -> None:
     """Also where folders are left of one that was uninstalled."""
     (net.parent / "site" / "lava" / "magma" / "core" / "process").mkdir(parents=True)
@@ -247,6 +250,7 @@ def alive(group: int) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [2.5, 4.0], ids=["starting", "running"])
 def test_interrupt_ends_everything(net: Path, after: float) -> None:
     command = [sys.executable, "-m", "deploy.run_lava", str(net), "--T", "4096", "--samples", "1000", "--batch", "1"]
@@ -308,6 +312,7 @@ def test_help_is_fast() -> None:
     assert not names & {"torch", "numba", "lava", "dask", "distributed", "h5py", "PIL"}
 
 
+@pytest.mark.slow
 def test_a_run_imports_no_signal_processing(net: Path) -> None:
     """Half a second, which Lava's Conv process brings, also where Lava looks through the package for models."""
     code = "import sys\nfrom deploy.run_lava import main\nmain(sys.argv[1:])\nprint('scipy.signal' in sys.modules)"
@@ -315,6 +320,7 @@ def test_a_run_imports_no_signal_processing(net: Path) -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [0, -1])
 @pytest.mark.parametrize("changed", [0, 1], ids=["convolution", "read-out"])
 def test_stock_synapses_take_weights_that_are_all_zero_or_negative(

@@ -68,6 +68,7 @@ def test_a_backend_that_loses_samples_is_found_out(network: IntegerNetwork) -> N
         verify(network, part_of(images), engine_traces(network, images[:4], 2))
 
 
+@pytest.mark.slow
 def test_lava_can_be_imported_where_a_start_method_was_chosen_before() -> None:
     """Lava chooses one as it is imported, which fails if there is one, such as after a progress bar."""
     script = (

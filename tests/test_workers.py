@@ -23,6 +23,8 @@ from tests.engines import part_of
 from tests.processes import alive, children, wait_until
 from tests.strategies import images_for, random_layer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 MANY = 200_000
 

@@ -29,7 +29,7 @@ def test_every_way_to_run_a_random_network_gives_the_same(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_difference_is_found_made_smaller_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel that forgets hard resets agrees with the oracle wherever there is none."""
+    """A kernel that forgets hard resets agrees with the reference wherever there is none."""
     right = CpuLayer.__init__
 
     def forgets(self: CpuLayer, *arguments: object) -> None:

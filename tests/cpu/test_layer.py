@@ -7,7 +7,7 @@ from deploy.cpu.layer import CpuLayer
 from deploy.integer import IntegerEngine
 from export.network import Connection, IntegerNetwork, Layer
 from tests.strategies import images_for, random_connection, random_layer, random_neurons
-from tests.test_integer import assert_equals_oracle
+from tests.test_integer import assert_equals_reference
 
 SHAPE = (6, 4, 12)
 
@@ -33,7 +33,7 @@ def test_identity_shortcut(hard: bool, factors: list[int]) -> None:
     network = residual_network(hard, factors)
     prepared = CpuLayer(network.layers[1], network.shape_of)
     assert len(prepared.kernels) == 1  # the shortcut takes no kernel
-    assert_equals_oracle(network, images_for(network, 5), 4)
+    assert_equals_reference(network, images_for(network, 5), 4)
 
 
 @pytest.mark.parametrize("count", [1, 257, 300])
@@ -53,7 +53,7 @@ def test_shortcuts_larger_than_a_clip_leaves_room_for(count: int) -> None:
     network = IntegerNetwork((1, 1, 1), layers)
     images = np.full((2, 1, 1, 1), 255, np.uint8)
     images.flags.writeable = False
-    assert_equals_oracle(network, images, 3)
+    assert_equals_reference(network, images, 3)
     assert IntegerEngine(network).run(images, 3).saturation_counts()[1] > 0
 
 
@@ -65,7 +65,7 @@ def test_a_shortcut_alone_is_a_kernel() -> None:
     last = random_layer(rng, "out", (3, 4, 4), source="second", readout=True, outputs=2)
     network = IntegerNetwork((2, 4, 4), (first, second, last))
     assert len(CpuLayer(second, network.shape_of).kernels) == 1
-    assert_equals_oracle(network, images_for(network, 3), 3)
+    assert_equals_reference(network, images_for(network, 3), 3)
 
 
 @pytest.mark.parametrize("segment", [1, 12, 13, 24, 10_000])
@@ -74,4 +74,4 @@ def test_segments_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, segm
     network = residual_network(False, [90])
     prepared = CpuLayer(network.layers[1], network.shape_of)
     assert prepared._segments * prepared._length == 72
-    assert_equals_oracle(network, images_for(network, 2), 3)
+    assert_equals_reference(network, images_for(network, 2), 3)

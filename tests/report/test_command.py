@@ -20,6 +20,8 @@ from tests.tiny import image_set, random_residual, tiny_residual, write_folder, 
 from train.checkpoint import model_content, save
 from train.models import MODELS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, Path]]:

@@ -24,6 +24,8 @@ from tests.strategies import random_layer
 from tests.tiny import random_residual
 from train.data import ImageSet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def page(content: Content) -> str:
