@@ -50,7 +50,7 @@ def _serve(options: argparse.Namespace) -> None:
     """Writes the largest int8 input and the read-outs' digest, then for each line that it reads processor seconds."""
     torch.set_num_threads(1)
     engine = IntegerEngine(netx.read(options.net))
-    images = channels_first(load(options.data, "test"))[: options.samples]
+    images = channels_first(load(options.data, "test").images.numpy())[: options.samples]
     digest = hashlib.sha256(engine.scores(images, options.T).tobytes()).hexdigest()[:16]
     print(int8_limit(), digest, len(images), flush=True)
     for _ in sys.stdin:

@@ -30,7 +30,7 @@ from train.calibrate import evaluate
 from train.checkpoint import check_folder, check_writable, load_model
 from train.data import ImageSet, load
 from train.options import Parser, add_data
-from train.shipped import NAMES, model_path
+from train.shipped import NAMES, is_shipped, model_path
 
 _CHECK_IMAGES = 2  # on which the lowering is checked
 _ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
@@ -211,7 +211,7 @@ def _run(options: argparse.Namespace) -> None:
     info = {
         "L": content["levels"],
         "architecture": content["architecture"],
-        "source": path.name if options.pretrained else os.path.relpath(path, options.net.absolute().parent),
+        "source": path.name if is_shipped(path) else os.path.relpath(path, options.net.absolute().parent),
         "source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     print(

@@ -13,6 +13,10 @@ class InputError(ValueError):
     def __init__(self, message: object) -> None:
         super().__init__(shown(message, _LONGEST))
 
+    def __reduce__(self) -> tuple[type["InputError"], tuple[object, ...]]:
+        """Pickled by its message: tblib, which Dask installs, cannot restore a class with two bases otherwise."""
+        return type(self), self.args
+
 
 class FileError(InputError, OSError):
     """A file named by the user that cannot be read or written. The message names it and the system's reason."""

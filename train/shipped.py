@@ -14,6 +14,11 @@ def pretrained(name: str) -> Path:
     return Path(__file__).parent / "pretrained" / f"{name}.pt"
 
 
+def is_shipped(model: Path) -> bool:
+    """Whether the model file is one that ships."""
+    return model.resolve().parent == (Path(__file__).parent / "pretrained").resolve()
+
+
 def model_path(model: Path | None, name: str | None) -> Path:
     """The model file that a command is given, as MODEL or as --pretrained NAME. InputError unless it is one of them."""
     if name is None:

@@ -107,7 +107,7 @@ def test_random_networks_mostly_agree() -> None:
     expected = {"T": 4, "granularity": "channel", "calibration_images": 60, "x": 1}
     assert {key: network.info[key] for key in expected} == expected
     assert json.loads(network.info["classes"]) == list(data.classes)
-    assert network.info["calibration_integer_snn_accuracy"] == report.integer_snn
+    assert not [key for key in network.info if key.endswith("accuracy")], "of other images than those of a later run"
     assert [row[:3] for row in report.rows] == [
         ("layers.1", "4x8x6", "108"),
         ("layers.5", "6x4x2", "576"),
