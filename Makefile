@@ -16,14 +16,14 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_in
 VENV := .venv$(addprefix -,$(filter-out 3.10,$(VERSION)))
 endif
 PY = $(VENV)/bin/python
-MODE = $(if $(CPU),$(PY) -m tests.cpu_modes $(CPU))
+MODE = $(if $(CPU),$(PY) -m tests.nqlava.engine.cpu_modes $(CPU))
 
 # Lava on a newer Python: small networks, less than a minute.
 NEWER_TESTS = tests/lava/test_compatibility.py tests/lava/test_lava_engine.py tests/test_golden.py
 
 # Kernels, which are not compiled when their lines are to be counted.
-UNCOMPILED = tests/cpu/test_kernels.py tests/test_lif.py::test_dynamics \
-  $(addprefix tests/cpu/test_events.py::, test_by_hand test_count test_thousands_of_the_largest_weights_do_not_wrap)
+UNCOMPILED = tests/nqlava/engine/cpu/test_kernels.py tests/lava_dl/test_engine.py::test_dynamics \
+  $(addprefix tests/nqlava/engine/cpu/test_events.py::, test_by_hand test_count test_thousands_of_the_largest_weights_do_not_wrap)
 
 # Tests run in a process per core, eight at most; WORKERS=0 runs them in one, with a debugger if you like.
 WORKERS = logical

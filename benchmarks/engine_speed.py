@@ -15,8 +15,8 @@ from benchmarks.markdown import with_spread
 from benchmarks.networks import exported, sample_images
 from benchmarks.peers import Peer, PlainPyTorch
 from benchmarks.timing import Contestant, Effort, interleaved, rates, ratios, seconds
-from deploy.integer import IntegerEngine
-from export.network import IntegerNetwork
+from nqlava.engine.integer import Engine
+from nqlava.network import IntegerNetwork
 
 NO_SPIKINGJELLY = "SpikingJelly is not installed, so its rows are missing: pip install -e '.[benchmark]'"
 _FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -67,7 +67,7 @@ def fastest_setting(
 
 def compare(network: IntegerNetwork, steps: int, batches: Sequence[int], effort: Effort) -> dict[str, Any]:
     """Images per second of the engine and of its peers, and how many times faster the engine is."""
-    engine = IntegerEngine(network)
+    engine = Engine(network)
     images = sample_images(max(batches))
     expected = engine.scores(images, steps)
     time = seconds(lambda: engine.scores(images, steps)) / len(images)

@@ -13,10 +13,10 @@ from benchmarks.markdown import table as markdown_table
 from benchmarks.markdown import with_spread
 from benchmarks.networks import exported, sample_images, uniform
 from benchmarks.timing import Contestant, Effort, interleaved, rates, ratios, seconds, spread
-from deploy.integer import IntegerEngine
-from deploy.trace import Trace, concatenate, count_differences
-from export import netx
-from export.network import IntegerNetwork
+from nqlava import netx
+from nqlava.engine.integer import Engine
+from nqlava.network import IntegerNetwork
+from nqlava.trace import Trace, concatenate, count_differences
 
 _LEAST_MORE = 4  # batches by which the longer of two runs exceeds the shorter one, at least
 _TIMES_LONGER = 5  # than other runs: Lava's start varies by tenths of a second, and must not hide the difference
@@ -50,7 +50,7 @@ def without_start(short: Sequence[float], long: Sequence[float], work: float) ->
 
 def against_engine(network: IntegerNetwork, steps: int, batch: int, effort: Effort) -> dict[str, Any]:
     """Images per second of Lava with and without its start, and of the engine's traces of the same images."""
-    engine = IntegerEngine(network)
+    engine = Engine(network)
     trial = sample_images((1 + _LEAST_MORE) * batch)
     require_exact("Lava", engine.run(trial, steps), run_lava(network, trial, steps, batch))
     short, long = (seconds(partial(run_lava, network, part, steps, batch)) for part in (trial[:batch], trial))
@@ -87,7 +87,7 @@ def against_upstream(network: IntegerNetwork, steps: int, batch: int, repeats: i
     Of lava-dl's, one image is timed in runs that differ by some time steps. Back to back, an image occupies T of them.
     Its runs are so slow that the comparison of every spike counts for nothing in their time.
     """
-    engine = IntegerEngine(network)
+    engine = Engine(network)
     image, images = sample_images(1), sample_images(3 * batch)
     require_exact("Lava", engine.run(images, steps), run_lava(network, images, steps, batch))
     with tempfile.TemporaryDirectory() as folder:

@@ -13,9 +13,9 @@ from benchmarks.markdown import table as markdown_table
 from benchmarks.networks import exported, sample_images
 from benchmarks.peak import multiplications_by_layer
 from benchmarks.timing import Effort, seconds, spread
-from deploy.cpu import layer as cpu_layer
-from deploy.integer import IntegerEngine
-from export.network import IntegerNetwork
+from nqlava.engine.cpu import layer as cpu_layer
+from nqlava.engine.integer import Engine
+from nqlava.network import IntegerNetwork
 
 PARTS = ("synapses", "neurons", "rest")
 
@@ -76,7 +76,7 @@ def measure(model: str, steps: int, images: int, checkpoints: Mapping[str, Path]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        engine = IntegerEngine(network)
+        engine = Engine(network)
         engine.scores(pixels, steps)
         repeats = []
         for _ in range(effort.repeats):

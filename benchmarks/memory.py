@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.lava_speed import run_lava
 from benchmarks.networks import sample_images
-from deploy.integer import IntegerEngine
-from export import netx
-from export.network import IntegerNetwork
+from nqlava import netx
+from nqlava.engine.integer import Engine
+from nqlava.network import IntegerNetwork
 
 _ROOT = Path(__file__).resolve().parent.parent
 _KIBIBYTES = 2**10  # in a mebibyte
@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.kind == "lava":
         run_lava(network, images, options.steps, options.batch)
     elif options.kind == "engine":
-        IntegerEngine(network).run(images, options.steps)
+        Engine(network).run(images, options.steps)
     else:
-        IntegerEngine(network).scores(images, options.steps)
+        Engine(network).scores(images, options.steps)
     peak = {"process": _own_peak()}
     if options.kind == "lava":
         peak["largest child"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / _KIBIBYTES

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from benchmarks import machine, markdown
 from deploy.files import write_json
-from deploy.integer import IntegerEngine
-from export.lower import lower
-from export.quantize import quantize
+from export.fold.lower import lower
+from export.round.quantize import quantize
+from nqlava.engine.integer import Engine
 from train.activation import RateReLU
 from train.calibrate import balance_thresholds
 from train.checkpoint import load_model
@@ -46,7 +46,7 @@ def _images(data: ImageSet) -> Tensor:
 def accuracies(network: Network, data: ImageSet, steps: int) -> tuple[list[float], str]:
     """Percent of images that the integer network classifies correctly after 1 … T steps, and its digest."""
     integer = quantize(lower(network, network.input_shape))[0]
-    predicted = torch.from_numpy(IntegerEngine(integer).classify(_images(data), steps))
+    predicted = torch.from_numpy(Engine(integer).classify(_images(data), steps))
     return (100 * (predicted == data.labels[:, None]).double().mean(0)).tolist(), integer.digest()[:16]
 
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deploy.images import channels_first
-from export.lower import lower
-from export.network import IMAGE, Connection, IntegerNetwork, Layer
-from export.quantize import Precision, quantize
+from export.fold.lower import lower
+from export.round.quantize import Precision, quantize
+from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 from train.checkpoint import load_model
 from train.data import load
 from train.models import MODELS

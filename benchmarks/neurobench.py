@@ -25,9 +25,9 @@ from deploy.files import write_json
 from deploy.fit.activity import measure
 from deploy.fit.wiring import wire
 from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
-from deploy.integer import IntegerEngine
-from export import netx
-from export.network import IMAGE, Connection, IntegerNetwork
+from nqlava import netx
+from nqlava.engine.integer import Engine
+from nqlava.network import IMAGE, Connection, IntegerNetwork
 from train.checkpoint import check_writable
 
 _FLOAT64, _INT32, _INT8, _INT24 = 8, 4, 1, 3  # bytes
@@ -83,7 +83,7 @@ def compare(
     count = len(images)
     wired = wire(network)
     activity = measure(network, wired, images, steps)
-    correct = int((IntegerEngine(network).classify(images, steps)[:, -1] == labels).sum())
+    correct = int((Engine(network).classify(images, steps)[:, -1] == labels).sum())
     neurons = sum(layer.neurons for layer in activity.layers[:-1]) * count * steps
     synapses = sum(wiring.synapses for several in wired.values() for wiring in several)
     parameters = sum(c.weight.size for layer in network.layers for c in layer.connections)

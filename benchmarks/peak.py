@@ -17,10 +17,10 @@ from benchmarks.markdown import table as markdown_table
 from benchmarks.markdown import with_spread
 from benchmarks.networks import exported, sample_images
 from benchmarks.timing import Contestant, Effort, interleaved, rates, ratios, seconds
-from deploy.cpu.machine import int8_limit, prepare_int8_product
-from deploy.integer import IntegerEngine
-from deploy.pooling import unfold
-from export.network import IMAGE, IntegerNetwork
+from nqlava.engine.cpu.machine import int8_limit, prepare_int8_product
+from nqlava.engine.integer import Engine
+from nqlava.geometry import unfold
+from nqlava.network import IMAGE, IntegerNetwork
 
 NO_INT8 = "The engine does not use int8 on this processor, so the int8 product was not measured."
 
@@ -98,7 +98,7 @@ def measure(
     """
     threads = torch.get_num_threads()
     network = exported(model, checkpoints)
-    engine = IntegerEngine(network)
+    engine = Engine(network)
     images = sample_images(64)
     time = seconds(lambda: engine.scores(images, steps)) / len(images)
     images = sample_images(max(len(images), round(effort.seconds / time)))

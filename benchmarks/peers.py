@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deploy.pooling import unfold
-from export.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.geometry import unfold
+from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -137,7 +137,7 @@ class Peer(nn.Module):
         raise NotImplementedError
 
     def scores(self, images: NDArray[np.uint8], steps: int, batch: int) -> NDArray[np.int32]:
-        """The read-out, (N, T, K), of images (N, C, H, W), as ``IntegerEngine.scores`` gives it."""
+        """The read-out, (N, T, K), of images (N, C, H, W), as ``Engine.scores`` gives it."""
         found = []
         with torch.inference_mode(), torch.backends.nnpack.flags(enabled=False):  # NNPACK's Winograd would round
             for first in range(0, len(images), batch):

@@ -2,9 +2,9 @@
 
     python -m benchmarks.processors net.h5 --data cifar10-*.zip
 
-One process per mode of tests/cpu_modes.py loads the network and waits. In every repeat all of them run in turn, one at
-a time, each time another one first; ratios are formed within a repeat. All must give the same read-outs. One thread and
-processor time: other work on the machine counts less.
+One process per mode (tests/nqlava/engine/cpu_modes.py) loads the network and waits. In every repeat all of them run in
+turn, one at a time, each time another one first; ratios are formed within a repeat. All must give the same read-outs.
+One thread and processor time: other work on the machine counts less.
 """
 
 import argparse
@@ -21,11 +21,11 @@ import torch
 from benchmarks import machine
 from benchmarks.markdown import table, with_spread
 from benchmarks.timing import rates, ratios
-from deploy.cpu.machine import int8_limit
 from deploy.images import channels_first
-from deploy.integer import IntegerEngine
-from export import netx
-from tests import cpu_modes
+from nqlava import netx
+from nqlava.engine.cpu.machine import int8_limit
+from nqlava.engine.integer import Engine
+from tests.nqlava.engine import cpu_modes
 from train.data import load
 
 NATIVE = "as it is"
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> None:
     """Writes the largest int8 input and the read-outs' digest, then for each line that it reads processor seconds."""
     torch.set_num_threads(1)
-    engine = IntegerEngine(netx.read(options.net))
+    engine = Engine(netx.read(options.net))
     images = channels_first(load(options.data, "test").images.numpy())[: options.samples]
     digest = hashlib.sha256(engine.scores(images, options.T).tobytes()).hexdigest()[:16]
     print(int8_limit(), digest, len(images), flush=True)

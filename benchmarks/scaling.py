@@ -14,8 +14,8 @@ from benchmarks.markdown import table as markdown_table
 from benchmarks.memory import peak_memory
 from benchmarks.networks import exported, sample_images, uniform
 from benchmarks.timing import Contestant, interleaved, spread
-from deploy.integer import IntegerEngine
-from export.network import IntegerNetwork
+from nqlava.engine.integer import Engine
+from nqlava.network import IntegerNetwork
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def engine_growth(points: Mapping[int, Point], repeats: int) -> dict[str, Any]:
     """Seconds for all read-outs of every point."""
     contestants = {}
     for size, point in points.items():
-        engine = IntegerEngine(point.network)
+        engine = Engine(point.network)
         contestants[str(size)] = Contestant(partial(engine.scores, sample_images(point.images), point.steps))
     return growth(list(points), interleaved(contestants, repeats))
 
@@ -92,7 +92,7 @@ def lava_growth(points: Mapping[int, Point], repeats: int) -> dict[str, Any]:
         for name, part in (("long", images), ("short", images[: point.batch])):
             run = partial(run_lava, point.network, part, point.steps, point.batch)
             contestants[f"{name} {size}"] = Contestant(run)
-        require_exact("Lava", IntegerEngine(point.network).run(part, point.steps), run())
+        require_exact("Lava", Engine(point.network).run(part, point.steps), run())
     times = interleaved(contestants, repeats, warm=True)
     costs = {str(size): without_start(times[f"short {size}"], times[f"long {size}"], 1) for size in points}
     return growth(list(points), costs)

@@ -5,7 +5,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
 from benchmarks.peers import Peer
-from export.network import IMAGE, IntegerNetwork
+from nqlava.network import IMAGE, IntegerNetwork
 
 
 class SpikingJelly(Peer):

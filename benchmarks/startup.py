@@ -11,7 +11,7 @@ from benchmarks.markdown import table as markdown_table
 from benchmarks.markdown import with_spread
 from benchmarks.networks import exported
 from benchmarks.timing import Contestant, Effort, interleaved, spread
-from export import netx
+from nqlava import netx
 
 _ROOT = Path(__file__).resolve().parent.parent
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from export.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
+from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 
 
 class Membranes(nn.Module):

@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from benchmarks import markdown
-from deploy.integer import IntegerEngine
-from export.calibration import output_errors
-from export.lower import lower
-from export.quantize import Precision, quantize
-from export.rounding import NEAREST, CalibratedRounding, Method
+from export.fold.lower import lower
+from export.round.calibration import output_errors
+from export.round.quantize import Precision, quantize
+from export.round.rounding import NEAREST, CalibratedRounding, Method
+from nqlava.engine.integer import Engine
 from train.calibrate import evaluate
 from train.checkpoint import load_model
 from train.data import ImageSet, load
@@ -56,7 +56,7 @@ class Images:
     test: ImageSet | None
 
 
-def _accuracy(engine: IntegerEngine, data: ImageSet, steps: int) -> float:
+def _accuracy(engine: Engine, data: ImageSet, steps: int) -> float:
     predicted = engine.classify(data.images.permute(0, 3, 1, 2).contiguous(), steps)[:, -1]
     return float((torch.from_numpy(predicted) == data.labels).double().mean() * 100)
 
@@ -71,7 +71,7 @@ def measure(
     precision = Precision(case.bits, {folded.layers[0].name: case.first})
     rounding = CalibratedRounding(folded, calibration, steps, method) if method.is_calibrated else None
     network, units = quantize(folded, precision=precision, rounding=rounding)
-    engine = IntegerEngine(network)
+    engine = Engine(network)
     return asdict(case) | {
         "held_out": _accuracy(engine, images.held_out, steps),
         "test": _accuracy(engine, images.test, steps) if tested and images.test is not None else None,

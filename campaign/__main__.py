@@ -11,9 +11,9 @@ from typing import Any
 from benchmarks import machine, markdown
 from campaign import agreement, full_disk, fuzz, lava_faults, lif, mutation, signals, soak, training_kills
 from campaign.plan import Outcome, Plan
+from nqlava.command.files import replacing
+from nqlava.command.parser import Parser
 from nqlava.errors import FileError, InputError
-from train.files import replacing
-from train.options import Parser
 
 CAMPAIGNS: dict[str, Callable[[Plan], Outcome]] = {
     "agreement": agreement.run,

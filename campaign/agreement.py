@@ -25,17 +25,17 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from campaign.plan import Figure, Outcome, Plan
-from deploy.cpu.machine import int8_limit
-from deploy.cpu.network import CpuNetwork
 from deploy.lava import build, netx_network, stock
-from deploy.trace import concatenate
-from export import netx
-from export.network import IntegerNetwork
+from nqlava import netx
+from nqlava.engine.cpu.machine import int8_limit
+from nqlava.engine.cpu.network import CpuNetwork
 from nqlava.errors import InputError
-from tests.cpu_modes import MODES
+from nqlava.network import IntegerNetwork
+from nqlava.trace import concatenate
 from tests.engines import KINDS, assert_same, judged, kernels
-from tests.lava_dl import LAVA_DL
+from tests.nqlava.engine.cpu_modes import MODES
 from tests.strategies import images_for, networks
+from tests.with_lava_dl import LAVA_DL
 
 NETWORKS = 1000
 PROCESSORS: Mapping[str, Mapping[str, str]] = {
@@ -113,7 +113,9 @@ def agree(count: int, number: int, seconds: float, folder: Path) -> tuple[Counte
         if not failed:  # what makes a network that failed smaller is not counted
             seen.update(features(network))
 
-    with patch("deploy.cpu.machine._is_faster", return_value=True):  # int8 wherever it is exact, whatever it costs
+    with patch(
+        "nqlava.engine.cpu.machine._is_faster", return_value=True
+    ):  # int8 wherever it is exact, whatever it costs
         int8_limit.cache_clear()
         try:
             compared()

@@ -10,7 +10,7 @@ from campaign.lava_faults import small_network
 from campaign.plan import Figure, Outcome, Plan
 from campaign.sandbox import Sandbox
 from campaign.training_kills import some_images
-from export import netx
+from nqlava import netx
 from train.shipped import pretrained
 
 _BAD_INPUT = 2

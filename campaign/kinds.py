@@ -13,10 +13,11 @@ import torch
 
 from campaign import damage
 from deploy.arrays import load_array, whole_numbers
-from deploy.integer import IntegerEngine
-from export import lava_dl, netx
-from export.network import Connection, IntegerNetwork
+from deploy.lava_dl import reader as lava_dl
+from nqlava import netx
+from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
+from nqlava.network import Connection, IntegerNetwork
 from tests.strategies import images_for, random_layer, random_neurons
 from tests.tiny import image_set, tiny, write_folder, write_zip
 from train import checkpoint, cifar, command, data, models
@@ -85,7 +86,7 @@ def _read_netx(path: Path) -> None:
     if netx.read(again).digest() != network.digest():
         raise AssertionError("an accepted network is another one after writing")
     if _small(network):
-        IntegerEngine(network).run(images_for(network, 1), 2)
+        Engine(network).run(images_for(network, 1), 2)
 
 
 def _small(network: IntegerNetwork) -> bool:
@@ -144,7 +145,7 @@ def _put(group: h5py.Group, values: dict[str, object]) -> None:
 
 
 def _read_lava_dl(path: Path) -> None:
-    from deploy.lif import LifEngine
+    from deploy.lava_dl.engine import LifEngine
 
     network = lava_dl.read(path)
     if sum(int(np.prod(layer.shape)) for layer in network.layers) < 100_000:
@@ -152,8 +153,8 @@ def _read_lava_dl(path: Path) -> None:
 
 
 def _nir(folder: Path) -> list[bytes]:
-    from export import nir_file
-    from export.nir_graph import to_graph
+    from export.nir import file as nir_file
+    from export.nir.graph import to_graph
 
     found = []
     for network in _networks()[:2]:
@@ -163,7 +164,7 @@ def _nir(folder: Path) -> list[bytes]:
 
 
 def _read_nir(path: Path) -> None:
-    from export import nir_reader
+    from export.nir import reader as nir_reader
 
     netx.write(nir_reader.read(path).network, path.with_name("again.h5"))
 

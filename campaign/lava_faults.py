@@ -13,8 +13,8 @@ import numpy as np
 
 from campaign.plan import Figure, Outcome, Plan
 from campaign.sandbox import END_SECONDS, Sandbox, Watched
-from export import netx
-from export.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava import netx
+from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 
 FAILED = 3  # exit status of a command whose Lava network failed
 _KILLS = 10

@@ -40,71 +40,76 @@ class Group(NamedTuple):
 
 
 GROUPS = {
-    "kernels": Group(("deploy/cpu/kernels.py",), ("tests/cpu/test_kernels.py",), compiled=False),
+    "kernels": Group(("nqlava/engine/cpu/kernels.py",), ("tests/nqlava/engine/cpu/test_kernels.py",), compiled=False),
     "engine": Group(
         (
-            "deploy/integer.py",
-            "deploy/layer.py",
-            "deploy/pooling.py",
-            "deploy/cpu/layer.py",
-            "deploy/cpu/network.py",
-            "deploy/cpu/synapses.py",
+            "nqlava/engine/integer.py",
+            "nqlava/engine/layer.py",
+            "nqlava/geometry.py",
+            "nqlava/engine/cpu/layer.py",
+            "nqlava/engine/cpu/network.py",
+            "nqlava/engine/cpu/synapses.py",
         ),
         (
-            "tests/test_integer.py",
-            "tests/cpu/test_layer.py",
-            "tests/cpu/test_synapses.py",
-            "tests/export/test_bounds.py",
+            "tests/nqlava/engine/test_integer.py",
+            "tests/nqlava/engine/cpu/test_layer.py",
+            "tests/nqlava/engine/cpu/test_synapses.py",
+            "tests/nqlava/test_bounds.py",
         ),
         isolation="forkserver",
     ),
     "export": Group(
         (
-            "export/quantize.py",
-            "export/folded.py",
-            "export/bounds.py",
-            "export/rounding.py",
-            "export/least_error.py",
-            "export/calibration.py",
-            "export/lower.py",
+            "export/round/quantize.py",
+            "export/fold/folded.py",
+            "nqlava/bounds.py",
+            "export/round/rounding.py",
+            "export/round/least_error.py",
+            "export/round/calibration.py",
+            "export/fold/lower.py",
         ),
         (
-            "tests/export/test_quantize.py",
-            "tests/export/test_bounds.py",
-            "tests/export/test_rounding.py",
-            "tests/export/test_calibration.py",
-            "tests/export/test_lower.py",
+            "tests/export/round/test_quantize.py",
+            "tests/nqlava/test_bounds.py",
+            "tests/export/round/test_rounding.py",
+            "tests/export/round/test_calibration.py",
+            "tests/export/fold/test_lower.py",
         ),
     ),
     "files": Group(
         (
-            "export/network.py",
-            "export/netx.py",
-            "export/netx_layout.py",
-            "export/netx_reader.py",
-            "export/netx_hdf5.py",
+            "nqlava/network.py",
+            "nqlava/netx.py",
+            "nqlava/netx_layout.py",
+            "nqlava/netx_reader.py",
+            "nqlava/hdf5.py",
         ),
-        ("tests/export/test_network.py", "tests/test_netx_file.py", "tests/test_netx_graph.py"),
+        ("tests/nqlava/test_network.py", "tests/nqlava/test_netx_file.py", "tests/nqlava/test_netx_graph.py"),
     ),
     "comparison": Group(
-        ("deploy/trace.py", "deploy/tally.py", "deploy/verify.py", "deploy/lif.py"),
-        ("tests/test_trace.py", "tests/test_tally.py", "tests/test_verify.py", "tests/test_lif.py"),
+        ("nqlava/trace.py", "deploy/compare/tally.py", "deploy/compare/verify.py", "deploy/lava_dl/engine.py"),
+        (
+            "tests/nqlava/test_trace.py",
+            "tests/compare/test_tally.py",
+            "tests/compare/test_verify.py",
+            "tests/lava_dl/test_engine.py",
+        ),
     ),
     "lava": Group(
         ("deploy/lava/models.py", "deploy/lava/convolution.py", "deploy/lava/schedule.py"),
         ("tests/lava/test_models.py",),
     ),
     "command": Group(
-        ("export/check.py", "export/to_netx.py"),
-        ("tests/export/test_check.py", "tests/export/test_to_netx.py", "tests/test_cli_page.py"),
+        ("export/fold/check.py", "export/to_netx.py"),
+        ("tests/export/fold/test_check.py", "tests/export/test_to_netx.py", "tests/test_cli_page.py"),
     ),
 }
 
 _SLOW = (  # and not needed: other tests run the same code
-    "tests/test_netx_graph.py::test_damaged_bytes",
-    "tests/test_netx_graph.py::test_what_could_not_be_read_is_not_written",
-    "tests/cpu/test_synapses.py::test_any_convolution_with_other_instructions",
-    "tests/test_verify.py::test_lava_can_be_imported_where_a_start_method_was_chosen_before",
+    "tests/nqlava/test_netx_graph.py::test_damaged_bytes",
+    "tests/nqlava/test_netx_graph.py::test_what_could_not_be_read_is_not_written",
+    "tests/nqlava/engine/cpu/test_synapses.py::test_any_convolution_with_other_instructions",
+    "tests/compare/test_verify.py::test_lava_can_be_imported_where_a_start_method_was_chosen_before",
 )
 _NEEDED = ("train", "benchmarks", "campaign", "docs", "tools")
 _WRAPPED = ("property", "cached_property", "contextmanager", "torch.no_grad()", "_compiled")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from train.interruption import SIGNALS
+from nqlava.command.interruption import SIGNALS
 
 ROOT = Path(__file__).resolve().parent.parent
 END_SECONDS = 5.0  # from a fault until nothing may run any more, on a machine that does nothing else

@@ -38,14 +38,14 @@ from numpy.typing import NDArray
 
 from campaign.plan import Figure, Outcome, Plan
 from deploy import api, run_lava
+from deploy.compare.job import Job, Part
+from deploy.compare.tally import merge
+from deploy.compare.verify import backend_traces, verdict_of
+from deploy.compare.workers import in_processes
 from deploy.errors import LavaRunError
-from deploy.job import Job, Part
-from deploy.tally import merge
-from deploy.verify import backend_traces, verdict_of
-from deploy.workers import in_processes
-from export import netx
-from export.network import Connection, IntegerNetwork, Layer
+from nqlava import netx
 from nqlava.errors import InputError
+from nqlava.network import Connection, IntegerNetwork, Layer
 
 SECONDS = 3600.0
 WARM_UP = 0.25

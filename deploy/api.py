@@ -15,15 +15,15 @@ from typing import get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deploy.comparison import BACKENDS
+from deploy.compare.job import Job, Part
+from deploy.compare.options import BACKENDS
+from deploy.compare.verify import Verdict, backend_traces, verify
 from deploy.images import MAX_STEPS, channels_first, steps_for
-from deploy.integer import IntegerEngine
-from deploy.job import Job, Part
-from deploy.trace import Trace
-from deploy.verify import Verdict, backend_traces, verify
-from export.network import IntegerNetwork
-from export.netx import read
+from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
+from nqlava.network import IntegerNetwork
+from nqlava.netx import read
+from nqlava.trace import Trace
 from train.data import Split, load
 
 __all__ = ["Result", "images", "read", "run", "run_lava"]
@@ -84,7 +84,7 @@ def run(
     if not isinstance(network, IntegerNetwork):
         raise InputError(f"network is {type(network).__name__}; allowed: an IntegerNetwork, such as read(path) returns")
     _check_images(images, network)
-    trace = IntegerEngine(network).run(images, _steps("network", network, steps))
+    trace = Engine(network).run(images, _steps("network", network, steps))
     classes = trace.classes()
     accuracy: tuple[float, ...] = ()
     if labels is not None:

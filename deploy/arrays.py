@@ -7,8 +7,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from nqlava.command.files import open_regular, reading, replacing, write_npz
 from nqlava.errors import InputError, MissingFileError
-from train.files import open_regular, reading, replacing, write_npz
 
 MAX_BYTES = 2**32
 """Largest size of what is unpacked from a .npz file; .npy files are mapped, not read."""

@@ -1,6 +1,6 @@
 """The three commands in a row on the images shipped with the project: ``python -m deploy.demo``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import json
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from nqlava.command.orphans import die_with_parent
+from nqlava.command.parser import Parser
 from nqlava.errors import FileError, InputError
-from train.options import Parser
-from train.orphans import die_with_parent
 
 PRETRAINED = Path("train/pretrained/vgg_small.pt")
 _END_SECONDS = 4  # for a command to end by itself

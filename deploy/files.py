@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from train.files import replacing
+from nqlava.command.files import replacing
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

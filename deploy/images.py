@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from export.network import IntegerNetwork
+from nqlava.command.parser import add_data
 from nqlava.errors import InputError
-from train.options import add_data
+from nqlava.network import IntegerNetwork
 
 if TYPE_CHECKING:
     from train.data import ImageSet

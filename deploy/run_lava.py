@@ -1,12 +1,12 @@
 """Run a netx file in Lava and check it against the reference: ``python -m deploy.run_lava net.h5 --T 4``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.comparison import (
+from deploy.compare.options import (
     EXIT_EXACT,
     EXIT_STATUS,
     FAILURES,
@@ -18,7 +18,7 @@ from deploy.comparison import (
     planned,
     run,
 )
-from train.options import Parser
+from nqlava.command.parser import Parser
 
 
 def parser() -> Parser:
@@ -45,10 +45,10 @@ def parser() -> Parser:
 
 def _run(options: argparse.Namespace, command: str) -> int:
     check(options)
-    from deploy.cpu.machine import describe
+    from deploy.compare.float_accuracy import measure
+    from deploy.compare.table import entries, table
     from deploy.files import write_json
-    from deploy.float_accuracy import measure
-    from deploy.run_report import entries, table
+    from nqlava.engine.cpu.machine import describe
 
     if options.report is not None:
         from deploy.report.needs import require

@@ -1,6 +1,6 @@
 """Run a network of lava-dl without Lava: ``python -m deploy.run_lava_dl network.net inputs.npy --out outputs.npz``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import time
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.comparison import EXIT_EXACT, EXIT_MISMATCH, FAILURES
+from deploy.compare.options import EXIT_EXACT, EXIT_MISMATCH, FAILURES
 from deploy.images import MAX_STEPS
+from nqlava.command.parser import Parser
 from nqlava.errors import InputError
-from train.options import Parser
 
 if TYPE_CHECKING:
-    from deploy.lif import Activity, LifEngine
-    from deploy.lif_check import Comparison
-    from export.lava_dl import LifNetwork
+    from deploy.lava_dl.check import Comparison
+    from deploy.lava_dl.engine import Activity, LifEngine
+    from deploy.lava_dl.reader import LifNetwork
 
 _VALUES = 2**25
 """Values per step and neuron that are held at once."""
@@ -87,9 +87,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.steps is not None and not 1 <= options.steps <= MAX_STEPS:
         raise InputError(f"--T is {options.steps}; allowed: 1..{MAX_STEPS}")
     from deploy.arrays import load_array, whole_numbers, write_arrays
-    from deploy.lif import LifEngine
-    from deploy.verify import require_lava, require_lava_dl
-    from export import lava_dl
+    from deploy.compare.verify import require_lava, require_lava_dl
+    from deploy.lava_dl import reader as lava_dl
+    from deploy.lava_dl.engine import LifEngine
     from train.checkpoint import check_writable
 
     if options.out is not None:
@@ -142,7 +142,7 @@ class _Outcome:
 
 def _evaluate(options: argparse.Namespace, engine: "LifEngine", inputs: NDArray[np.integer]) -> _Outcome:
     """Runs all samples, some at a time, and those to be checked in Lava too."""
-    from train.progress import progress
+    from nqlava.command.progress import progress
 
     network = engine.network
     steps = inputs.shape[1]
@@ -152,7 +152,7 @@ def _evaluate(options: argparse.Namespace, engine: "LifEngine", inputs: NDArray[
     checked = 0
     if options.check is not None:
         from deploy.lava import lava_dl_network
-        from deploy.lif_check import Comparison
+        from deploy.lava_dl.check import Comparison
 
         lava_dl_network.load()  # not counted as its time; and before tqdm, which would choose how processes start
         outcome.comparison = Comparison(network)
@@ -212,7 +212,7 @@ def time_second(array: NDArray, input_shape: tuple[int, ...], steps: int | None)
 
 def _heading(options: argparse.Namespace, network: "LifNetwork", inputs: NDArray[np.integer]) -> str:
     """What is run, and what to know about it."""
-    from deploy.lif import is_changed
+    from deploy.lava_dl.engine import is_changed
 
     shape = ", ".join(map(str, network.input_shape))
     lines = [

@@ -1,16 +1,16 @@
 """Make a netx file from a NIR graph: ``python -m export.from_nir net.nir net.h5``. See docs/nir.md."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export import netx
+from nqlava import netx
+from nqlava.command.parser import Parser
 from nqlava.errors import InputError
 from train.checkpoint import check_folder, check_writable
-from train.options import Parser
 
 
 def parser() -> Parser:
@@ -38,7 +38,7 @@ def parser() -> Parser:
 
 def _run(options: argparse.Namespace) -> None:
     try:
-        from export.nir_reader import Reading, read
+        from export.nir.reader import Reading, read
     except ModuleNotFoundError as error:
         raise InputError(
             f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from export.network import MEMBRANE_MAX
+from nqlava.network import MEMBRANE_MAX
 
 _HEADER = ("layer", "output", "weights", "bits", "scale Δ", "threshold θ", "worst |u|", "calibrated u", "error")
 
@@ -14,7 +14,7 @@ class MembraneRange:
 
     Attributes:
         name: of the layer.
-        worst: bound on |u| for any image (export.bounds); at most 2²³ − 1 proves that 24 bits cannot saturate.
+        worst: bound on |u| for any image (nqlava.bounds); at most 2²³ − 1 proves that 24 bits cannot saturate.
         low, high: least and largest u on the calibration images.
     """
 
@@ -50,7 +50,7 @@ class Report:
 
     Attributes:
         rows: per layer its name, output shape, weights, bits, range of Δ and of θ, worst-case |u|, calibrated range of
-            u and error of its input current (export.calibration.output_errors, in percent).
+            u and error of its input current (export.round.calibration.output_errors, in percent).
         ann, float_snn, integer_snn: accuracy in percent on the calibration images, the SNNs after T steps.
         ranges: per layer.
         rounding: how the weights were rounded.

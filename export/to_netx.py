@@ -1,6 +1,6 @@
 """Export a trained model to an integer netx file: ``python -m export.to_netx model.pt net.h5``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import hashlib
@@ -14,22 +14,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from deploy.integer import IntegerEngine
-from export import netx
-from export.bounds import worst_case
-from export.calibration import output_errors
-from export.check import check
-from export.folded import ExportError
-from export.lower import lower
-from export.network import IntegerNetwork
-from export.quantize import Precision, quantize
+from export.fold.check import check
+from export.fold.folded import ExportError
+from export.fold.lower import lower
 from export.report import MembraneRange, Report, describe
-from export.rounding import NEAREST, CalibratedRounding, Method
+from export.round.calibration import output_errors
+from export.round.quantize import Precision, quantize
+from export.round.rounding import NEAREST, CalibratedRounding, Method
+from nqlava import netx
+from nqlava.bounds import worst_case
+from nqlava.command.parser import Parser, add_data
+from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
+from nqlava.network import IntegerNetwork
 from train.calibrate import evaluate
 from train.checkpoint import check_folder, check_writable, load_model
 from train.data import ImageSet, load
-from train.options import Parser, add_data
 from train.shipped import NAMES, is_shipped, model_path
 
 _CHECK_IMAGES = 2  # on which the lowering is checked
@@ -48,7 +48,7 @@ def convert(
     """Lower a trained network to integers and compare it with the float SNN on calibration images.
 
     Args:
-        model: any module that ``export.lower`` can trace, in evaluation mode; it takes uint8 images (N, C, H, W).
+        model: any module that ``export.fold.lower`` can trace, in evaluation mode; it takes uint8 images (N, C, H, W).
         calibration: images on the CPU.
         steps: T, stored in the file as the default of deployment; bounds and accuracies are for it.
         precision: bits of the weights and what shares a scale; 8 bits and one scale per channel without it.
@@ -69,7 +69,7 @@ def convert(
         )
     rounding = CalibratedRounding(folded, images, steps, method) if method.is_calibrated else None
     network, scales = quantize(folded, precision=precision, rounding=rounding)
-    engine = IntegerEngine(network)
+    engine = Engine(network)
     predicted = torch.from_numpy(engine.classify(images, steps)[:, -1])
     floating = evaluate(model, calibration, steps)
     integer = float((predicted == calibration.labels).double().mean() * 100)

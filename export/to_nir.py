@@ -1,18 +1,18 @@
 """Express a netx file as a NIR graph: ``python -m export.to_nir net.h5 net.nir``. See docs/nir.md."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export import netx
-from export.bounds import float32_exact
-from export.network import IntegerNetwork
+from nqlava import netx
+from nqlava.bounds import float32_exact
+from nqlava.command.parser import Parser
 from nqlava.errors import InputError
+from nqlava.network import IntegerNetwork
 from train.checkpoint import check_folder, check_writable
-from train.options import Parser
 
 WARNING = (
     "NIR has no field for reset by subtraction, v(0), the spike at v = v_threshold or the 24-bit limit: they are in "
@@ -45,8 +45,8 @@ def parser() -> Parser:
 
 def _run(options: argparse.Namespace) -> None:
     try:
-        from export import nir_file
-        from export.nir_graph import mistyped, to_graph
+        from export.nir import file as nir_file
+        from export.nir.graph import mistyped, to_graph
     except ModuleNotFoundError as error:
         raise InputError(
             f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"

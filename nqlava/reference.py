@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from export.network import Connection, IntegerNetwork
+    from nqlava.network import Connection, IntegerNetwork
 
 LARGEST = 2**23 - 1
 """Largest magnitude of a membrane potential: 24 bits, signed, symmetric."""

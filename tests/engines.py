@@ -7,37 +7,39 @@ import numpy as np
 import pytest
 import torch
 
-from deploy.integer import IntegerEngine
-from deploy.job import Part
-from deploy.torch_network import TorchNetwork
-from deploy.trace import Trace
-from export.network import IntegerNetwork
+from deploy.compare.job import Part
 from nqlava import reference
+from nqlava.engine.integer import Engine
+from nqlava.engine.torch_network import TorchNetwork
+from nqlava.network import IntegerNetwork
+from nqlava.trace import Trace
 
 KINDS = ("fastest", "float32", "float64", "events", "three threads", "small parts", "pytorch")
 
 
 @contextmanager
-def kernels(kind: str) -> Iterator[Callable[[IntegerNetwork], IntegerEngine]]:
+def kernels(kind: str) -> Iterator[Callable[[IntegerNetwork], Engine]]:
     """How to make an engine that computes with the given kernels."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         if kind in ("float32", "float64"):
-            patch.setattr("deploy.cpu.synapses.int8_limit", lambda: 0)
+            patch.setattr("nqlava.engine.cpu.synapses.int8_limit", lambda: 0)
         if kind == "float64":  # no sum counts as small
-            patch.setattr("deploy.cpu.layer.EXACT_FLOAT32", 0)
+            patch.setattr("nqlava.engine.cpu.layer.EXACT_FLOAT32", 0)
         if kind == "events":  # however many there are
-            patch.setattr("deploy.cpu.synapses.Events.break_even", lambda *_: 9.0)
+            patch.setattr("nqlava.engine.cpu.synapses.Events.break_even", lambda *_: 9.0)
         if kind == "small parts":
-            patch.setattr("deploy.cpu.network._SAMPLES", 2)
-            patch.setattr("deploy.cpu.network._STEPS", 2)
-            patch.setattr("deploy.cpu.layer._CACHED_BYTES", 500)
-            patch.setattr("deploy.cpu.layer.SEGMENT", 7)
+            patch.setattr("nqlava.engine.cpu.network._SAMPLES", 2)
+            patch.setattr("nqlava.engine.cpu.network._STEPS", 2)
+            patch.setattr("nqlava.engine.cpu.layer._CACHED_BYTES", 500)
+            patch.setattr("nqlava.engine.cpu.layer.SEGMENT", 7)
         if kind == "pytorch":  # what runs on GPUs
-            patch.setattr("deploy.integer.CpuNetwork", lambda network: TorchNetwork(network, torch.device("cpu")))
+            patch.setattr(
+                "nqlava.engine.integer.CpuNetwork", lambda network: TorchNetwork(network, torch.device("cpu"))
+            )
         try:
             torch.set_num_threads(3 if kind == "three threads" else 1)
-            yield IntegerEngine
+            yield Engine
         finally:
             torch.set_num_threads(threads)
 

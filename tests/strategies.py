@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 from hypothesis import strategies as st
 
-from export.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer, NetworkError
+from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer, NetworkError
 
 
 def random_connection(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deploy import api
-from export import netx
+from nqlava import netx
 from tests.engines import judged, saturations
 from tests.test_run_lava import small_network
 from train.data import load

@@ -66,12 +66,9 @@ def forbidden(module: str, imported: str) -> bool:
     if within(module, "train"):
         return within(imported, "export", "deploy")
     if within(module, "export"):
-        # Calibration runs integer layers one by one, as they are made, with the arithmetic of the engine. NIR has nodes
-        # for the pooling that the engine finds in the weights.
-        return within(imported, "deploy") and not within(imported, "deploy.integer", "deploy.layer", "deploy.pooling")
+        return within(imported, "deploy")
     if within(module, "deploy"):
-        allowed = ("export.network", "export.netx", "export.bounds", "export.lava_dl")
-        return within(imported, "export") and not within(imported, *allowed)
+        return within(imported, "export")
     return False
 
 
@@ -100,15 +97,17 @@ def foreign(path: Path) -> set[str]:
 
 def test_network_representation_needs_only_numpy() -> None:
     """Its base of bad input, nqlava.errors, needs the standard library alone."""
-    assert foreign(ROOT / "export" / "network.py") == {"numpy", "numpy.typing", "nqlava.errors"}
+    assert foreign(ROOT / "nqlava" / "network.py") == {"numpy", "numpy.typing", "nqlava.errors"}
     assert foreign(ROOT / "nqlava" / "errors.py") == set()
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.name == "__init__.py"], ids=module_name)
 def test_package_file_holds_a_docstring_and_no_imports(path: Path) -> None:
+    """But for the public face, whose names are imported when they are used."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
-    assert imported_by(path) == set()
+    if path != ROOT / "nqlava" / "__init__.py":
+        assert imported_by(path) == set()
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -120,20 +119,18 @@ def test_every_folder_with_sources_is_a_package(name: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source", "rejected"),
     [
-        ("nqlava.reference", "from export.network import Layer", True),
-        ("deploy.run", "from nqlava import reference", False),
-        ("train.models", "import export.network", True),
+        ("nqlava.reference", "from nqlava.network import Layer", False),
+        ("nqlava.netx", "from train.models import Network", True),
+        ("nqlava.engine.integer", "import deploy.run_lava", True),
+        ("train.models", "import export.to_netx", True),
         ("train.models", "from train import data", False),
-        ("train.models", "def f():\n    from deploy import integer", True),
-        ("export.netx", "from deploy.integer import run", False),
-        ("export.netx", "from deploy.lava import layers", True),
-        ("export.calibration", "from deploy.layer import PreparedLayer", False),
-        ("export.calibration", "from deploy.trace import Trace", True),
-        ("export.netx", "from . import network", False),
-        ("deploy.run", "from export import network", False),
-        ("deploy.run", "from export import INPUT_MAX", True),
-        ("deploy.run", "import export.lower", True),
-        ("deploy.run", "from export import lava_dl", False),
+        ("train.models", "def f():\n    from deploy import api", True),
+        ("export.to_netx", "from nqlava.engine.integer import Engine", False),
+        ("export.to_netx", "from train.models import Network", False),
+        ("export.to_netx", "from deploy.lava import layers", True),
+        ("export.to_netx", "from . import fold", False),
+        ("deploy.run", "from nqlava import network", False),
+        ("deploy.run", "import export.fold.lower", True),
         ("deploy.demo", "from train import data", False),
         ("deploy.run", "import lava.proc", True),
         ("deploy.run", "import importlib; importlib.import_module('lava.proc')", True),

@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
+from nqlava.command.parser import Parser
 from tools.cli import PAGE, page, parsers
-from train.options import Parser
 
 ROOT = PAGE.parent.parent
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from deploy import demo
 from export.to_netx import main as export_to_netx
-from tests.lif_networks import write as write_lava_dl
-from tests.test_run_lava_dl import NETWORK
+from tests.lava_dl.networks import write as write_lava_dl
+from tests.lava_dl.test_run_lava_dl import NETWORK
 from tests.tiny import write_folder
 from tools.docs import PAGES, ROOT, Code, code
 from train.cifar import main as train_cifar
@@ -63,13 +63,13 @@ NOT_RUN = {
     "pip install": "installs packages; tools/install.sh does so in every clean clone",
     ". .venv/bin/activate": "changes the shell alone",
     "tensorboard --logdir": "serves pages until it is stopped; tests/train/test_tensorboard.py reads the same folder",
-    "dask scheduler": "runs until it is stopped; tests/test_cluster.py starts a cluster",
-    "dask worker": "runs until it is stopped; tests/test_cluster.py starts a cluster",
+    "dask scheduler": "runs until it is stopped; tests/compare/test_cluster.py starts a cluster",
+    "dask worker": "runs until it is stopped; tests/compare/test_cluster.py starts a cluster",
     "python tools/make_sample.py": "needs the complete CIFAR-10 archives",
     "python -m deploy.demo": "is make demo, which README.md has and which runs",
     "make test-newer": "installs another Python's packages; .ci/run runs it",
     "make PYTHON=": "installs another Python's packages; .ci/run does so by make test-newer",
-    "python -m export.from_nir sinabs.nir": "reads a graph that sinabs made; tests/export/test_nir_readers.py has one",
+    "python -m export.from_nir sinabs.nir": "reads a graph that sinabs made; tests/export/nir/test_readers.py has one",
     "python -m campaign": "takes an hour; tests/campaign runs parts of it",
     "python -m benchmarks.": BENCHMARK,
     "ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI python -m benchmarks.": BENCHMARK,

@@ -13,15 +13,14 @@ import h5py
 import numpy as np
 import pytest
 
-from deploy.integer import IntegerEngine
+from deploy.compare.verify import verify
 from deploy.lava import build, netx_network, stock
-from deploy.trace import Trace, concatenate
-from deploy.verify import verify
-from export import netx
-from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
-from nqlava import reference
+from nqlava import netx, reference
+from nqlava.engine.integer import Engine
+from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
+from nqlava.trace import Trace, concatenate
 from tests.engines import assert_same, judged, part_of, saturations
-from tests.lava_dl import needs_lava_dl
+from tests.with_lava_dl import needs_lava_dl
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = {1: GOLDEN / "version1.h5", 2: GOLDEN / "version2.h5"}
@@ -124,7 +123,7 @@ def test_saturation() -> None:
         saturations(expected),
     )
     assert pinned == SATURATING and all(saturations(expected))
-    assert_same(expected, IntegerEngine(network).run(IMAGES, STEPS, membranes=True))
+    assert_same(expected, Engine(network).run(IMAGES, STEPS, membranes=True))
     assert_same(expected, concatenate(list(build.run(network, IMAGES, STEPS, batch=1, membranes=len(IMAGES)))))
 
 
@@ -149,7 +148,7 @@ def test_version_2_holds_what_version_1_cannot() -> None:
     assert {connection.groups for connection in connections} == {1, 2, 4}
     assert [connection.source for connection in network.layers[2].connections] == ["one", "stem", "stem"]
     assert network.layers[4].connections[1].stride == (2, 1)
-    assert all(IntegerEngine(network).run(IMAGES, STEPS).spike_counts())
+    assert all(Engine(network).run(IMAGES, STEPS).spike_counts())
 
 
 @every_version
@@ -164,7 +163,7 @@ def test_reference(version: int) -> None:
 
 @every_version
 def test_integer_engine(version: int) -> None:
-    trace = IntegerEngine(netx.read(FILES[version])).run(IMAGES, STEPS, membranes=True)
+    trace = Engine(netx.read(FILES[version])).run(IMAGES, STEPS, membranes=True)
     assert digest_of(trace) == RUN[version]
     assert (states_of(trace), trace.saturation_counts()) == STATE[version]
 

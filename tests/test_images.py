@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deploy.images import MAX_STEPS, channels_first, check_steps, load_for, steps_for
-from export.network import IntegerNetwork
+from nqlava.network import IntegerNetwork
 from tests.strategies import random_layer
 from tests.tiny import image_set, write_folder
 
@@ -53,9 +53,9 @@ def test_images_have_the_size_of_the_network(tmp_path: Path) -> None:
 
 def test_both_commands_take_them_from_here() -> None:
     """Neither has limits of its own."""
-    import deploy.comparison
+    import deploy.compare.options
     import deploy.fit.__main__
 
-    for command in (deploy.fit.__main__, deploy.comparison):
+    for command in (deploy.fit.__main__, deploy.compare.options):
         assert command.steps_for is steps_for and command.load_for is load_for
         assert not hasattr(command, "MAX_STEPS")

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from deploy.job import Part
+from deploy.compare.job import Part
+from deploy.compare.verify import verify
 from deploy.lava import build
-from deploy.verify import verify
-from export import netx
-from export.lower import lower
-from export.quantize import quantize
+from export.fold.lower import lower
+from export.round.quantize import quantize
+from nqlava import netx
 from train.data import load
 from train.models import Network, resnet18, resnet20, resnet34, vgg16
 

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import deploy.verify
+import deploy.compare.verify
 from deploy import run_lava
-from deploy.trace import Trace
-from export import netx
-from export.network import Connection, IntegerNetwork, Layer
 from export.to_netx import main as export_main
-from tests.lava_dl import needs_lava_dl
+from nqlava import netx
+from nqlava.network import Connection, IntegerNetwork, Layer
+from nqlava.trace import Trace
+from tests.with_lava_dl import needs_lava_dl
 
 INFO = {"T": 2, "calibration_images": 1000, "share": 0.5}
 
@@ -83,7 +83,7 @@ def test_the_reference_judges_as_many_images_as_asked_for(
 def test_first_mismatch_is_named(
     net: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = deploy.verify.backend_traces
+    real = deploy.compare.verify.backend_traces
 
     def with_one_flipped_spike(*arguments: object) -> Iterator[Trace]:
         for trace in real(*arguments):  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def test_first_mismatch_is_named(
             spikes[3, 1, 10] ^= 0b00100000  # neuron 82: y = 2, x = 4, channel 2, at step 2
             yield replace(trace, spikes=(spikes,))
 
-    monkeypatch.setattr(deploy.verify, "backend_traces", with_one_flipped_spike)
+    monkeypatch.setattr(deploy.compare.verify, "backend_traces", with_one_flipped_spike)
     assert run_lava.main([str(net), "--samples", "5", "--reference-samples", "2"]) == 1
     printed = capsys.readouterr().out
     assert "NOT EXACT: Lava and the engine differ in 1 value; the first: sample 3, layer first, step 2, " in printed

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from deploy import api
-from export import netx
-from export.network import IntegerNetwork
+from nqlava import netx
+from nqlava.network import IntegerNetwork
 
 CARD = Path("deploy/pretrained/README.md")
 FILE = Path("deploy/pretrained/vgg16.h5")

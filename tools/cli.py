@@ -7,8 +7,8 @@ from deploy import demo, run_lava, run_lava_dl
 from deploy.fit import __main__ as fit
 from deploy.report import __main__ as report
 from export import from_nir, to_netx, to_nir
+from nqlava.command.parser import Parser
 from train import cifar, command, evaluate, figures, imagenet, potentials
-from train.options import Parser
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 _VALUES = {"int": "N", "_positive": "N", "float": "X", "Path": "FILE"}  # of options, by what converts them

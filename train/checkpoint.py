@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nqlava.command.files import reading, replacing
 from nqlava.errors import InputError, shown
-from train.files import reading, replacing
 from train.models import ACTIVATIONS, MAX_LEVELS, MODELS, Activation, Network
 from train.neuron import RESETS, Reset
 from train.snn import neurons

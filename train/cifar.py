@@ -1,13 +1,13 @@
 """Train a CIFAR network with the NQ activation: ``python -m train.cifar --data FOLDER --out model.pt``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import sys
 from collections.abc import Sequence
 
+from nqlava.command.parser import SOURCES
 from train import command
 from train.data import load
-from train.options import SOURCES
 from train.recipe import Recipe
 
 COMMAND = command.Command(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nqlava.command.parser import Parser
 from nqlava.errors import InputError
 from train import checkpoint
 from train.augment import POLICIES
@@ -17,7 +18,6 @@ from train.data import Split
 from train.kernels import Kernels
 from train.models import ACTIVATIONS, MODELS
 from train.neuron import RESETS
-from train.options import Parser
 from train.processes import own_device, processes
 from train.recipe import Recipe
 from train.shipped import NAMES, pretrained

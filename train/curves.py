@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nqlava.command.files import replacing
 from train.activation import NQ, Neuron, RateReLU
 from train.calibrate import Evaluation, evaluate
 from train.data import ImageSet
-from train.files import replacing
 from train.neuron import Reset
 from train.snn import neurons, spiking
 from train.trainer import Recipe

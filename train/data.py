@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from nqlava.command.files import open_regular, replacing, write_npz
 from nqlava.errors import InputError
-from train.files import open_regular, replacing, write_npz
 
 SAMPLE = Path(__file__).parent / "sample" / "cifar10-sample.zip"
 SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp"}

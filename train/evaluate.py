@@ -1,6 +1,6 @@
 """Accuracy of a trained model as ANN and as float SNN: ``python -m train.evaluate model.pt --data ... --T 1 2 4``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import json
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
+from nqlava.command.files import replacing
+from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
 from train.activation import RateReLU
 from train.calibrate import balance_thresholds, evaluate
 from train.checkpoint import check_writable, load_model
 from train.data import MAX_SEED, load
-from train.files import replacing
 from train.neuron import RESETS
-from train.options import Parser, add_data
 from train.origin import check_images, held_out, recipe
 from train.recipe import MAX_STEPS
 from train.shipped import NAMES, model_path

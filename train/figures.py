@@ -1,6 +1,6 @@
 """Draw the figures of the NQ and RMP-SNN papers: ``python -m train.figures MODEL... --data FOLDER --out FOLDER``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import io
@@ -23,6 +23,8 @@ except ModuleNotFoundError:
     print("train.figures: matplotlib is missing; install it with: pip install -e '.[figures]'", file=sys.stderr)
     raise SystemExit(2) from None
 
+from nqlava.command.files import replacing
+from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
 from train import checkpoint
 from train.calibrate import Evaluation, evaluate
@@ -39,8 +41,6 @@ from train.curves import (
     write_csv,
 )
 from train.data import DataError, ImageSet, load
-from train.files import replacing
-from train.options import Parser, add_data
 from train.plot_style import BLUE, CYCLE, GREY, MARKERS, ORANGE, STYLE
 from train.recipe import MAX_STEPS, Recipe
 from train.snn import neurons

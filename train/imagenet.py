@@ -1,6 +1,6 @@
 """Train on a set too large for memory: ``python -m train.imagenet --data FOLDER --out model.pt``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import sys

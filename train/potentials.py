@@ -1,6 +1,6 @@
 """Calibrate the neurons' first potentials of a trained model: ``python -m train.potentials model.pt out.pt --T 2``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import sys
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
+from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
 from train import checkpoint
 from train.calibrate import calibrate_potentials
 from train.data import load
-from train.options import Parser, add_data
 from train.origin import check_images, recipe
 from train.recipe import MAX_STEPS
 from train.shipped import NAMES, model_path

@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from nqlava.command.interruption import SIGNALS
+from nqlava.command.orphans import die_with_parent
 from train.data import (
     FOLDERS,
     MAX_SIDE,
@@ -35,8 +37,6 @@ from train.data import (
     opened_image,
     split_indices,
 )
-from train.interruption import SIGNALS
-from train.orphans import die_with_parent
 
 MAX_WORKERS = 256
 MAX_PIXELS = 2**26

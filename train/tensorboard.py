@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nqlava.command.files import reading
 from nqlava.errors import FileError, InputError
 from train.checkpoint import check_writable
-from train.files import reading
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # type: ignore[attr-defined]
 
+from nqlava.command.files import reading
+from nqlava.command.progress import progress
 from nqlava.errors import InputError
 from train import checkpoint
 from train.activation import NoisePool
@@ -25,11 +27,9 @@ from train.calibrate import Evaluation, accuracy, balance_thresholds, evaluate, 
 from train.checkpoint import CheckpointError
 from train.data import Batches, DataError
 from train.fake_quantize import attach, bake
-from train.files import reading
 from train.kernels import Kernels, compiled_kernels
 from train.models import MODELS, Network
 from train.processes import Processes
-from train.progress import progress
 from train.recipe import Recipe
 from train.snn import read_outs
 from train.stream import Images

@@ -1,6 +1,6 @@
 """Does it fit the chip? ``python -m deploy.fit net.h5``: cores, memory, axons, activity and energy. See docs/fit.md."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
+from nqlava.command.parser import Parser
 from nqlava.errors import InputError
-from train.options import Parser
 
 if TYPE_CHECKING:
     from deploy.fit.activity import Activity
     from deploy.fit.wiring import Wiring
-    from export.network import IntegerNetwork
+    from nqlava.network import IntegerNetwork
 
 EXIT_REPORTED, EXIT_DOES_NOT_FIT = 0, 1
 _CHIPS = ("loihi1", "loihi2")
@@ -67,7 +67,7 @@ def _activity(
     if not options.samples:
         return None
     from deploy.fit.activity import measure
-    from train.progress import progress
+    from nqlava.command.progress import progress
 
     steps = steps_for(options.net, network, options.steps)
     data = load_for(options.net, network, options.data, ", or --samples 0").sample(options.samples, options.seed)
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     from deploy.fit.examine import examine
     from deploy.fit.text import lines
     from deploy.fit.wiring import wire
-    from export import netx
+    from nqlava import netx
     from train.checkpoint import check_writable
 
     if options.json is not None:

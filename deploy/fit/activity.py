@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.fit.wiring import Wiring, volume
-from deploy.integer import IntegerEngine
-from export.network import IMAGE, IntegerNetwork
+from nqlava.engine.integer import Engine
+from nqlava.network import IMAGE, IntegerNetwork
 
 BATCH = 16
 """Images whose spikes are held at once."""
@@ -82,7 +82,7 @@ def measure(
         steps: T.
         progress: called after every few images with their number.
     """
-    engine = IntegerEngine(network)
+    engine = Engine(network)
     counts = {name: np.zeros(volume(shape), np.int64) for name, shape in network.shape_of.items()}
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH]

@@ -9,8 +9,8 @@ from deploy.fit.activity import Activity
 from deploy.fit.chips import LOIHI1
 from deploy.fit.partition import Partition
 from deploy.fit.wiring import Axis, Wiring, volume
-from deploy.pooling import Convolution, unfold
-from export.network import IntegerNetwork
+from nqlava.geometry import Convolution, unfold
+from nqlava.network import IntegerNetwork
 
 
 @dataclass(frozen=True)

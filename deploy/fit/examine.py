@@ -9,7 +9,7 @@ from deploy.fit.findings import best_scale, findings
 from deploy.fit.partition import Partition, Storage, partition
 from deploy.fit.report import ChipFit, Report
 from deploy.fit.wiring import Wiring
-from export.network import IntegerNetwork
+from nqlava.network import IntegerNetwork
 
 
 def examine(

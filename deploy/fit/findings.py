@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.fit.chips import Chip
-from export.network import IMAGE, IntegerNetwork, Layer
+from nqlava.network import IMAGE, IntegerNetwork, Layer
 
 THRESHOLD_MANTISSA = 2**17 - 1
 THRESHOLD_SHIFT = 6

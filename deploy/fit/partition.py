@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from deploy.fit.chips import RESET_SYNAPSE_BITS, Chip
 from deploy.fit.wiring import Axis, Shape, Wiring, volume
-from export.network import IMAGE, IntegerNetwork
+from nqlava.network import IMAGE, IntegerNetwork
 
 Storage = Literal["shared", "expanded"]
 Counts = NDArray[np.int64]

@@ -11,7 +11,7 @@ from deploy.fit.energy import Energy
 from deploy.fit.findings import Finding, Scale
 from deploy.fit.partition import Part, Partition, Storage
 from deploy.fit.wiring import Wiring, largest_fan_in, largest_fan_out
-from export.network import IMAGE, IntegerNetwork
+from nqlava.network import IMAGE, IntegerNetwork
 
 ADVICE = {
     "compartments": "fewer neurons: pool or stride earlier, or narrower layers",

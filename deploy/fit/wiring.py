@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from export.network import Connection, IntegerNetwork
+from nqlava.network import Connection, IntegerNetwork
 
 Shape = tuple[int, int, int]
 

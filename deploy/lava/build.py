@@ -14,16 +14,16 @@ from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg, RunConfig
 from lava.utils import loihi
 from numpy.typing import NDArray
 
-from deploy.cpu import events, kernels
 from deploy.errors import Loihi2UnavailableError
 from deploy.lava.guard import GuardedRun
 from deploy.lava.models import PyBatchSource, group_model  # also imports PyTorch before anything is forked
 from deploy.lava.placement import place
 from deploy.lava.processes import BatchSource, IFNeuron, ImageSource, Integrator, LayerGroup
 from deploy.lava.schedule import Recorder, Schedule, shared_array
-from deploy.trace import Trace
-from export.network import IMAGE, IntegerNetwork
+from nqlava.engine.cpu import events, kernels
 from nqlava.errors import InputError
+from nqlava.network import IMAGE, IntegerNetwork
+from nqlava.trace import Trace
 
 _CHUNK_BYTES = 2**26
 _CHUNK_SECONDS = 1.0

@@ -13,8 +13,8 @@ from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 
 from deploy.lava.models import TorchModel
-from deploy.layer import Synapses
-from export.network import INPUT_MAX, Connection
+from nqlava.engine.layer import Synapses
+from nqlava.network import INPUT_MAX, Connection
 
 _SUM_MAX = 2**30  # of a synaptic sum in a 32-bit message
 

@@ -31,8 +31,8 @@ from lava.magma.runtime.runtime import Runtime
 
 from deploy.errors import LavaRunError
 from deploy.lava.waiting import AnonymousMemory, Waiting
-from train.interruption import SIGNALS
-from train.orphans import die_with_parent
+from nqlava.command.interruption import SIGNALS
+from nqlava.command.orphans import die_with_parent
 
 _LAVA_LINE = LogConfig(file="").format
 _POLL_SECONDS = 0.02
@@ -203,7 +203,9 @@ def _interrupt_deferred() -> Iterator[None]:
         yield
         return
     pending: list[int] = []
-    previous = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}  # see train.interruption
+    previous = {
+        number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)
+    }  # see nqlava.command.interruption
     handled = [number for number, handler in previous.items() if callable(handler)]
     for number in handled:
         signal.signal(number, lambda number, _frame: pending.append(number))

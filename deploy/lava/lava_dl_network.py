@@ -1,4 +1,4 @@
-"""lava-dl's own network in Lava's CPU simulator, recorded: what deploy/lif.py is held against.
+"""lava-dl's own network in Lava's CPU simulator, recorded: what deploy/lava_dl/engine.py is held against.
 
 The network is built by lava-dl's reader, with Lava's stock synapses. Its neurons run the code of Lava's fixed-point
 LIF; the models here add nothing but the recording.
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from deploy.lava.guard import GuardedRun
 from deploy.lava.schedule import Schedule, shared_array
-from deploy.lif import Activity, Clock
-from export.lava_dl import LifNetwork, NetxError
+from deploy.lava_dl.engine import Activity, Clock
+from deploy.lava_dl.reader import LifNetwork, NetxError
 
 _GRADED_BITS = 16
 _RUN_VALUES = 2**26
@@ -87,7 +87,7 @@ def run(
 
     Args:
         path: the file, which lava-dl reads.
-        network: what export.lava_dl.read made of it.
+        network: what deploy.lava_dl.reader.read made of it.
         inputs, clock: as for LifEngine.run.
         graded: lets lava-dl expect messages of 16 bits instead of spikes.
         stall_timeout: seconds without a time step after which the run is given up.

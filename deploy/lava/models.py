@@ -16,7 +16,6 @@ from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.cpu.layer import CpuLayer
 from deploy.lava.processes import (
     BatchSource,
     IFNeuron,
@@ -29,9 +28,10 @@ from deploy.lava.processes import (
     out_port,
 )
 from deploy.lava.schedule import Recorder
-from deploy.layer import exact_arithmetic, fire, integrate
-from deploy.trace import pack
-from export.network import IMAGE, Layer
+from nqlava.engine.cpu.layer import CpuLayer
+from nqlava.engine.layer import exact_arithmetic, fire, integrate
+from nqlava.network import IMAGE, Layer
+from nqlava.trace import pack
 
 
 class TorchModel(PyLoihiProcessModel):

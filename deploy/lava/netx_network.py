@@ -21,16 +21,16 @@ from lava.magma.core.run_configs import RunConfig
 from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 
+from deploy.compare.verify import require_lava_dl
 from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
 from deploy.lava.convolution import PyExactConv
 from deploy.lava.hardware import from_chip, to_chip
 from deploy.lava.processes import IFNeuron, ImageSource, Integrator, Probe
 from deploy.lava.schedule import Recorder, Schedule, shared_array
-from deploy.trace import Trace
-from deploy.verify import require_lava_dl
-from export.network import IMAGE, IntegerNetwork
-from export.netx import INTEGRATOR, SPIKING, read
 from nqlava.errors import InputError
+from nqlava.network import IMAGE, IntegerNetwork
+from nqlava.netx import INTEGRATOR, SPIKING, read
+from nqlava.trace import Trace
 
 _IMAGE_BITS, _POTENTIAL_BITS = 8, 24
 
@@ -52,7 +52,7 @@ def run(
     """Runs the network in a netx file, read by lava-dl, and yields a Trace for every few samples, in order.
 
     Args:
-        path: the file; export.netx.read checks it first.
+        path: the file; nqlava.netx.read checks it first.
         images: uint8 (N, C, H, W).
         steps: T.
         gap: idle steps between samples.

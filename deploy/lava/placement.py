@@ -4,8 +4,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from deploy.pooling import unfold
-from export.network import IntegerNetwork, Layer
+from nqlava.geometry import unfold
+from nqlava.network import IntegerNetwork, Layer
 
 _NEURON, _WEIGHT = 1750, 120
 """Multiply-accumulates that take as long as one neuron, and as fetching one weight: measured with int8 kernels on AMX

@@ -11,7 +11,7 @@ from lava.magma.core.process.variable import Var
 from numpy.typing import NDArray
 
 from deploy.lava.schedule import Recorder, Schedule
-from export.network import IMAGE, Layer, Reset
+from nqlava.network import IMAGE, Layer, Reset
 
 
 class ImageSource(AbstractProcess):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from deploy.trace import pack
+from nqlava.trace import pack
 
 
 def shared_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:

@@ -58,9 +58,9 @@ from deploy.lava.build import check_arguments, make_recorders, plan, run_configu
 from deploy.lava.models import PyImageSource, PyProbe
 from deploy.lava.processes import ImageSource, Probe
 from deploy.lava.schedule import Recorder, Schedule, shared_array
-from deploy.trace import Trace
-from export.network import IMAGE, INPUT_MAX, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from nqlava.errors import InputError
+from nqlava.network import IMAGE, INPUT_MAX, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
+from nqlava.trace import Trace
 
 _MODELS = {
     Conv: PyConvModelFixed,

@@ -1,14 +1,24 @@
 """A page of HTML about a netx file and its run in Lava: ``python -m deploy.report net.h5 --out report.html``."""
 
-import train.startup  # noqa: F401 — before what takes seconds to import
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.comparison import EXIT_EXACT, EXIT_STATUS, FAILURES, add_options, check, check_outputs, load, planned, run
+from deploy.compare.options import (
+    EXIT_EXACT,
+    EXIT_STATUS,
+    FAILURES,
+    add_options,
+    check,
+    check_outputs,
+    load,
+    planned,
+    run,
+)
+from nqlava.command.parser import Parser
 from nqlava.errors import InputError
-from train.options import Parser
 
 
 def parser() -> Parser:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.comparison import Outcome, Task
-from deploy.cpu.machine import describe
+from deploy.compare.float_accuracy import FloatAccuracy, accuracy_of
+from deploy.compare.options import Outcome, Task
+from deploy.compare.table import entries
+from deploy.compare.verify import Verdict
 from deploy.fit.report import changes
-from deploy.float_accuracy import FloatAccuracy, accuracy_of
 from deploy.report.measure import Measured
 from deploy.report.stages import Stage, counted, interval, stage
-from deploy.run_report import entries
-from deploy.verify import Verdict
-from export.network import IntegerNetwork
+from nqlava.engine.cpu.machine import describe
+from nqlava.network import IntegerNetwork
 from train.data import ImageSet
 
 _PACKAGES = ("nq-lava", "torch", "numpy", "h5py", "lava-nc", "lava-dl", "SciPy", "matplotlib", "Jinja2")

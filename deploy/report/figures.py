@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, Formatter, FuncFormatter, MaxNLocato
 from numpy.typing import NDArray
 
 from deploy.report.recording import Recording
-from export.network import MEMBRANE_MAX
+from nqlava.network import MEMBRANE_MAX
 from train.curves import LayerCurves
 from train.plot_style import BLUE, CYCLE, GREEN, GREY, ORANGE, STYLE
 

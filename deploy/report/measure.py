@@ -7,22 +7,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deploy.compare.job import Job
 from deploy.fit.activity import measure as measure_activity
 from deploy.fit.examine import examine
 from deploy.fit.report import Report as Fit
 from deploy.fit.wiring import wire
 from deploy.images import channels_first
-from deploy.integer import IntegerEngine
-from deploy.job import Job
 from deploy.report.recording import Recording, record
-from export.bounds import worst_case
-from export.network import IntegerNetwork
+from nqlava.bounds import worst_case
+from nqlava.command.progress import progress
+from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
+from nqlava.network import IntegerNetwork
 from train.curves import LayerCurves
 from train.curves import measure as measure_curves
 from train.data import ImageSet
 from train.models import Network
-from train.progress import progress
 
 RECORDED_STEPS = 64
 """Steps of one image that are recorded at most."""
@@ -86,7 +86,7 @@ def measure(
     if image is not None and not 0 <= image < len(data):
         raise InputError(f"--image is {image}; allowed: 0..{len(data) - 1}")
     steps = job.steps
-    images, engine = channels_first(data.images.numpy()), IntegerEngine(network)
+    images, engine = channels_first(data.images.numpy()), Engine(network)
     classes = engine.classify(images, steps)
     if image is None:
         image = int((classes[:, -1] != data.labels.numpy()).argmax())

@@ -15,7 +15,7 @@ from deploy.fit.report import changes
 from deploy.report import figures
 from deploy.report.content import Content
 from deploy.report.recording import Recording
-from export.network import MEMBRANE_MAX
+from nqlava.network import MEMBRANE_MAX
 from train.plot_style import BLUE, GREEN
 
 WRONG, RIGHT = 24, 12

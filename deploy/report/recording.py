@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deploy.layer import PreparedLayer, exact_arithmetic, integrate
-from export.network import IMAGE, IntegerNetwork, Layer
+from nqlava.engine.layer import PreparedLayer, exact_arithmetic, integrate
+from nqlava.network import IMAGE, IntegerNetwork, Layer
 
 
 @dataclass(frozen=True)

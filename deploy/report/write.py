@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.comparison import Task
+from deploy.compare.options import Task
+from deploy.compare.verify import Verdict
 from deploy.report.content import Content, Run
 from deploy.report.measure import measure
 from deploy.report.page import Trace, half_active, render
 from deploy.report.recording import Recording
-from deploy.verify import Verdict
-from export.network import IntegerNetwork
+from nqlava.command.files import replacing
 from nqlava.errors import InputError
-from train.files import replacing
+from nqlava.network import IntegerNetwork
 
 
 def make(
@@ -29,7 +29,7 @@ def make(
     """Measures what the report shows beside the comparison.
 
     Args:
-        options: of the comparison (deploy.comparison.add_options).
+        options: of the comparison (deploy.compare.options.add_options).
         task: what they name.
         verdict: of the comparison, ``seconds`` what it took; None where Lava did not run.
         command: the command line.

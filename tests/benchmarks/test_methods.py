@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import methods
 from benchmarks.methods import main, table
-from export.lower import lower
-from export.quantize import quantize
+from export.fold.lower import lower
+from export.round.quantize import quantize
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.checkpoint import model_content, save
 from train.models import MODELS

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from benchmarks import neurobench
 from benchmarks.torch_modules import TorchNetwork
-from deploy.integer import IntegerEngine
-from export import netx
-from export.network import Connection, IntegerNetwork, Layer
+from nqlava import netx
+from nqlava.engine.integer import Engine
+from nqlava.network import Connection, IntegerNetwork, Layer
 from tests.fit.test_activity import one_channel_network
 from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
@@ -22,7 +22,7 @@ from tests.strategies import images_for, networks, random_connection, random_lay
 def test_modules_compute_what_the_engine_computes(network: IntegerNetwork, steps: int) -> None:
     images = images_for(network, 3)
     found = TorchNetwork(network, steps)(torch.from_numpy(images))
-    np.testing.assert_array_equal(found, IntegerEngine(network).scores(images, steps)[:, -1])
+    np.testing.assert_array_equal(found, Engine(network).scores(images, steps)[:, -1])
 
 
 @pytest.mark.parametrize("shortcut", [False, True])

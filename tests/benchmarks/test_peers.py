@@ -15,9 +15,9 @@ from benchmarks import engine_speed
 from benchmarks.engine_speed import fastest_setting, peers
 from benchmarks.networks import exported, sample_images, uniform
 from benchmarks.peers import ChannelFactor, PlainPyTorch, WindowSum
-from deploy.integer import IntegerEngine
-from deploy.pooling import unfold
-from export.network import IntegerNetwork
+from nqlava.engine.integer import Engine
+from nqlava.geometry import unfold
+from nqlava.network import IntegerNetwork
 from tests.strategies import networks
 
 HAS_SPIKINGJELLY = importlib.util.find_spec("spikingjelly") is not None
@@ -55,7 +55,7 @@ def test_peers_equal_the_engine_on_random_networks(network: IntegerNetwork, data
     steps, batch = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     images = rng.integers(0, 256, (3, *network.input_shape), dtype=np.uint8)
-    trace = IntegerEngine(network).run(images, steps)
+    trace = Engine(network).run(images, steps)
     assume(not trace.saturations.any())  # peers have no 24-bit registers
     found = peers(network)
     assert len(found) == 3
@@ -72,7 +72,7 @@ def test_peers_equal_the_engine_on_random_networks(network: IntegerNetwork, data
 @pytest.mark.parametrize(("model", "identities"), [("resnet20", 7), ("vgg_small", 0)])
 def test_peers_equal_the_engine_on_exported_networks(model: str, identities: int) -> None:
     network, images = exported(model, {}), sample_images(5)
-    expected = IntegerEngine(network).scores(images, 4)
+    expected = Engine(network).scores(images, 4)
     assert expected.std() > 0
     for peer in peers(network).values():
         np.testing.assert_array_equal(peer.scores(images, 4, batch=3), expected)
@@ -102,7 +102,7 @@ def test_values_that_differ_within_a_layer_are_refused(key: str) -> None:
 def test_wrong_results_are_not_timed() -> None:
     network = uniform(4, 1)
     images = sample_images(4)
-    expected = IntegerEngine(network).scores(images, 2)
+    expected = Engine(network).scores(images, 2)
     batch, seconds = fastest_setting("peer", PlainPyTorch(network), images, expected, [2, 4])
     assert batch in (2, 4) and seconds > 0
     expected[3, 1, 7] += 1

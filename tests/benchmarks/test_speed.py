@@ -10,8 +10,8 @@ from benchmarks import memory, peak
 from benchmarks.networks import exported, uniform
 from benchmarks.speed import main
 from benchmarks.timing import Effort
-from deploy.cpu.machine import int8_limit
-from export import netx
+from nqlava import netx
+from nqlava.engine.cpu.machine import int8_limit
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_parts_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_without_int8_the_float32_rate_is_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("benchmarks.peak", "deploy.cpu.synapses"):
+    for module in ("benchmarks.peak", "nqlava.engine.cpu.synapses"):
         monkeypatch.setattr(f"{module}.int8_limit", lambda: 0)
     result = peak.measure("vgg_tiny", 1, [16], {}, Effort(1, 0.001))
     assert list(result["peak"]) == ["float32"] and result["engine_over_int8_peak"] is None

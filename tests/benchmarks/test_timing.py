@@ -9,8 +9,8 @@ from benchmarks.networks import uniform
 from benchmarks.peak import int8_product, multiplications_by_layer
 from benchmarks.scaling import exponent, growth
 from benchmarks.timing import Contestant, interleaved, rates, ratios
-from deploy.cpu.machine import int8_limit
-from export.network import Connection, IntegerNetwork, Layer
+from nqlava.engine.cpu.machine import int8_limit
+from nqlava.network import Connection, IntegerNetwork, Layer
 
 
 def test_every_repeat_runs_all_and_starts_with_another() -> None:

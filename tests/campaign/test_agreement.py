@@ -10,11 +10,11 @@ import pytest
 
 from campaign import agreement
 from campaign.plan import Plan
-from deploy.cpu.layer import CpuLayer
-from deploy.integer import IntegerEngine
-from deploy.trace import Trace
-from export import netx
-from export.network import IntegerNetwork
+from nqlava import netx
+from nqlava.engine.cpu.layer import CpuLayer
+from nqlava.engine.integer import Engine
+from nqlava.network import IntegerNetwork
+from nqlava.trace import Trace
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "8"))
 
@@ -37,7 +37,7 @@ def test_a_difference_is_found_made_smaller_and_kept(tmp_path: Path, monkeypatch
         self._neurons = self._neurons._replace(hard=False)
 
     def only_the_engine(network: IntegerNetwork, images: np.ndarray, steps: int, **_: object) -> list[Trace]:
-        return [IntegerEngine(network).run(images, steps)]
+        return [Engine(network).run(images, steps)]
 
     monkeypatch.setattr(CpuLayer, "__init__", forgets)
     monkeypatch.setattr("campaign.agreement.KINDS", ("fastest",))

@@ -12,7 +12,7 @@ from campaign.plan import Plan
 from campaign.sandbox import Sandbox
 from campaign.training_kills import differences
 from deploy.lava.models import PyLayerGroup
-from export import netx
+from nqlava import netx
 from tests.tiny import random_tiny, tiny
 from train import checkpoint
 from train.models import MODELS
@@ -90,9 +90,9 @@ def test_a_model_that_fails_in_a_command(tmp_path: Path) -> None:
 
 
 def test_the_small_network_spikes() -> None:
-    from deploy.integer import IntegerEngine
+    from nqlava.engine.integer import Engine
 
     network = lava_faults.small_network(0)
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
-    trace = IntegerEngine(network).run(images, 4)
+    trace = Engine(network).run(images, 4)
     assert all(count > 0 for count in trace.spike_counts())

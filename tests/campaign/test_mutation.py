@@ -68,5 +68,5 @@ def test_figures_by_module_and_in_all(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(mutation, "examine", examine)
     outcome = mutation.run(Plan(0.2, 60, 0, tmp_path))
     assert not outcome.failures
-    assert outcome.figures["export/quantize.py"] == "10 of 50 mutants run: 7 killed, 1 timed out, 2 survived"
+    assert outcome.figures["export/round/quantize.py"] == "10 of 50 mutants run: 7 killed, 1 timed out, 2 survived"
     assert str(outcome.figures["all"]).startswith(f"{10 * len(GROUPS)} of {50 * len(GROUPS)} mutants run")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from export import netx
-from export.network import MEMBRANE_MAX
-from export.quantize import Precision
 from export.report import MembraneRange, Report, describe
-from export.rounding import Method
+from export.round.quantize import Precision
+from export.round.rounding import Method
 from export.to_netx import convert, main
+from nqlava import netx
+from nqlava.network import MEMBRANE_MAX
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.checkpoint import model_content, save
 from train.models import MODELS

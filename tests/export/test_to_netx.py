@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from deploy.integer import IntegerEngine
-from export import netx
-from export.folded import ExportError
-from export.quantize import Precision
-from export.rounding import NEAREST, Method
+from export.fold.folded import ExportError
+from export.round.quantize import Precision
+from export.round.rounding import NEAREST, Method
 from export.to_netx import convert, main
+from nqlava import netx
+from nqlava.engine.integer import Engine
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.activation import NQ
 from train.checkpoint import model_content, save
@@ -85,7 +85,7 @@ def test_where_rounding_is_harmless_every_spike_is_the_same(granularity: Any) ->
     for steps in (1, 2, 3):
         rates: list[torch.Tensor] = []
         scores = simulate(model, images, steps, lambda _, rate, rates=rates: rates.append(rate))
-        trace = IntegerEngine(network).run(images, steps)
+        trace = Engine(network).run(images, steps)
         for index, (rate, activation) in enumerate(zip(rates, model.activations, strict=True)):
             counts = (rate / float(activation.threshold) * steps).round().numpy()
             np.testing.assert_array_equal(trace.layer_spikes(index).sum(1), counts)
@@ -98,7 +98,7 @@ def test_random_networks_mostly_agree() -> None:
     model, data = random_tiny(3), image_set(60)
     images = data.images.permute(0, 3, 1, 2).contiguous()
     network, report = convert(model, data, steps=4, info={"x": 1})
-    integer = IntegerEngine(network).classify(images, 4)
+    integer = Engine(network).classify(images, 4)
     floating = simulate(model, images, 4).argmax(2).T.numpy()
     assert (integer == floating).mean() > 0.9
     labels = data.labels.numpy()
@@ -235,7 +235,7 @@ def test_a_module_of_ones_own_in_five_lines() -> None:
     data = image_set(30)
     network, report = convert(model, data, steps=4)
     assert [layer.name for layer in network.layers] == ["1", "3.conv1", "3.conv2", "5"]
-    integer = IntegerEngine(network).classify(data.images.permute(0, 3, 1, 2).contiguous(), 4)
+    integer = Engine(network).classify(data.images.permute(0, 3, 1, 2).contiguous(), 4)
     assert report.integer_snn == pytest.approx(100 * (integer[:, -1] == data.labels.numpy()).mean())
     assert abs(report.integer_snn - report.float_snn) < 7
 

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from export.network import Connection
+from nqlava.network import Connection
 
 
 def synapses(connection: Connection, source_shape: tuple[int, ...]) -> list[tuple[int, int, tuple[int, ...]]]:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from deploy.fit import activity
 from deploy.fit.activity import measure
 from deploy.fit.wiring import wire
-from deploy.integer import IntegerEngine
-from export.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.engine.integer import Engine
+from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 from tests.fit.enumeration import synapses
 from tests.strategies import images_for, networks
 
@@ -56,7 +56,7 @@ def test_by_hand() -> None:
 def test_operations_equal_following_every_spike(network: IntegerNetwork, steps: int, samples: int) -> None:
     images = images_for(network, samples)
     seen = measure(network, wire(network), images, steps)
-    trace = IntegerEngine(network).run(images, steps)
+    trace = Engine(network).run(images, steps)
     spikes = {IMAGE: (images != 0).sum(axis=0).ravel()}
     for index, layer in enumerate(network.layers[:-1]):
         spikes[layer.name] = trace.layer_spikes(index).sum(axis=(0, 1)).ravel()

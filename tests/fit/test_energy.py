@@ -9,7 +9,7 @@ from deploy.fit.activity import measure
 from deploy.fit.chips import LOIHI1
 from deploy.fit.partition import partition
 from deploy.fit.wiring import wire
-from export.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 from tests.fit.test_activity import one_channel_network
 from tests.strategies import networks, random_connection, random_layer, random_neurons
 

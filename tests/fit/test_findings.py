@@ -10,7 +10,7 @@ import pytest
 from deploy.fit import findings as module
 from deploy.fit.chips import LOIHI1, LOIHI2, Chip
 from deploy.fit.findings import Finding, best_scale, findings
-from export.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 
 
 @pytest.mark.parametrize("k", module.SCALES)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deploy.fit.chips import CHIPS, LOIHI1, LOIHI2, RESET_SYNAPSE_BITS, Chip
 from deploy.fit.partition import Partition, Storage, partition
 from deploy.fit.wiring import largest_fan_in, largest_fan_out, volume, wire
-from export.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 from tests.fit.enumeration import synapses
 from tests.strategies import networks, random_connection, random_layer, random_neurons
 

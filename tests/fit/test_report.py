@@ -21,8 +21,8 @@ from deploy.fit.examine import examine
 from deploy.fit.partition import partition
 from deploy.fit.report import ChipFit, Report
 from deploy.fit.wiring import wire
-from export import netx
-from export.network import Connection, IntegerNetwork
+from nqlava import netx
+from nqlava.network import Connection, IntegerNetwork
 from tests.strategies import networks, random_layer, random_neurons
 
 
@@ -139,7 +139,7 @@ def shown() -> subprocess.CompletedProcess[str]:
 
 def test_help_is_fast(shown: subprocess.CompletedProcess[str]) -> None:
     imported = {line.rsplit("|", 1)[-1].strip() for line in shown.stderr.splitlines()}
-    assert "train.options" in imported
+    assert "nqlava.command.parser" in imported
     assert not imported & {"torch", "numba", "lava"}, "they are imported before the options are read"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 
 from deploy.fit.wiring import Wiring, largest_fan_in, largest_fan_out, volume, wire
-from export.network import IMAGE, Connection, IntegerNetwork
+from nqlava.network import IMAGE, Connection, IntegerNetwork
 from tests.fit.enumeration import synapses
 from tests.strategies import networks
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from deploy.lava import build
-from export.network import IntegerNetwork
+from nqlava.network import IntegerNetwork
 from tests.strategies import images_for, random_layer
 
 

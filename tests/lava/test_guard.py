@@ -18,18 +18,18 @@ import pytest
 from lava.magma.core.process.process import ProcessServer
 from lava.magma.core.process.variable import VarServer
 
+from deploy.compare.job import Job
+from deploy.compare.verify import backend_traces
 from deploy.errors import LavaRunError
-from deploy.job import Job
 from deploy.lava import build, guard
 from deploy.lava.guard import _Runtime
 from deploy.lava.models import PyBatchSource, PyLayerGroup
-from deploy.verify import backend_traces
-from export import netx
-from export.network import IntegerNetwork
+from nqlava import netx
+from nqlava.network import IntegerNetwork
 from tests.engines import part_of
-from tests.lava_dl import needs_lava_dl
 from tests.processes import SECONDS, alive, children, named_memory, wait_until
 from tests.strategies import images_for, random_layer
+from tests.with_lava_dl import needs_lava_dl
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,12 @@ from lava.lib.dl.netx.utils import optimize_weight_bits
 from lava.utils.weightutils import clip_weights, determine_sign_mode, truncate_weights
 
 from deploy.lava import lava_dl_network
-from deploy.lif import CLOCKS, LifEngine, local_clock_conflict, synaptic_weight
-from deploy.lif_check import Comparison
-from export import lava_dl
-from export.lava_dl import LifNetwork, NetxError
-from tests import slayer_networks
-from tests.lif_networks import generators, random_inputs, random_network, random_weight, write
+from deploy.lava_dl import reader as lava_dl
+from deploy.lava_dl.check import Comparison
+from deploy.lava_dl.engine import CLOCKS, LifEngine, local_clock_conflict, synaptic_weight
+from deploy.lava_dl.reader import LifNetwork, NetxError
+from tests.lava_dl.networks import generators, random_inputs, random_network, random_weight, write
+from tests.with_lava_dl import slayer as slayer_networks
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "6"))
 STEPS = 24

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from lava.magma.core.run_configs import Loihi2HwCfg
 
 from deploy.errors import Loihi2UnavailableError
-from deploy.integer import IntegerEngine
 from deploy.lava import build
 from deploy.lava.models import PyIFNeuron, PyIntegrator
 from deploy.lava.processes import IFNeuron, Integrator
 from deploy.lava.schedule import Schedule
-from deploy.trace import Trace, concatenate, first_difference
-from export.network import Connection, IntegerNetwork, Layer, NetworkError
+from nqlava.engine.integer import Engine
+from nqlava.network import Connection, IntegerNetwork, Layer, NetworkError
+from nqlava.trace import Trace, concatenate, first_difference
 from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
@@ -75,7 +75,7 @@ def residual() -> IntegerNetwork:
 
 
 def assert_equal(network: IntegerNetwork, got: Trace, images: np.ndarray, steps: int) -> None:
-    expected = IntegerEngine(network).run(images, steps)
+    expected = Engine(network).run(images, steps)
     assert first_difference(network, expected, got) is None
     assert got.saturation_counts() == expected.saturation_counts()
 
@@ -87,7 +87,7 @@ def test_equals_the_integer_engine(network: IntegerNetwork, count: int, batch: i
 
 
 def test_the_network_of_these_tests_spikes(network: IntegerNetwork) -> None:
-    assert all(IntegerEngine(network).run(images_for(network, 7), 4).spike_counts())
+    assert all(Engine(network).run(images_for(network, 7), 4).spike_counts())
 
 
 @pytest.mark.parametrize(("count", "batch", "gap", "steps"), [(7, 3, 0, 4), (5, 1, 3, 2), (4, 2, 1, 9), (9, 2, 0, 1)])
@@ -103,7 +103,7 @@ def test_shortcuts(residual: IntegerNetwork, count: int, batch: int, gap: int, s
 
 def test_every_shortcut_and_reset_of_these_tests_matters(residual: IntegerNetwork) -> None:
     images = images_for(residual, 7)
-    expected = IntegerEngine(residual).run(images, 4)
+    expected = Engine(residual).run(images, 4)
     assert all(expected.spike_counts())
     for index, layer in enumerate(residual.layers):
         kinds = [replace(layer, reset="soft")] if layer.reset == "hard" else []
@@ -116,7 +116,7 @@ def test_every_shortcut_and_reset_of_these_tests_matters(residual: IntegerNetwor
                 other = IntegerNetwork(residual.input_shape, layers)
             except NetworkError:  # the connection was the only one from its source
                 continue
-            assert first_difference(residual, expected, IntegerEngine(other).run(images, 4)) is not None
+            assert first_difference(residual, expected, Engine(other).run(images, 4)) is not None
 
 
 @pytest.mark.slow

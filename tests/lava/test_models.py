@@ -11,7 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from deploy.integer import IntegerEngine
 from deploy.lava.build import _collect, _groups, make_recorders, plan
 from deploy.lava.convolution import PyExactConv
 from deploy.lava.models import (
@@ -24,7 +23,8 @@ from deploy.lava.models import (
     group_model,
 )
 from deploy.lava.schedule import Recorder, Schedule, shared_array
-from export.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Reset
+from nqlava.engine.integer import Engine
+from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Reset
 from nqlava.reference import synaptic_sum
 from tests.strategies import images_for, random_connection, random_layer, random_neurons
 
@@ -104,7 +104,7 @@ def test_groups_of_layers(processes: int, reset: Reset) -> None:
         for one in (source, *models):
             step(one, t)
     found = _collect(network, recorders, np.arange(2) % schedule.slots, 2 * BATCH)
-    expected = IntegerEngine(network).run(images, STEPS)
+    expected = Engine(network).run(images, STEPS)
     for one, other in zip((*found.spikes, found.readout), (*expected.spikes, expected.readout), strict=True):
         np.testing.assert_array_equal(one, other)
     assert found.saturation_counts() == expected.saturation_counts()

@@ -22,16 +22,16 @@ from lava.proc.io.sink import RingBuffer as SpikeSink
 from lava.proc.io.source import RingBuffer as SpikeSource
 
 from deploy.errors import LavaMissingError, Loihi2UnavailableError
-from deploy.integer import IntegerEngine
 from deploy.lava import netx_network
 from deploy.lava.convolution import PyExactConv
 from deploy.lava.hardware import to_chip
 from deploy.lava.processes import IFNeuron
-from deploy.trace import concatenate, first_difference
-from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
-from export.netx import NetxError, write
-from tests.lava_dl import needs_lava_dl
+from nqlava.engine.integer import Engine
+from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
+from nqlava.netx import NetxError, write
+from nqlava.trace import concatenate, first_difference
 from tests.strategies import images_for, random_layer
+from tests.with_lava_dl import needs_lava_dl
 
 
 def assert_equal(
@@ -40,7 +40,7 @@ def assert_equal(
     images = np.full((count, *network.input_shape), 255, np.uint8) if white else images_for(network, count)
     write(network, path / "net.net")
     got = concatenate(list(netx_network.run(path / "net.net", images, steps, **options)))
-    expected = IntegerEngine(network).run(images, steps)
+    expected = Engine(network).run(images, steps)
     assert all(expected.spike_counts())
     assert first_difference(network, expected, got) is None
     assert got.saturation_counts() == expected.saturation_counts()
@@ -80,7 +80,7 @@ def test_dilation_and_saturation(tmp_path: Path) -> None:
     shape = conv.output_shape({"input": (1, 7, 6)})
     readout = random_layer(rng, "out", shape, source="conv", outputs=4, readout=True, extreme=True)
     network = IntegerNetwork((1, 7, 6), (conv, readout))
-    assert IntegerEngine(network).run(images_for(network, 4), 5).saturations.any()
+    assert Engine(network).run(images_for(network, 4), 5).saturations.any()
     assert_equal(network, tmp_path, count=4, steps=5)
 
 
@@ -103,7 +103,7 @@ def test_weights_that_upstream_would_change(tmp_path: Path, value: int) -> None:
     images = images_for(network, 2)
     write(network, tmp_path / "net.net")
     got = concatenate(list(netx_network.run(tmp_path / "net.net", images, 4)))
-    assert first_difference(network, IntegerEngine(network).run(images, 4), got) is None
+    assert first_difference(network, Engine(network).run(images, 4), got) is None
 
 
 @needs_lava_dl

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.integer import IntegerEngine
 from deploy.lava import build
 from deploy.lava.placement import _cost, place
-from deploy.trace import concatenate
-from export.network import IntegerNetwork
+from nqlava.engine.integer import Engine
+from nqlava.network import IntegerNetwork
+from nqlava.trace import concatenate
 from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
@@ -59,7 +59,7 @@ def long_network() -> IntegerNetwork:
 def test_results_are_the_same_over_any_number_of_processes(processes: int) -> None:
     network = long_network()
     images = images_for(network, 7)
-    expected = IntegerEngine(network).run(images, 3)
+    expected = Engine(network).run(images, 3)
     got = concatenate(list(build.run(network, images, 3, batch=2, gap=1, processes=processes)))
     for one, two in zip(expected.spikes, got.spikes, strict=True):
         np.testing.assert_array_equal(one, two)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from lava.magma.compiler.compiler_graphs import find_processes
 from lava.proc.graded.process import GradedReluVec, GradedVec
 
-from deploy.integer import IntegerEngine
 from deploy.lava import stock
 from deploy.lava.build import make_recorders, plan
 from deploy.lava.processes import ImageSource, Probe
-from deploy.trace import concatenate, first_difference
-from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
+from nqlava.engine.integer import Engine
+from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
+from nqlava.trace import concatenate, first_difference
 from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
@@ -58,7 +58,7 @@ def graph() -> IntegerNetwork:
 def test_equals_the_integer_engine(which: str, steps: int, gap: int, request: pytest.FixtureRequest) -> None:
     network = request.getfixturevalue(which)
     images = images_for(network, 3)
-    expected = IntegerEngine(network).run(images, steps)
+    expected = Engine(network).run(images, steps)
     assert all(expected.spike_counts())
     assert not expected.saturations.any()
     got = concatenate(list(stock.run(network, images, steps, gap=gap)))
@@ -86,7 +86,7 @@ def test_accepted_networks_do_not_saturate(network: IntegerNetwork, steps: int) 
         stock.require_buildable(network, steps)
     except ValueError:
         assume(False)
-    assert not IntegerEngine(network).run(images_for(network, 6), steps).saturations.any()
+    assert not Engine(network).run(images_for(network, 6), steps).saturations.any()
 
 
 def one_neuron(weight: int, *, bias: int = 0, threshold: int = 1, exponent: int = 0) -> IntegerNetwork:
@@ -123,6 +123,6 @@ def test_the_limit_is_reached_exactly(weight: int, bias: int, steps: int) -> Non
     """u grows to 2²³ − 1 or 2²³ − 2 and just fires; with one step per sample the resets act at every step."""
     network = one_neuron(weight, bias=bias, threshold=MEMBRANE_MAX - 1)
     images = np.array([0, 255, 0], np.uint8).reshape(3, 1, 1, 1)
-    expected = IntegerEngine(network).run(images, steps)
+    expected = Engine(network).run(images, steps)
     assert expected.spike_counts()[0] in (1, 2)
     assert first_difference(network, expected, concatenate(list(stock.run(network, images, steps)))) is None

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from nqlava import reference
+from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from tests.strategies import images_for, networks
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy.comparison import Task
+from deploy.compare.job import Job, Part
+from deploy.compare.options import Task
+from deploy.compare.verify import verify
 from deploy.images import channels_first
-from deploy.integer import IntegerEngine
-from deploy.job import Job, Part
 from deploy.report.content import Content, Run
 from deploy.report.measure import measure
-from deploy.trace import Trace
-from deploy.verify import verify
 from export.to_netx import convert
+from nqlava.engine.integer import Engine
+from nqlava.trace import Trace
 from tests.tiny import image_set, random_residual
 from train.models import Network
 
@@ -34,7 +34,7 @@ def content_of(
     data = image_set(COUNT)
     data = replace(data, classes=classes or data.classes)
     network, _ = convert(model, data, steps=STEPS)
-    trace = IntegerEngine(network).run(channels_first(data.images.numpy()), STEPS, membranes=True)
+    trace = Engine(network).run(channels_first(data.images.numpy()), STEPS, membranes=True)
     if change:
         trace.spikes[0][7, 1, 0] ^= 128
     part = Part(0, data.images.numpy(), data.labels.numpy())
@@ -53,4 +53,4 @@ def content() -> Content:
 @pytest.fixture(scope="session")
 def trace(content: Content) -> Trace:
     """Of the integer engine, for what is counted by hand."""
-    return IntegerEngine(content.run.network).run(channels_first(content.run.data.images.numpy()), STEPS)
+    return Engine(content.run.network).run(channels_first(content.run.data.images.numpy()), STEPS)

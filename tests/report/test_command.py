@@ -12,9 +12,9 @@ import pytest
 from deploy import run_lava
 from deploy.report.__main__ import main
 from deploy.report.write import neuron
-from export import netx
-from export.network import IntegerNetwork
 from export.to_netx import main as export_main
+from nqlava import netx
+from nqlava.network import IntegerNetwork
 from tests.strategies import random_layer
 from tests.tiny import image_set, random_residual, tiny_residual, write_folder, write_zip
 from train.checkpoint import model_content, save

@@ -8,8 +8,8 @@ import pytest
 from deploy.images import channels_first
 from deploy.report.content import Content
 from deploy.report.measure import measure
-from deploy.trace import Trace
-from export.bounds import worst_case
+from nqlava.bounds import worst_case
+from nqlava.trace import Trace
 from tests.report.conftest import COUNT, STEPS, content_of
 from tests.tiny import image_set, random_residual
 from train.calibrate import evaluate

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from deploy.comparison import Task
-from deploy.job import Job
+from deploy.compare.job import Job
+from deploy.compare.options import Task
 from deploy.report import figures
 from deploy.report.content import Content, Run
 from deploy.report.measure import measure
 from deploy.report.page import half_active, pictures, render
-from export.network import Connection, IntegerNetwork, Layer
+from nqlava.network import Connection, IntegerNetwork, Layer
 from tests.report.conftest import content_of
 from tests.strategies import random_layer
 from tests.tiny import random_residual

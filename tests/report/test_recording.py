@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.report.recording import record
-from export.network import IntegerNetwork
 from nqlava import reference
+from nqlava.network import IntegerNetwork
 from tests.strategies import images_for, networks
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.lower import lower
-from export.quantize import Precision, effective, quantize
-from export.rounding import CalibratedRounding, Method
+from export.fold.lower import lower
+from export.round.quantize import Precision, effective, quantize
+from export.round.rounding import CalibratedRounding, Method
 from tests.tiny import SHAPE, image_set, random_residual, random_tiny
 from train.fake_quantize import FakeQuantize, attach, bake, matrices
 from train.models import Network

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from deploy.integer import IntegerEngine
-from export.lower import lower
-from export.quantize import quantize
+from export.fold.lower import lower
+from export.round.quantize import quantize
+from nqlava.engine.integer import Engine
 from tests import float_oracle
 from tests.tiny import image_set, random_residual, random_tiny, tiny, write_folder
 from train.activation import NQ
@@ -79,7 +79,7 @@ def test_the_integer_network_starts_from_them() -> None:
     for layer, neuron in zip(integer.layers, neurons(network), strict=False):
         assert np.array_equal(layer.v0, np.floor(layer.threshold * neuron.initial.double().numpy()))
     scores = simulate(network, IMAGES, 4)
-    predicted = IntegerEngine(integer).classify(IMAGES.contiguous(), 4)
+    predicted = Engine(integer).classify(IMAGES.contiguous(), 4)
     assert (scores.argmax(2) == torch.from_numpy(predicted).T).float().mean() > 0.9
 
 

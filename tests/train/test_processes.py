@@ -101,7 +101,7 @@ def test_a_process_that_waits_for_the_others_ends_with_torchrun() -> None:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     code = (
-        "import torch\nfrom train.interruption import Interruption\nfrom train.processes import processes\n"
+        "import torch\nfrom nqlava.command.interruption import Interruption\nfrom train.processes import processes\n"
         "print('waiting', flush=True)\n"
         "with Interruption().caught(), processes(torch.device('cpu')):\n    pass\n"
     )

@@ -1,0 +1,1 @@
+"""Engine, Lava and reference on the same images: running, comparing, judging."""

@@ -1,0 +1,175 @@
+"""The third column: what the engine and Lava computed, compared with the reference, image by image.
+
+The comparison unpacks and orders bits itself, so that a fault in what the engine and Lava share cannot hide in it.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nqlava import reference
+from nqlava.network import IntegerNetwork
+from nqlava.trace import Trace
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One place where the engine or Lava differs from the reference.
+
+    Attributes:
+        sample: from 0.
+        what: a value, in words, such as "layer conv1, step 2, spike of neuron (0, 3, 1)".
+        expected: by the reference.
+        engine, lava: what they have; None where they leave no such value.
+    """
+
+    sample: int
+    what: str
+    expected: int
+    engine: int | None
+    lava: int | None
+
+    def __str__(self) -> str:
+        columns = (("reference", self.expected), ("engine", self.engine), ("Lava", self.lava))
+        values = ", ".join(f"{name} {_shown(value)}" for name, value in columns if value is not None)
+        return f"sample {self.sample}, {self.what}: {values}"
+
+
+SECONDS = 3.0
+"""What the reference may take by default, if the rest of the run takes as long."""
+_POTENTIALS = 2**26
+"""Bytes of v(T) kept for the reference by default."""
+
+
+def _shown(value: int) -> str:
+    """A number; of a digest the first digits."""
+    return str(value) if abs(value) < 2**64 else f"{value:064x}"[:16]
+
+
+def most_judged(network: IntegerNetwork, samples: int, asked: int | None) -> int:
+    """How many of the first ``samples`` samples the reference may judge: those asked for, else what fits in memory."""
+    neurons = sum(int(np.prod(shape)) for shape in network.shapes)
+    return min(samples, max(1, _POTENTIALS // (4 * neurons)) if asked is None else asked)
+
+
+class Judge:
+    """Compares the first samples of a run with the reference as their traces come.
+
+    By default it judges at least one sample, and more until it has spent SECONDS, or as much time as the rest of the
+    run so far. The clock starts when the judge is made.
+
+    Args:
+        network: what is run.
+        start: number of the first sample among all.
+        most: samples to judge at most.
+        timed: whether the time counts; if not, all of ``most`` are judged.
+
+    Attributes:
+        judged: number of samples so far.
+    """
+
+    def __init__(self, network: IntegerNetwork, start: int, most: int, *, timed: bool) -> None:
+        self._network, self._start, self._most, self._timed = network, start, most, timed
+        self._began, self._spent = time.monotonic(), 0.0
+        self.judged = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next sample is to be judged."""
+        rest = time.monotonic() - self._began - self._spent
+        in_time = not self._timed or self.judged == 0 or self._spent < min(SECONDS, rest)
+        return self.judged < self._most and in_time
+
+    def see(self, pixels: NDArray[np.uint8], engine: Trace, lava: Trace) -> tuple[int, Disagreement | None]:
+        """Judges the next samples, uint8 (n, H, W, C): how many of them it did, and the first disagreement."""
+        first, before = None, self.judged
+        while self.judged - before < len(pixels) and self.is_open:
+            index, began = self.judged - before, time.monotonic()
+            traces = engine.sample(index), lava.sample(index)
+            found = compare(self._network, pixels[index], self._start + self.judged, *traces)
+            first = first or found
+            self.judged += 1
+            self._spent += time.monotonic() - began
+        if self.judged - before < len(pixels):
+            self._most = 0  # only the first samples of a run, without a gap
+        return self.judged - before, first
+
+
+def compare(
+    network: IntegerNetwork, pixels: NDArray[np.uint8], number: int, engine: Trace, lava: Trace
+) -> Disagreement | None:
+    """The first difference of one sample, in the order of the layers; None where all three are equal.
+
+    Compared are the spikes of every layer at every step, v(T), the read-outs, classes, saturations and digest. v(T)
+    and saturations are compared where the traces have them: in Lava only neurons of this project leave them.
+
+    Args:
+        network: what was run.
+        pixels: uint8 (H, W, C), the image.
+        number: of the sample among all.
+        engine, lava: traces of this sample alone.
+    """
+    expected = reference.run(network, np.moveaxis(pixels, -1, 0), engine.steps)
+    for what, value, *found in _values(network, expected, engine, lava):
+        if any(one is not None and one.shape != value.shape for one in found):
+            raise ValueError(
+                f"{what}: shapes {[one is not None and one.shape for one in found]}, expected {value.shape}"
+            )
+        wrong = np.any([one != value for one in found if one is not None], axis=0)
+        if wrong.any():
+            place = tuple(int(n) for n in np.argwhere(wrong)[0])
+            numbers = [None if one is None else int(one[place]) for one in found]
+            return Disagreement(number, _place(what, place), int(value[place]), *numbers)
+    own = reference.digest(network.digest(), number, expected)
+    digests = [trace.digest(network.digest(), number) for trace in (engine, lava)]
+    return None if digests == [own, own] else Disagreement(number, "digest", own, *digests)
+
+
+_Row = tuple[str, NDArray, NDArray | None, NDArray | None]
+
+
+def _values(network: IntegerNetwork, expected: reference.Run, engine: Trace, lava: Trace) -> Iterator[_Row]:
+    """Name, reference, engine and Lava of everything that is compared, in the order of the layers."""
+    for index, layer in enumerate(network.layers[:-1]):
+        spikes, final = expected.spikes[index], expected.potentials[index]
+        fired = [_spikes(trace.spikes[index][0], spikes.shape) for trace in (engine, lava)]
+        yield f"layer {layer.name}, step {{}}, spike of neuron", spikes, fired[0], fired[1]
+        left = [_potentials(trace, index, final.shape) for trace in (engine, lava)]
+        yield f"layer {layer.name}, potential after the last step of neuron", final, left[0], left[1]
+    name = network.layers[-1].name
+    yield f"layer {name}, step {{}}, read-out of class", expected.readout, engine.readout[0], lava.readout[0]
+    chosen = [trace.classes()[0] for trace in (engine, lava)]
+    yield "class after step {}", expected.classes, chosen[0], chosen[1]
+    clips = None if lava.membranes is None else lava.saturations[:, 0]
+    yield "saturations of layer", np.array(expected.saturations), engine.saturations[:, 0], clips
+
+
+def _place(what: str, place: tuple[int, ...]) -> str:
+    """The name with the step, from 1, and the neuron."""
+    if "{}" in what:
+        what, place = what.format(place[0] + 1), place[1:]
+    return f"{what} {place[0] if len(place) == 1 else place}" if place else what
+
+
+def _spikes(packed: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """(T, C, H, W) or (T, N) from bytes (T, ⌈neurons/8⌉) of bits in (H, W, C) order, the first in the highest."""
+    digits = packed[:, :, None] >> np.arange(7, -1, -1, dtype=np.uint8) & 1
+    flat = digits.reshape(len(packed), -1)
+    count = int(np.prod(shape[1:]))
+    return np.stack([_ordered(row, shape[1:]) for row in flat[:, :count]])
+
+
+def _potentials(trace: Trace, layer: int, shape: tuple[int, ...]) -> NDArray[np.int32] | None:
+    """v(T) of a layer, (C, H, W) or (N,); None where the trace has none."""
+    return None if trace.membranes is None else _ordered(trace.membranes[layer][0], shape)
+
+
+def _ordered(values: NDArray, shape: tuple[int, ...]) -> NDArray:
+    """(C, H, W) or (N,) from values in (H, W, C) order."""
+    if len(shape) == 1:
+        return values
+    channels, height, width = shape
+    return values.reshape(height, width, channels).transpose(2, 0, 1)

@@ -1,0 +1,1 @@
+"""lava-dl's own networks: reader and exact engine."""

@@ -1,0 +1,1 @@
+"""From a traced module to layers of float weights."""

@@ -1,0 +1,1 @@
+"""What every command shares: options, start-up, signals, progress, files."""

@@ -1,0 +1,1 @@
+"""The exact integer engine: fast, and judged by nqlava.reference."""

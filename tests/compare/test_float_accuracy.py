@@ -1,0 +1,153 @@
+"""The float SNN on the images that Lava ran: which model file is taken, and what is compared."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deploy import run_lava
+from deploy.compare.float_accuracy import FloatAccuracy, find_model, measure
+from deploy.compare.verify import Verdict
+from export.to_netx import main as export_main
+from nqlava import netx
+from nqlava.network import IntegerNetwork
+from tests.tiny import image_set, random_residual, tiny_residual, write_folder
+from train.calibrate import evaluate
+from train.checkpoint import model_content, save
+from train.data import ImageSet
+from train.models import MODELS
+
+COUNT = 70
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with models/model.pt, nets/net.h5 and images."""
+    folder = tmp_path_factory.mktemp("float")
+    data = write_folder(folder / "images", train=image_set(20), test=image_set(COUNT, seed=1))
+    (folder / "models").mkdir()
+    (folder / "nets").mkdir()
+    model, net = folder / "models" / "model.pt", folder / "nets" / "net.h5"
+    save(model, model_content(random_residual(3), "tiny", image_set(1).classes, {}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "tiny", tiny_residual)
+        assert export_main([str(model), str(net), "--T", "2", "--data", str(data), "--calibration", "20"]) == 0
+        yield folder
+
+
+def found(net: Path) -> tuple[Path | None, str]:
+    search = find_model(net, netx.read(net))
+    return search.path and search.path.resolve(), search.missing
+
+
+def test_the_model_is_found_where_it_was_and_beside_the_file(exported: Path, tmp_path: Path) -> None:
+    net = exported / "nets" / "net.h5"
+    assert found(net) == (exported / "models" / "model.pt", "")
+    moved = shutil.copy(net, tmp_path / "moved.h5")
+    path, missing = found(moved)
+    assert path is None and missing.startswith("its model file, model.pt with SHA-256 ")
+    shutil.copy(exported / "models" / "model.pt", tmp_path)
+    assert found(moved) == (tmp_path / "model.pt", "")
+    (tmp_path / "model.pt").write_bytes(b"another model")
+    assert found(moved)[0] is None
+
+
+@pytest.mark.slow
+def test_shipped_models_are_found(tmp_path: Path) -> None:
+    net = tmp_path / "net.h5"
+    assert export_main(["--pretrained", "vgg_small", str(net), "--calibration", "1"]) == 0
+    path, _ = found(net)
+    assert path is not None and path.name == "vgg_small.pt"
+    assert netx.read(net).info["source"] == "vgg_small.pt", "no path of this machine is in the file"
+
+
+def test_a_file_that_names_no_model(exported: Path) -> None:
+    network = netx.read(exported / "nets" / "net.h5")
+    nameless = IntegerNetwork(network.input_shape, network.layers, {})
+    search = find_model(Path("net.h5"), nameless)
+    assert search.path is None and search.missing == "net.h5 does not name the model file that it was exported from"
+
+
+def command(exported: Path, *more: str) -> list[str]:
+    data = str(exported / "images")
+    return [str(exported / "nets" / "net.h5"), "--data", data, "--samples", str(COUNT), "--tolerance", "100", *more]
+
+
+def test_the_command_runs_the_float_snn_on_the_images_of_lava(
+    exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = exported / "result.json"
+    assert run_lava.main(command(exported, "--json", str(result))) == 0
+    content, printed = json.loads(result.read_text()), capsys.readouterr().out
+    count = content["float_samples"]
+    assert f"on the same {count} images: ANN " in printed and 32 <= count <= COUNT
+    assert content["points_lost"] == pytest.approx(
+        content["accuracy_float_snn"] - content["accuracy_lava_on_float_samples"]
+    )
+
+
+def test_a_named_model_runs_on_all_images(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_lava.main(command(exported, "--model", str(exported / "models" / "model.pt"))) == 0
+    assert f"on the same {COUNT} images: ANN " in capsys.readouterr().out
+
+
+def test_without_the_model_nothing_is_judged(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = shutil.copy(exported / "nets" / "net.h5", tmp_path / "moved.h5")
+    arguments = [str(moved), *command(exported)[1:-2], "--tolerance", "0", "--json", str(tmp_path / "result.json")]
+    assert run_lava.main(arguments) == 0
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("not compared with the float SNN"))
+    assert line.endswith("is not there; name it with --model")
+    assert "ANN" not in printed and printed.count("accuracy") == 1, "no accuracy but those of the images in Lava"
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["points_lost"] is None and content["float_samples"] is None
+
+
+def test_lost_accuracy_ends_the_command_with_1(
+    exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.compare.float_accuracy.measure", lambda *_: FloatAccuracy(95.0, 90.0, 87.0, 2, 64))
+    given = command(exported)[:-1]
+    assert run_lava.main([*given, "2.9"]) == 1
+    assert ", but 3.00 points below the float SNN; allowed: 2.90" in capsys.readouterr().out.splitlines()[-1]
+    assert run_lava.main([*given, "3.1"]) == 0
+
+
+VERDICT = Verdict(
+    layers=("a", "out"),
+    samples=COUNT,
+    steps=2,
+    deployed=(0.0, 50.0),
+    engine=(0.0, 50.0),
+    right=bytes(index % 2 for index in range(COUNT)),
+    judged=1,
+    disagreement=None,
+    mismatches=(0, 0),
+    first=None,
+    spike_rates=(0.1,),
+    saturations=(0, 0),
+    digest="0" * 64,
+    seconds=1.0,
+)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.0, 32), (None, COUNT)])
+def test_all_accuracies_are_of_the_same_images(seconds: float | None, count: int) -> None:
+    model, data = random_residual(3), image_set(COUNT, seed=1)
+    found = measure(model, data, VERDICT, seconds)
+    first = ImageSet(data.images[:count], data.labels[:count], data.classes)
+    expected = evaluate(model, first, 2)
+    assert (found.count, found.steps) == (count, 2)
+    assert (found.ann, found.snn) == pytest.approx((expected.ann, expected.snn[-1]))
+    assert found.lava == 50.0 and found.lost == pytest.approx(expected.snn[-1] - 50)
+    odd = replace(VERDICT, right=bytes([1] * 32 + [0] * (COUNT - 32)))
+    assert measure(model, data, odd, 0.0).lava == 100.0
+
+
+def test_default_tolerance() -> None:
+    assert FloatAccuracy(90, 90, 90, 4, 900).default_tolerance == pytest.approx(1.5)

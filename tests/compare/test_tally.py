@@ -1,0 +1,109 @@
+"""Tallies add up: however the samples are divided, and in whatever order the parts come, the verdict is the same."""
+
+import pickle
+from collections.abc import Generator
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deploy.compare.tally import Tally, merge
+from deploy.compare.verify import tallies, verdict_of, verify
+from deploy.errors import CoverageError
+from nqlava.engine.integer import Engine
+from nqlava.trace import Mismatch, Trace, concatenate
+from tests.engines import part_of
+from tests.strategies import images_for, networks
+
+MADE = Tally(
+    right=((4, b"\0\1\1"),),
+    judged=2,
+    disagreement=None,
+    mismatches=(0, 2),
+    first=Mismatch(5, "hidden", 1, (2,), 0, 1),
+    spikes=(9,),
+    saturations=(0, 1),
+    deployed=(1, 2),
+    engine=(1, 3),
+    digest=2**256 - 1,
+    seconds=0.5,
+)
+
+
+def part(trace: Trace, start: int, stop: int) -> Trace:
+    """Some samples of a trace."""
+    return concatenate([trace.sample(index) for index in range(start, stop)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(networks(), st.data())
+def test_any_division_gives_the_same_verdict(network, data: st.DataObject) -> None:
+    count, steps = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 3))
+    images = images_for(network, count)
+    labels = np.arange(count) % network.classes
+    trace = Engine(network).run(images, steps)
+    readout = trace.readout.copy()
+    for sample in data.draw(st.sets(st.integers(0, count - 1))):
+        readout[sample, data.draw(st.integers(0, steps - 1)), 0] += 1
+    trace = replace(trace, readout=readout)
+
+    def run(start: int, stop: int) -> Generator[Tally, None, None]:
+        """The samples from ``start`` to ``stop``, in chunks of any size."""
+        bounds = [start, *sorted(data.draw(st.sets(st.integers(start, stop)))), stop]
+        chunks = (part(trace, *pair) for pair in pairwise(bounds) if pair[0] < pair[1])
+        return tallies(network, part_of(images[start:stop], labels[start:stop], start), chunks, count)
+
+    whole = verify(network, part_of(images, labels), (piece for piece in [part(trace, 0, count)]), count)
+    bounds = [0, *sorted(data.draw(st.sets(st.integers(1, count)))), count]
+    parts = [merge(run(*pair)) for pair in pairwise(bounds) if pair[0] < pair[1]]
+    tally = merge(data.draw(st.permutations(parts)))
+    assert verdict_of(network, tally, count) == replace(whole, seconds=tally.seconds)
+    assert whole.mismatches[-1] == (readout != Engine(network).run(images, steps).readout).sum()
+    wrong = np.flatnonzero((readout != Engine(network).run(images, steps).readout).any(axis=(1, 2)))
+    assert (whole.first.sample if whole.first else None) == (wrong[0] if len(wrong) else None)
+
+
+def other(start: int, stop: int, **changes: object) -> Tally:
+    return replace(MADE, right=((start, bytes(stop - start)),), **changes)
+
+
+def test_sums() -> None:
+    earlier = other(0, 4, first=None)
+    assert MADE + earlier == Tally(
+        ((0, b"\0\0\0\0\0\1\1"),), 4, None, (0, 4), MADE.first, (18,), (0, 2), (2, 4), (2, 6), 2**256 - 2, 1.0
+    ), "ranges that touch become one; digests add up modulo 2²⁵⁶"
+    assert (MADE + other(9, 10)).ranges == ((4, 7), (9, 10))
+    assert (MADE + other(9, 10)).samples == 4
+    assert MADE.accuracy == pytest.approx(200 / 3)
+
+
+def test_the_first_mismatch_is_that_of_the_lowest_sample() -> None:
+    lower = replace(MADE.first, sample=1)
+    assert (MADE + other(0, 4, first=lower)).first == lower
+    assert (other(0, 4, first=lower) + MADE).first == lower
+
+
+@pytest.mark.parametrize("again", [(6, 9), (0, 5), (4, 7), (5, 6), (0, 9)])
+def test_no_sample_counts_twice(again: tuple[int, int]) -> None:
+    with pytest.raises(CoverageError, match=f"sample {max(4, again[0])} was compared twice"):
+        MADE + other(*again)
+
+
+def test_no_sample_is_lost() -> None:
+    (MADE + other(0, 4)).require_all(7)
+    with pytest.raises(CoverageError, match=r"^samples 0\.\.3, 5\.\.6 were compared; expected: 0\.\.6$"):
+        (other(0, 4) + other(5, 7)).require_all(7)
+    with pytest.raises(CoverageError, match=r"^samples 0\.\.6 were compared; expected: 0\.\.7$"):
+        (MADE + other(0, 4)).require_all(8)
+
+
+def test_tallies_of_different_runs_do_not_add_up() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        MADE + other(0, 4, deployed=(1, 2, 3))
+
+
+def test_pickles() -> None:
+    assert pickle.loads(pickle.dumps(MADE)) == MADE

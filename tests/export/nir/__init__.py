@@ -1,0 +1,1 @@
+"""Tests of NIR graphs, mirroring export/nir/."""

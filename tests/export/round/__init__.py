@@ -1,0 +1,1 @@
+"""Tests of rounding, mirroring export/round/."""

@@ -1,0 +1,1 @@
+"""Tests of lava-dl's networks, mirroring deploy/lava_dl/."""
