@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import astuple, dataclass, fields
 from itertools import cycle
@@ -46,6 +46,7 @@ from deploy.errors import LavaRunError
 from nqlava import netx
 from nqlava.errors import InputError
 from nqlava.network import Connection, IntegerNetwork, Layer
+from nqlava.trace import Trace
 
 SECONDS = 3600.0
 WARM_UP = 0.25
@@ -118,6 +119,10 @@ class Bench:
         shape = api.read(net).input_shape
         return np.random.default_rng(1).integers(0, 256, (count, *shape), np.uint8)
 
+    def part(self, net: Path, count: int) -> Part:
+        """The same images as a part of a run."""
+        return Part(0, self.images(net, count).transpose(0, 2, 3, 1), np.zeros(count, np.int64))
+
     def any_net(self) -> Path:
         return self.nets[self.rng.integers(len(self.nets))]
 
@@ -182,7 +187,7 @@ def _compare(bench: Bench, net: Path, backend: str, count: int, steps: int, batc
 def worker_processes(bench: Bench) -> None:
     net, count, steps = bench.any_net(), bench.one_of(2, 8), bench.one_of(1, 4)
     network = api.read(net)
-    whole = Part(0, bench.images(net, count), np.zeros(count, np.int64))
+    whole = bench.part(net, count)
     job = Job(net, network.digest(), "cpu", steps, bench.one_of(1, 3), cores=1)
     verdict = verdict_of(network, merge(in_processes(job, whole.split(2))), count)
     assert verdict.exact, verdict.first
@@ -224,15 +229,20 @@ def written_file(bench: Bench) -> None:
     copy.unlink()
 
 
-def run_given_up(bench: Bench) -> None:
+def started(bench: Bench) -> Generator[Trace, None, None]:
+    """A run of nine images in batches of one, on two processes."""
     net = bench.any_net()
-    with closing(backend_traces("cpu", net, api.read(net), bench.images(net, 9), 3, 1, 2)) as chunks:
+    network = api.read(net)
+    return backend_traces(Job(net, network.digest(), "cpu", 3, 1, 2), network, bench.part(net, 9))
+
+
+def run_given_up(bench: Bench) -> None:
+    with closing(started(bench)) as chunks:
         next(chunks)
 
 
 def killed_process(bench: Bench) -> None:
-    net = bench.any_net()
-    with closing(backend_traces("cpu", net, api.read(net), bench.images(net, 9), 3, 1, 2)) as chunks:
+    with closing(started(bench)) as chunks:
         next(chunks)
         of_layers = [child for child in active_children() if "SharedMemoryManager" not in child.name]
         of_layers[bench.number(0, len(of_layers) - 1)].kill()

@@ -21,8 +21,8 @@ from deploy.lava_dl import reader as lava_dl
 from deploy.lava_dl.check import Comparison
 from deploy.lava_dl.engine import CLOCKS, LifEngine, local_clock_conflict, synaptic_weight
 from deploy.lava_dl.reader import LifNetwork, NetxError
+from tests.lava_dl import slayer as slayer_networks
 from tests.lava_dl.networks import generators, random_inputs, random_network, random_weight, write
-from tests.with_lava_dl import slayer as slayer_networks
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "6"))
 STEPS = 24
