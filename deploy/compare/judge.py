@@ -4,6 +4,7 @@ The comparison unpacks and orders bits itself, so that a fault in what the engin
 """
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,10 +57,10 @@ def most_judged(network: IntegerNetwork, samples: int, asked: int | None) -> int
 
 
 class Judge:
-    """Compares the first samples of a run with the reference as their traces come.
+    """Compares the first samples of a run with the reference, as their traces come and as time allows.
 
     By default it judges at least one sample, and more until it has spent SECONDS, or as much time as the rest of the
-    run so far. The clock starts when the judge is made.
+    run. The clock starts when the judge is made. What has to wait is kept.
 
     Args:
         network: what is run.
@@ -74,32 +75,37 @@ class Judge:
     def __init__(self, network: IntegerNetwork, start: int, most: int, *, timed: bool) -> None:
         self._network, self._start, self._most, self._timed = network, start, most, timed
         self._began, self._spent = time.monotonic(), 0.0
+        self._waiting: deque[tuple[NDArray[np.uint8], Trace, Trace]] = deque()
         self.judged = 0
 
     @property
-    def is_open(self) -> bool:
-        """Whether the next sample is to be judged."""
-        rest = time.monotonic() - self._began - self._spent
-        in_time = not self._timed or self.judged == 0 or self._spent < min(SECONDS, rest)
-        return self.judged < self._most and in_time
+    def wanted(self) -> int:
+        """How many more samples may be judged."""
+        return self._most - self.judged - len(self._waiting)
 
-    def see(self, pixels: NDArray[np.uint8], engine: Trace, lava: Trace) -> tuple[int, Disagreement | None]:
-        """Judges the next samples, uint8 (n, H, W, C): how many of them it did, and the first disagreement."""
+    def see(self, pixels: NDArray[np.uint8], engine: Trace, lava: Trace) -> None:
+        """Takes the next samples, uint8 (n, H, W, C), as far as they are wanted; traces of them with v(T)."""
+        for index in range(min(self.wanted, len(pixels))):
+            self._waiting.append((pixels[index], engine.sample(index), lava.sample(index)))
+
+    def judge(self) -> tuple[int, Disagreement | None]:
+        """Judges what waits while there is time: how many samples it did, and the first disagreement."""
         first, before = None, self.judged
-        while self.judged - before < len(pixels) and self.is_open:
-            index, began = self.judged - before, time.monotonic()
-            traces = engine.sample(index), lava.sample(index)
-            found = compare(self._network, pixels[index], self._start + self.judged, *traces)
+        while self._waiting and self._has_time():
+            began = time.monotonic()
+            found = compare(self._network, *self._waiting.popleft(), number=self._start + self.judged)
             first = first or found
             self.judged += 1
             self._spent += time.monotonic() - began
-        if self.judged - before < len(pixels):
-            self._most = 0  # only the first samples of a run, without a gap
         return self.judged - before, first
+
+    def _has_time(self) -> bool:
+        rest = time.monotonic() - self._began - self._spent
+        return not self._timed or self.judged == 0 or self._spent < min(SECONDS, rest)
 
 
 def compare(
-    network: IntegerNetwork, pixels: NDArray[np.uint8], number: int, engine: Trace, lava: Trace
+    network: IntegerNetwork, pixels: NDArray[np.uint8], engine: Trace, lava: Trace, *, number: int
 ) -> Disagreement | None:
     """The first difference of one sample, in the order of the layers; None where all three are equal.
 
@@ -109,8 +115,8 @@ def compare(
     Args:
         network: what was run.
         pixels: uint8 (H, W, C), the image.
-        number: of the sample among all.
         engine, lava: traces of this sample alone.
+        number: of the sample among all.
     """
     expected = reference.run(network, np.moveaxis(pixels, -1, 0), engine.steps)
     for what, value, *found in _values(network, expected, engine, lava):

@@ -45,6 +45,12 @@ class Tally:
     digest: int
     seconds: float
 
+    @classmethod
+    def of_reference(cls, judged: int, disagreement: Disagreement | None, *, layers: int, steps: int) -> "Tally":
+        """What the reference found in samples that other tallies count."""
+        none = (0,) * layers
+        return cls((), judged, disagreement, none, None, none[:-1], none, (0,) * steps, (0,) * steps, 0, 0.0)
+
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """(start, stop) of the samples."""

@@ -126,20 +126,21 @@ def tallies(
     engine, images = Engine(network), channels_first(part.images)
     judge = Judge(network, part.start, _most_judged(network, part, judged), timed=judged is None)
     network_digest = network.digest()
-    done = 0
+    done = steps = 0
     with closing(chunks):  # ends the backend also where the comparison fails
         while True:
             began = time.monotonic()
             trace = next(chunks, None)
             seconds = time.monotonic() - began
             if trace is None:
-                return
+                break
             here, number = slice(done, done + trace.samples), part.start + done
-            expected = engine.run(images[here], trace.steps, membranes=judge.is_open)
+            expected = engine.run(images[here], trace.steps, membranes=judge.wanted > 0)
             mismatches = count_differences(expected, trace)
             first = first_difference(network, expected, trace) if any(mismatches) else None
             right, engine_right = (t.classes() == part.labels[here, None] for t in (trace, expected))
-            seen, disagreement = judge.see(part.images[here], expected, trace)
+            judge.see(part.images[here], expected, trace)
+            seen, disagreement = judge.judge()
             yield Tally(
                 right=((number, right[:, -1].tobytes()),),
                 judged=seen,
@@ -153,7 +154,10 @@ def tallies(
                 digest=trace.digest(network_digest, number),
                 seconds=seconds,
             )
-            done = here.stop
+            done, steps = here.stop, trace.steps
+    seen, disagreement = judge.judge()  # what had to wait
+    if seen:
+        yield Tally.of_reference(seen, disagreement, layers=len(network.layers), steps=steps)
 
 
 def verify(

@@ -1,5 +1,6 @@
 """Engine and Lava against the reference: what is compared, on how many images, and what a difference looks like."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -30,8 +31,8 @@ def network() -> IntegerNetwork:
 def test_equal_traces(network: IntegerNetwork, steps: int) -> None:
     images = images_for(network, 1)
     trace = Engine(network).run(images, steps, membranes=True)
-    assert compare(network, part_of(images).images[0], 3, trace, trace) is None
-    assert compare(network, part_of(images).images[0], 3, trace, replace(trace, membranes=None)) is None
+    assert compare(network, part_of(images).images[0], trace, trace, number=3) is None
+    assert compare(network, part_of(images).images[0], trace, replace(trace, membranes=None), number=3) is None
 
 
 def one_changed(trace: Trace, what: str) -> Trace:
@@ -70,7 +71,7 @@ def test_every_value_is_compared(network: IntegerNetwork, what: str, place: str,
     trace = Engine(network).run(images, 3, membranes=True)
     changed = one_changed(trace, what)
     columns = {"engine": (changed, trace), "Lava": (trace, changed), "both": (changed, changed)}[who]
-    found = compare(network, part_of(images).images[0], 8, *columns)
+    found = compare(network, part_of(images).images[0], *columns, number=8)
     assert found is not None and (found.sample, found.what) == (8, place)
     assert (found.engine != found.expected, found.lava != found.expected) == (who != "Lava", who != "engine")
 
@@ -81,32 +82,38 @@ def test_a_disagreement_in_words() -> None:
     assert str(Disagreement(8, "layer hidden, step 2, spike of neuron (1, 1, 2)", 1, 0, None)) == text
 
 
-def seen(network: IntegerNetwork, one: Judge, count: int) -> tuple[int, Disagreement | None]:
+def seen(network: IntegerNetwork, one: Judge, count: int) -> int:
+    """How many of the samples waiting and the next ones are judged."""
     images = images_for(network, count)
     trace = Engine(network).run(images, 2, membranes=True)
-    return one.see(part_of(images).images, trace, trace)
+    one.see(part_of(images).images, trace, trace)
+    judged, disagreement = one.judge()
+    assert disagreement is None
+    return judged
 
 
 def test_as_many_as_asked_for_across_chunks(network: IntegerNetwork) -> None:
     one = Judge(network, 0, 5, timed=False)
-    assert [seen(network, one, 3)[0] for _ in range(3)] == [3, 2, 0]
-    assert one.judged == 5 and not one.is_open
+    assert [seen(network, one, 3) for _ in range(3)] == [3, 2, 0]
+    assert one.judged == 5 and one.wanted == 0
 
 
-def test_at_least_one_and_then_only_while_there_is_time(
+def test_at_least_one_and_the_others_when_there_is_time(
     network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judge, "SECONDS", 0.0)
     one = Judge(network, 0, 5, timed=True)
-    assert [seen(network, one, 3)[0] for _ in range(2)] == [1, 0]
+    assert [seen(network, one, 3) for _ in range(2)] == [1, 0]
+    monkeypatch.setattr(judge, "SECONDS", 60.0)
+    monkeypatch.setattr(one, "_began", one._began - 60)
+    assert one.judge() == (4, None), "what waited"
 
 
-def test_no_sample_behind_a_gap_is_judged(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "SECONDS", 0.0)
-    one = Judge(network, 0, 5, timed=True)
-    seen(network, one, 2)
-    monkeypatch.setattr(judge, "SECONDS", 9.0)
-    assert seen(network, one, 2)[0] == 0
+def test_never_more_time_than_the_rest_of_the_run(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "compare", lambda *_, number: time.sleep(0.01))
+    one = Judge(network, 0, 100, timed=True)
+    time.sleep(0.1)
+    assert 3 <= seen(network, one, 100) <= 30
 
 
 def test_how_many_fit_into_memory(network: IntegerNetwork) -> None:
