@@ -1,4 +1,4 @@
-"""docs/semantics.md as a program: NumPy, int64, one image, one step and one layer at a time.
+"""docs/semantics.md as a program: NumPy, integers, one image, one step and one layer at a time.
 
 It is the judge of everything that is fast. So it is written from the contract alone, and shares no arithmetic, layout,
 packing or pooling with any engine, kernel or Lava model. It reads the numbers of a network (``layers``, their
@@ -50,13 +50,15 @@ class Run:
 
 def run(network: "IntegerNetwork", image: NDArray[np.uint8], steps: int) -> Run:
     """T = ``steps`` steps of one image, (C, H, W)."""
+    weights = {layer.name: [exact_weights(c) for c in layer.connections] for layer in network.layers}
     v: dict[str, Values] = {}
     emitted: dict[str, list[Values]] = {layer.name: [] for layer in network.layers}
     saturations = dict.fromkeys(emitted, 0)
     for _ in range(steps):
         arriving = {IMAGE: image.astype(np.int64)}
         for layer in network.layers:
-            current = np.sum([synaptic_sum(c, arriving[c.source]) for c in layer.connections], axis=0)
+            synapses = zip(layer.connections, weights[layer.name], strict=True)
+            current = np.sum([synaptic_sum(c, arriving[c.source], weight) for c, weight in synapses], axis=0)
             before = v.get(layer.name, spread(layer.v0, current))
             u, clipped = integrate(before, current, spread(layer.bias, current))
             saturations[layer.name] += clipped
@@ -76,18 +78,27 @@ def run(network: "IntegerNetwork", image: NDArray[np.uint8], steps: int) -> Run:
     )
 
 
-def synaptic_sum(connection: "Connection", x: Values) -> Values:
-    """2^e · Σ w · x of one connection; x is (C, H, W) or (N,)."""
-    weight = connection.weight.astype(np.int64)
+def exact_weights(connection: "Connection") -> NDArray:
+    """w as float64, with which a product is exact and fast where no sum can reach 2^53; else as int64.
+
+    Inputs are at most 255 and weights at most 127, so that no partial sum exceeds A = 255 · 127 · (inputs of a neuron).
+    """
+    largest = 255 * 127 * connection.weight[0].size
+    return connection.weight.astype(np.float64 if largest < EXACT_FLOAT64 else np.int64)
+
+
+def synaptic_sum(connection: "Connection", x: Values, weight: NDArray | None = None) -> Values:
+    """2^e · Σ w · x of one connection; x is (C, H, W) or (N,), weight is ``exact_weights`` of the connection."""
+    weight = exact_weights(connection) if weight is None else weight
     if weight.ndim == 2:  # dense: the input flattened in (C, H, W) order
-        sums = product(weight, x.reshape(-1, 1))[:, 0]
+        sums = (weight @ x.reshape(-1).astype(weight.dtype)).astype(np.int64)
     else:
         sums = convolve(weight, x, connection.stride, connection.padding, connection.dilation, connection.groups)
     return 2**connection.exponent * sums
 
 
 def convolve(
-    weight: Values,
+    weight: NDArray,
     x: Values,
     stride: tuple[int, int],
     padding: tuple[int, int],
@@ -101,35 +112,18 @@ def convolve(
     """
     (py, px), (sy, sx), (dy, dx) = padding, stride, dilation
     outputs, inputs, kh, kw = weight.shape
-    padded = np.pad(x, ((0, 0), (py, py), (px, px)))
+    padded = np.pad(x.astype(weight.dtype), ((0, 0), (py, py), (px, px)))
     height = (padded.shape[1] - dy * (kh - 1) - 1) // sy + 1
     width = (padded.shape[2] - dx * (kw - 1) - 1) // sx + 1
-    taps = np.empty((len(x), kh, kw, height, width), np.int64)
+    taps = np.empty((len(x), kh, kw, height, width), weight.dtype)
     for j in range(kh):
         for k in range(kw):
             rows = slice(j * dy, j * dy + sy * (height - 1) + 1, sy)
             columns = slice(k * dx, k * dx + sx * (width - 1) + 1, sx)
             taps[:, j, k] = padded[:, rows, columns]
-    each = outputs // groups
-    sums = [
-        product(
-            weight[group * each : (group + 1) * each].reshape(each, -1),
-            taps[group * inputs : (group + 1) * inputs].reshape(inputs * kh * kw, -1),
-        )
-        for group in range(groups)
-    ]
-    return np.concatenate(sums).reshape(outputs, height, width)
-
-
-def product(weight: Values, x: Values) -> Values:
-    """weight (O, I) times x (I, P), exact.
-
-    No partial sum exceeds A = I · max|w| · max|x|. Below 2^53 a product in float64 is exact, and much faster.
-    """
-    largest = weight.shape[1] * int(np.abs(weight).max(initial=0)) * int(np.abs(x).max(initial=0))
-    if largest < EXACT_FLOAT64:
-        return (weight.astype(np.float64) @ x.astype(np.float64)).astype(np.int64)
-    return np.einsum("oi,ip->op", weight, x)
+    kernels = weight.reshape(groups, outputs // groups, inputs * kh * kw)
+    inputs_of_group = taps.reshape(groups, inputs * kh * kw, height * width)
+    return np.matmul(kernels, inputs_of_group).reshape(outputs, height, width).astype(np.int64)
 
 
 def spread(value: NDArray[np.int32], neurons: Values) -> Values:

@@ -89,9 +89,14 @@ def test_products_in_float64_equal_those_in_int64(network: IntegerNetwork, steps
     assert fast.saturations == plain.saturations
 
 
-def test_a_product_that_float64_cannot_hold_is_exact() -> None:
-    large = np.array([[2**53 + 1, 1]])
-    assert reference.product(large, np.array([[1], [0]])).tolist() == [[2**53 + 1]]
+def test_sums_that_float64_cannot_hold_are_formed_in_int64() -> None:
+    """255 · 127 · inputs reaches 2⁵³ with 2.8e11 inputs; here the limit is lowered to just above and below."""
+    connection = Connection("input", np.ones((2, 3), np.int8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "EXACT_FLOAT64", 255 * 127 * 3)
+        assert reference.exact_weights(connection).dtype == np.int64
+        patch.setattr(reference, "EXACT_FLOAT64", 255 * 127 * 3 + 1)
+        assert reference.exact_weights(connection).dtype == np.float64
 
 
 def test_bits_by_hand() -> None:
