@@ -74,6 +74,7 @@ class Judge:
 
     def __init__(self, network: IntegerNetwork, start: int, most: int, *, timed: bool) -> None:
         self._network, self._start, self._most, self._timed = network, start, most, timed
+        self._digest = network.digest()
         self._began, self._spent = time.monotonic(), 0.0
         self._waiting: deque[tuple[NDArray[np.uint8], Trace, Trace]] = deque()
         self.judged = 0
@@ -93,7 +94,8 @@ class Judge:
         first, before = None, self.judged
         while self._waiting and self._has_time():
             began = time.monotonic()
-            found = compare(self._network, *self._waiting.popleft(), number=self._start + self.judged)
+            number = self._start + self.judged
+            found = compare(self._network, *self._waiting.popleft(), number=number, digest=self._digest)
             first = first or found
             self.judged += 1
             self._spent += time.monotonic() - began
@@ -105,7 +107,7 @@ class Judge:
 
 
 def compare(
-    network: IntegerNetwork, pixels: NDArray[np.uint8], engine: Trace, lava: Trace, *, number: int
+    network: IntegerNetwork, pixels: NDArray[np.uint8], engine: Trace, lava: Trace, *, number: int, digest: str
 ) -> Disagreement | None:
     """The first difference of one sample, in the order of the layers; None where all three are equal.
 
@@ -117,6 +119,7 @@ def compare(
         pixels: uint8 (H, W, C), the image.
         engine, lava: traces of this sample alone.
         number: of the sample among all.
+        digest: of the network.
     """
     expected = reference.run(network, np.moveaxis(pixels, -1, 0), engine.steps)
     for what, value, *found in _values(network, expected, engine, lava):
@@ -129,8 +132,8 @@ def compare(
             place = tuple(int(n) for n in np.argwhere(wrong)[0])
             numbers = [None if one is None else int(one[place]) for one in found]
             return Disagreement(number, _place(what, place), int(value[place]), *numbers)
-    own = reference.digest(network.digest(), number, expected)
-    digests = [trace.digest(network.digest(), number) for trace in (engine, lava)]
+    own = reference.digest(digest, number, expected)
+    digests = [trace.digest(digest, number) for trace in (engine, lava)]
     return None if digests == [own, own] else Disagreement(number, "digest", own, *digests)
 
 

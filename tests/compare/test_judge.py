@@ -31,8 +31,13 @@ def network() -> IntegerNetwork:
 def test_equal_traces(network: IntegerNetwork, steps: int) -> None:
     images = images_for(network, 1)
     trace = Engine(network).run(images, steps, membranes=True)
-    assert compare(network, part_of(images).images[0], trace, trace, number=3) is None
-    assert compare(network, part_of(images).images[0], trace, replace(trace, membranes=None), number=3) is None
+    assert compare(network, part_of(images).images[0], trace, trace, number=3, digest=network.digest()) is None
+    assert (
+        compare(
+            network, part_of(images).images[0], trace, replace(trace, membranes=None), number=3, digest=network.digest()
+        )
+        is None
+    )
 
 
 def one_changed(trace: Trace, what: str) -> Trace:
@@ -71,7 +76,7 @@ def test_every_value_is_compared(network: IntegerNetwork, what: str, place: str,
     trace = Engine(network).run(images, 3, membranes=True)
     changed = one_changed(trace, what)
     columns = {"engine": (changed, trace), "Lava": (trace, changed), "both": (changed, changed)}[who]
-    found = compare(network, part_of(images).images[0], *columns, number=8)
+    found = compare(network, part_of(images).images[0], *columns, number=8, digest=network.digest())
     assert found is not None and (found.sample, found.what) == (8, place)
     assert (found.engine != found.expected, found.lava != found.expected) == (who != "Lava", who != "engine")
 
@@ -110,7 +115,7 @@ def test_at_least_one_and_the_others_when_there_is_time(
 
 
 def test_never_more_time_than_the_rest_of_the_run(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "compare", lambda *_, number: time.sleep(0.01))
+    monkeypatch.setattr(judge, "compare", lambda *_, **__: time.sleep(0.01))
     one = Judge(network, 0, 100, timed=True)
     time.sleep(0.1)
     assert 3 <= seen(network, one, 100) <= 30
