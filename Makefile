@@ -16,7 +16,7 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_in
 VENV := .venv$(addprefix -,$(filter-out 3.10,$(VERSION)))
 endif
 PY = $(VENV)/bin/python
-MODE = $(if $(CPU),$(PY) -m tests.nqlava.engine.cpu_modes $(CPU))
+MODE = $(if $(CPU),$(PY) -m nqlava.testing.cpu_modes $(CPU))
 
 # Lava on a newer Python: small networks, less than a minute.
 NEWER_TESTS = tests/lava/test_compatibility.py tests/lava/test_lava_engine.py tests/test_golden.py

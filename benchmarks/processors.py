@@ -2,7 +2,7 @@
 
     python -m benchmarks.processors net.h5 --data cifar10-*.zip
 
-One process per mode (tests/nqlava/engine/cpu_modes.py) loads the network and waits. In every repeat all of them run in
+One process per mode (nqlava/testing/cpu_modes.py) loads the network and waits. In every repeat all of them run in
 turn, one at a time, each time another one first; ratios are formed within a repeat. All must give the same read-outs.
 One thread and processor time: other work on the machine counts less.
 """
@@ -25,7 +25,7 @@ from deploy.images import channels_first
 from nqlava import netx
 from nqlava.engine.cpu.machine import int8_limit
 from nqlava.engine.integer import Engine
-from tests.nqlava.engine import cpu_modes
+from nqlava.testing import cpu_modes
 from train.data import load
 
 NATIVE = "as it is"

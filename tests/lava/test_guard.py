@@ -26,9 +26,9 @@ from deploy.lava.guard import _Runtime
 from deploy.lava.models import PyBatchSource, PyLayerGroup
 from nqlava import netx
 from nqlava.network import IntegerNetwork
-from tests.engines import part_of
+from nqlava.testing.networks import images_for, random_layer
+from tests.parts import part_of
 from tests.processes import SECONDS, alive, children, named_memory, wait_until
-from tests.strategies import images_for, random_layer
 from tests.with_lava_dl import needs_lava_dl
 
 

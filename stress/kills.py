@@ -12,6 +12,7 @@ from statistics import median
 
 from campaign.plan import Figure, Outcome, Plan
 from campaign.sandbox import END_SECONDS, Sandbox
+
 from train.shipped import pretrained
 
 FULL, FEW = 50, 6

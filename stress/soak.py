@@ -34,9 +34,9 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from campaign.plan import Figure, Outcome, Plan
 from numpy.typing import NDArray
 
-from campaign.plan import Figure, Outcome, Plan
 from deploy import api, run_lava
 from deploy.compare.job import Job, Part
 from deploy.compare.tally import merge

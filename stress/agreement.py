@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unittest.mock import patch
 
+from campaign.plan import Figure, Outcome, Plan
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from campaign.plan import Figure, Outcome, Plan
 from deploy.lava import build, netx_network, stock
 from nqlava import netx
 from nqlava.engine.cpu.machine import int8_limit

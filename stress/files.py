@@ -10,8 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-
 from campaign import damage
+
 from deploy.arrays import load_array, whole_numbers
 from deploy.lava_dl import reader as lava_dl
 from nqlava import netx

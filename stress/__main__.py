@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, markdown
 from campaign import agreement, full_disk, fuzz, lava_faults, lif, mutation, signals, soak, training_kills
 from campaign.plan import Outcome, Plan
+
+from benchmarks import machine, markdown
 from nqlava.command.files import replacing
 from nqlava.command.parser import Parser
 from nqlava.errors import FileError, InputError

@@ -7,7 +7,6 @@ from multiprocessing import shared_memory
 from pathlib import Path
 
 import pytest
-
 from campaign import soak
 from campaign.plan import Plan
 from campaign.soak import Bench, Sample, grown, rise

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from campaign import __main__ as command
 from campaign import fuzz
 from campaign.damage import damaged
 from campaign.fuzz_worker import damaged_file, judge
 from campaign.kinds import KINDS, Kind
 from campaign.plan import Plan
+
 from nqlava.errors import InputError
 
 

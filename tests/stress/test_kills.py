@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from campaign import full_disk, lava_faults
 from campaign.plan import Plan
 from campaign.sandbox import Sandbox
 from campaign.training_kills import differences
+
 from deploy.lava.models import PyLayerGroup
 from nqlava import netx
 from tests.tiny import random_tiny, tiny

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from campaign import agreement
 from campaign.plan import Plan
+
 from nqlava import netx
 from nqlava.engine.cpu.layer import CpuLayer
 from nqlava.engine.integer import Engine
