@@ -1,1 +1,1 @@
-"""Long campaigns: random networks, damaged files, faults while running, hours of work; ``python -m campaign``."""
+"""Stress runs: random networks, damaged files, interrupted commands, hours of work; ``python -m stress KIND``."""

@@ -1,101 +1,64 @@
-"""python -m campaign: the long campaigns, one after the other, with a summary file."""
+"""python -m stress: one kind of stress run, with a summary table."""
 
-import json
 import sys
-import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from math import inf
 from pathlib import Path
-from typing import Any
-
-from campaign import agreement, full_disk, fuzz, lava_faults, lif, mutation, signals, soak, training_kills
-from campaign.plan import Outcome, Plan
 
 from benchmarks import machine, markdown
 from nqlava.command.files import replacing
 from nqlava.command.parser import Parser
 from nqlava.errors import FileError, InputError
+from stress import agreement, kills, reading, soak
+from stress.plan import Outcome, Plan
+from stress.sandbox import enter
 
-CAMPAIGNS: dict[str, Callable[[Plan], Outcome]] = {
-    "agreement": agreement.run,
-    "lif": lif.run,
-    "fuzz": fuzz.run,
-    "full-disk": full_disk.run,
-    "training-kills": training_kills.run,
-    "signals": signals.run,
-    "lava-faults": lava_faults.run,
-    "soak": soak.run,
-    "mutation": mutation.run,
-}
+KINDS = {"agreement": agreement.run, "damage": reading.run, "kills": kills.run, "soak": soak.run}
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Command line, see --help. Returns 0 if all held, 1 if something failed, 2 for bad input."""
     parser = Parser(
-        "campaign",
-        "Try what takes long: random networks, damaged files, faults while running, hours of work.",
-        ["campaign", "campaign --share 0.01 fuzz", "campaign soak --minutes 10 --out runs/soak"],
-        notes="OUT gets summary.md, summary.json and a folder per campaign with what failed.",
+        "stress",
+        "Compare random networks in every engine, read damaged files, interrupt commands, or deploy for an hour.",
+        ["stress agreement --minutes 10", "stress damage --seed 1 --out runs/damage"],
+        notes="FOLDER gets KIND.md, the summary that is printed too, and a folder KIND with files of what failed.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(CAMPAIGNS)} (default: all)")
-    parser.add_argument("--share", type=float, default=1.0, help="of the full counts (default: 1)")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of each campaign, at most (default: 60)")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--out", type=Path, default=Path("runs/campaign"), help="folder (default: runs/campaign)")
+    parser.add_argument("kind", choices=list(KINDS), metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which nothing new begins (default: 60)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("runs/stress"), metavar="FOLDER", help="default: runs/stress")
     return parser.run(_run, args)
 
 
 def _run(options: Namespace) -> int:
-    if unknown := [name for name in options.names if name not in CAMPAIGNS]:
-        raise InputError(f"campaign {unknown[0]}; allowed: {', '.join(CAMPAIGNS)}")
-    if not 0 < options.share <= 100:
-        raise InputError(f"--share {options.share}; allowed: above 0, at most 100")
-    if not options.minutes > 0:
+    if not 0 < options.minutes < inf:
         raise InputError(f"--minutes {options.minutes}; allowed: above 0")
-    results: dict[str, Any] = {"machine": machine.describe(), "share": options.share, "seed": options.seed}
-    failed = False
-    for name in options.names or CAMPAIGNS:
-        folder = options.out / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{folder}: cannot be made: {error.strerror or error}") from None
-        plan = Plan(options.share, 60 * options.minutes, options.seed, folder)
-        print(f"{name} …", file=sys.stderr, flush=True)
-        outcome = CAMPAIGNS[name](plan)
-        failed |= bool(outcome.failures)
-        results[name] = {
-            "seconds": round(time.monotonic() - plan.began, 1),
-            "figures": dict(outcome.figures),
-            "failures": list(outcome.failures),
-        }
-        _write(options.out / "summary.json", json.dumps(results, indent=1) + "\n")
-        _write(options.out / "summary.md", summary(results))
-    print((options.out / "summary.md").read_text(encoding="utf-8"), end="")
-    return 1 if failed else 0
-
-
-def summary(results: dict[str, Any]) -> str:
-    """The results as Markdown: per campaign its figures and what failed."""
-    computer = results["machine"]
-    text = (
-        f"{computer['processor']}, {computer['cores']} cores, Python {computer['python']}, commit "
-        f"{computer['commit']}, share {results['share']:g}, seed {results['seed']}\n"
-    )
-    for name in filter(CAMPAIGNS.__contains__, results):
-        found = results[name]
-        rows = [
-            (key, f"{value:,}" if isinstance(value, int) else str(value)) for key, value in found["figures"].items()
-        ]
-        text += f"\n## {name} ({found['seconds'] / 60:.1f} min)\n\n{markdown.table(('what', 'figure'), rows)}"
-        text += "".join(f"\n- FAILED: {line}" for line in found["failures"]) + "\n" * bool(found["failures"])
-    return text
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as stream:
+    if options.seed < 0:
+        raise InputError(f"--seed {options.seed}; allowed: 0 and above")
+    folder = options.out / options.kind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be made: {error.strerror or error}") from None
+    outcome = KINDS[options.kind](Plan(60 * options.minutes, options.seed, folder))
+    text = summary(options, outcome)
+    with replacing(options.out / f"{options.kind}.md") as stream:
         stream.write(text.encode())
+    print(text, end="")
+    return 1 if outcome.failures else 0
+
+
+def summary(options: Namespace, outcome: Outcome) -> str:
+    """Figures and failures in Markdown."""
+    computer = machine.describe()
+    head = f"{computer['processor']}, {computer['cores']} cores, Python {computer['python']}, commit "
+    head += f"{computer['commit']}: {options.kind}, {options.minutes:g} minutes, seed {options.seed}\n\n"
+    rows = [(key, f"{value:,}" if isinstance(value, int) else str(value)) for key, value in outcome.figures.items()]
+    return head + markdown.table(("figure", "value"), rows) + "".join(f"\n- FAILED: {x}" for x in outcome.failures)
 
 
 if __name__ == "__main__":
+    enter(["stress", *sys.argv[1:]])
     sys.exit(main())

@@ -14,9 +14,23 @@ Random = np.random.Generator
 
 _WORDS = (b"\0", b"\1", b"\x7f", b"\x80", b"\xff", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f",
           b"\xff" * 8, b"\0" * 8, b"\xff" * 7 + b"\x7f", b"\0\0\0\x80\0\0\0\0")  # fmt: skip
-
-
-_MANY = 10**6
+_PLAIN = (0, 1, -1, 2, 255, 2**31 - 1, 2**31, 2**40, 2**62, -(2**63), 0.5, float("nan"), float("inf"), -float("inf"),
+          True, "", "conv", "größe", "x" * 40_000, "a\nb", "line\n\x1b[2J", b"bytes", [1, 2, 3])  # fmt: skip
+_IN_HDF5 = (
+    *_PLAIN, b"", b"conv", b"dense", b"input", b"IF-soft-reset", b"\xff\xfe", ["a", "bc"], np.void(b"opaque"),
+    np.int8(-128), np.uint64(2**64 - 1), np.float16(1), np.complex64(1j), np.longdouble(3), np.zeros((0, 3)),
+    np.zeros((2, 2, 2, 2, 2), np.int8), np.full(7, np.nan), np.arange(6, dtype=">i4"), np.array([b"conv"]),
+    h5py.Empty("i1"), h5py.Empty("S5"), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), np.array([True, False]),
+    np.zeros(3, (np.int32, (2,))), np.array([2**62]),
+)  # fmt: skip
+_IN_MODELS = (
+    *_PLAIN, None, 2**70, [], {}, [1, "a"], {"a": 1}, (1, 2), {1: {2: {3: {}}}}, list(range(1000)), ["cat"] * 100_001,
+    "vgg_tiny", "resnet34_imagenet", torch.zeros(3), torch.tensor(5), torch.zeros(0, 2), torch.float16,
+)  # fmt: skip
+_IN_TOML = ("nan", "-inf", "1e400", "-1", "0x7fffffffffffffff", "9" * 5000, "1.5", "true", '""', '"\\u001b[2J\\u0000"',
+            "[]", "[[1], {a = 2}]", "[" * 3000, "{a = {b = 1}}", "1979-05-27T07:32:00Z", "07:32:00", "'x' 'y'",
+            '"""a\nb"""', '"' + "x" * 100_000 + '"')  # fmt: skip
+_MANY = 10**6  # values of an array that is copied
 
 
 def pick(rng: Random, items: Sequence[Any]) -> Any:
@@ -29,48 +43,27 @@ def damaged(data: bytes, rng: Random) -> bytes:
     found = bytearray(data)
     for _ in range(int(2 ** rng.integers(0, 4))):
         if not found:
-            return b""
+            break
         # Most of what a reader looks at first is near the beginning.
-        end = len(found) if rng.random() < 0.6 else min(len(found), 4096)
-        at = int(rng.integers(end))
+        at = int(rng.integers(len(found) if rng.random() < 0.6 else min(len(found), 4096)))
         length = int(rng.integers(1, 1 + min(len(found) - at, int(2 ** rng.integers(0, 10)))))
-        kind = int(rng.integers(12))
-        if kind <= 3:
-            found[at] ^= 1 << int(rng.integers(8))
-        elif kind <= 5:
-            word = pick(rng, _WORDS)
-            found[at : at + len(word)] = word
-        elif kind == 6:
-            found[at : at + length] = rng.bytes(length)
-        elif kind == 7:
-            value = int(rng.integers(-300, 300)) + int.from_bytes(found[at : at + 4], "little")
-            found[at : at + 4] = (value % 2**32).to_bytes(4, "little")[: len(found[at : at + 4])]
-        elif kind == 8:
-            other = int(rng.integers(len(found)))
-            found[at : at + length] = found[other : other + length]
-        elif kind == 9:
-            del found[at : at + length]
-        elif kind == 10:
-            found[at:at] = found[at : at + length]
-        elif rng.random() < 0.3:
-            del found[at:]
+        flipped = 1, bytes([found[at] ^ 1 << int(rng.integers(8))])
+        word = pick(rng, _WORDS)
+        number = int.from_bytes(found[at : at + 4], "little") + int(rng.integers(-300, 300))
+        other = int(rng.integers(len(found)))
+        replaced = [
+            *[flipped] * 4,
+            *[(len(word), word)] * 2,
+            (length, rng.bytes(length)),
+            (4, (number % 2**32).to_bytes(4, "little")),
+            (length, bytes(found[other : other + length])),
+            (length, b""),
+            (0, bytes(found[at : at + length])),
+            (len(found) if rng.random() < 0.3 else 0, b""),
+        ]
+        size, new = pick(rng, replaced)
+        found[at : at + size] = new
     return bytes(found)
-
-
-def _values(rng: Random) -> Any:
-    """Something that an HDF5 file can hold, mostly not what was there."""
-    huge = int(pick(rng, [2**31 - 1, 2**31, 2**40, 2**62, -1, -(2**63)]))
-    return pick(
-        rng,
-        [
-            0, 1, -1, 2, 3, 255, huge, 0.5, float("nan"), float("inf"), -float("inf"), True, b"", b"conv", b"dense",
-            b"input", b"IF-soft-reset", b"\xff\xfe", "conv", "größe", "x" * 40_000, "a\nb", b"line\n\x1b[2J",
-            np.int8(-128), np.uint64(2**64 - 1), np.float16(1), np.complex64(1j), np.longdouble(3), np.array([huge]),
-            np.zeros((0, 3)), np.zeros((2, 2, 2, 2, 2), np.int8), np.full(7, np.nan), np.arange(6, dtype=">i4"),
-            np.array([b"conv"]), h5py.Empty("i1"), h5py.Empty("S5"), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]),
-            np.zeros(3, (np.int32, (2,))), np.void(b"opaque"), ["a", "bc"], [1, 2, 3], np.array([True, False]),
-        ],
-    )  # fmt: skip
 
 
 def changed_hdf5(data: bytes, rng: Random) -> bytes:
@@ -91,60 +84,49 @@ def changed_hdf5(data: bytes, rng: Random) -> bytes:
 
 
 def _change(file: h5py.File, name: str, other: str, rng: Random) -> None:
-    kind = int(rng.integers(16))
-    item = file[name]
+    kind, item, value = int(rng.integers(16)), file[name], pick(rng, _IN_HDF5)
+    array = np.array(item[()]) if isinstance(item, h5py.Dataset) and item.size and item.size < _MANY else None
     if kind <= 3:
         where = pick(rng, [file, item, file[other]])
         key = pick(rng, [*where.attrs, "format", "version", "name", "T", "x"])
         if rng.random() < 0.2 and key in where.attrs:
             del where.attrs[key]
         else:
-            where.attrs[key] = _values(rng)
-    elif kind <= 5 and isinstance(item, h5py.Dataset) and item.size and item.size < _MANY:
-        array = np.array(item[()])
-        if array.dtype.kind in "iufb":
-            array.reshape(-1)[int(rng.integers(array.size))] = pick(rng, [0, 1, 2, 127, 100])
-            if rng.random() < 0.5:
-                array = array * int(pick(rng, [-1, 2, 127, 0]))
-            del file[name]
-            file[name] = array.astype(item.dtype) if rng.random() < 0.7 else array
-    elif kind == 6 and isinstance(item, h5py.Dataset) and item.ndim and item.size < _MANY:
-        array = np.array(item[()])
-        shape = list(array.shape)
+            where.attrs[key] = value
+        return
+    if kind == 4:
+        file.move(name, pick(rng, [f"{name}x", f"{other}/y", "layer/7", "ä", "a\nb"]))
+        return
+    if kind == 5:
+        file[f"{other}/more" if isinstance(file[other], h5py.Group) else "more"] = value
+        return
+    del file[name]
+    if kind <= 8 and array is not None and array.dtype.kind in "iufb":
+        array.reshape(-1)[int(rng.integers(array.size))] = pick(rng, [0, 1, 2, 127, 100])
+        changed = array * int(pick(rng, [1, 1, -1, 2, 127, 0]))
+        file[name] = changed.astype(array.dtype) if rng.random() < 0.7 else changed
+    elif kind == 9 and array is not None and array.ndim:
+        shape = np.array(array.shape)
         shape[int(rng.integers(len(shape)))] += int(pick(rng, [-1, 1, 2]))
-        del file[name]
-        file[name] = np.resize(array, [max(0, n) for n in shape])
-    elif kind == 7:
-        del file[name]
-        dtype = pick(rng, [np.int8, np.int32, np.float64, np.int64])
-        rank = int(rng.integers(1, 6))
-        file.create_dataset(name, tuple(int(2 ** rng.integers(0, 40)) for _ in range(rank)), dtype, chunks=(1,) * rank)
-    elif kind == 8:
-        del file[name]
-        links = [h5py.SoftLink(f"/{target}") for target in (other, "", name)]
-        file[name] = pick(rng, [*links, h5py.ExternalLink("/etc/passwd", "/")])
-    elif kind == 9:
-        del file[name]
-        file[name] = file[other]  # a hard link: the same object twice, or a group inside itself
+        file[name] = np.resize(array, tuple(np.maximum(0, shape)))
     elif kind == 10:
-        del file[name]
+        shape = 2 ** rng.integers(0, 40, int(rng.integers(1, 6)))
+        dtype = pick(rng, [np.int8, np.int32, np.float64, np.int64])
+        file.create_dataset(name, tuple(map(int, shape)), dtype, chunks=(1,) * len(shape))
+    elif kind == 11:
+        links = [h5py.SoftLink(f"/{target}") for target in (other, "", name)]
+        # The last: a hard link, the same object twice, or a group inside itself.
+        file[name] = pick(rng, [*links, h5py.ExternalLink("/etc/passwd", "/"), file[other]])
+    elif kind == 12:
         layout = h5py.VirtualLayout((4,), np.int8)
         layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
         file.create_virtual_dataset(name, layout)
-    elif kind == 11:
-        del file[name]
-        file.create_dataset(name, (36,), np.int8, external=[("/etc/passwd", 0, 36)])
-    elif kind == 12:
-        file.move(name, pick(rng, [f"{name}x", f"{other}/y", "layer/7", "ä", "a\nb"]))
     elif kind == 13:
-        del file[name]
-        if rng.random() < 0.5:
-            file.create_group(name)
-    elif kind == 14:
-        file[f"{other}/more" if isinstance(file[other], h5py.Group) else "more"] = _values(rng)
-    else:
-        del file[name]
-        file[name] = _values(rng)
+        file.create_dataset(name, (36,), np.int8, external=[("/etc/passwd", 0, 36)])
+    elif kind == 14 and rng.random() < 0.5:
+        file.create_group(name)
+    elif kind == 15:
+        file[name] = value
 
 
 def changed_zip(data: bytes, rng: Random) -> bytes:
@@ -152,9 +134,8 @@ def changed_zip(data: bytes, rng: Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
     for _ in range(int(rng.integers(1, 4))):
-        at = int(rng.integers(len(members)))
+        at, kind = int(rng.integers(len(members))), int(rng.integers(10))
         name, content = members[at]
-        kind = int(rng.integers(10))
         if kind <= 5:
             members[at] = name, damaged(content, rng)
         elif kind == 6:
@@ -162,9 +143,9 @@ def changed_zip(data: bytes, rng: Random) -> bytes:
             strange = ["../../escaped.png", "/etc/passwd", "train/../x.png", "", "a\0b", "train/ä\n/x.png", "C:\\x.png"]
             members[at] = pick(rng, own + strange), content
         elif kind == 7:
-            members.append((name if rng.random() < 0.5 else f"{name}2.png", content))
+            members.append((pick(rng, [name, f"{name}2.png"]), content))
         elif kind == 8:
-            members[at] = name, pick(rng, [b"", bytes(2**22), members[int(rng.integers(len(members)))][1]])
+            members[at] = name, pick(rng, [b"", bytes(2**22), pick(rng, members)[1]])
         elif len(members) > 1:
             del members[at]
     memory = io.BytesIO()
@@ -175,10 +156,8 @@ def changed_zip(data: bytes, rng: Random) -> bytes:
             archive.writestr(info, content, archive.compression)
     found = bytearray(memory.getvalue())
     at = found.rfind(b"PK\1\2")
-    if rng.random() < 0.2 and at >= 0:
-        field, size = pick(
-            rng, [(8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (42, 4)]
-        )  # flags, method, CRC, sizes, offset
+    if rng.random() < 0.2 and at >= 0:  # flags, method, CRC, sizes or offset
+        field, size = pick(rng, [(8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (42, 4)])
         value = int(pick(rng, [0, 1, 8, 9, 12, 14, 99, 2**16 - 1, 2**31, 2**32 - 1])) % 2 ** (8 * size)
         found[at + field : at + field + size] = value.to_bytes(size, "little")
     return bytes(found)
@@ -194,8 +173,10 @@ def changed_model(data: bytes, rng: Random) -> bytes:
             key = pick(rng, list(parent)) if isinstance(parent, dict) else int(rng.integers(len(parent)))
         if rng.random() < 0.15:
             del parent[key]
+        elif isinstance(parent[key], torch.Tensor) and rng.random() < 0.6:
+            parent[key] = _other_tensor(parent[key], rng)
         else:
-            parent[key] = _other(parent[key], rng)
+            parent[key] = pick(rng, _IN_MODELS)
         if not content:
             break
     memory = io.BytesIO()
@@ -203,32 +184,22 @@ def changed_model(data: bytes, rng: Random) -> bytes:
     return memory.getvalue()
 
 
-def _other(value: Any, rng: Random) -> Any:
-    """Something else, now and then of the same type and shape."""
-    if isinstance(value, torch.Tensor) and rng.random() < 0.6:
-        number = pick(rng, [0, -1, 1e30, float("nan"), float("inf"), 2**31, 1e-40])
-        changed = [
-            lambda: torch.full_like(value, number if value.is_floating_point() else 7),
-            lambda: value.double(),
-            lambda: value.half(),
-            lambda: value[None],
-            lambda: value.new_ones(1).expand(value.shape or (1,)),
-            lambda: value.to_sparse(),
-            lambda: value.reshape(-1)[:-1],
-            lambda: torch.empty(value.shape, device="meta", dtype=value.dtype),
-            lambda: value.to(torch.complex64),
-            lambda: -value,
-        ]
-        return pick(rng, changed)()
-    return pick(
-        rng,
-        [
-            None, 0, 1, -1, 2**40, 2**70, 0.5, float("nan"), "", "vgg_tiny", "resnet34_imagenet", "a\nb\x1b[2J",
-            "x" * 10_000,
-            b"bytes", True, [], {}, [1, "a"], {"a": 1}, (1, 2), torch.zeros(3), torch.tensor(5), torch.zeros(0, 2),
-            list(range(1000)), {1: {2: {3: {}}}}, torch.float16, ["cat"] * 100_001,
-        ],
-    )  # fmt: skip
+def _other_tensor(value: torch.Tensor, rng: Random) -> torch.Tensor:
+    number = pick(rng, [0, -1, 1e30, float("nan"), float("inf"), 2**31, 1e-40]) if value.is_floating_point() else 7
+    changed = [
+        lambda: torch.full_like(value, number),
+        value.double,
+        value.half,
+        lambda: value[None],
+        lambda: value.new_ones(1).expand(value.shape or (1,)),
+        value.to_sparse,
+        lambda: value.reshape(-1)[:-1],
+        lambda: torch.empty(value.shape, device="meta", dtype=value.dtype),
+        lambda: value.to(torch.complex64),
+        lambda: -value,
+    ]
+    found: torch.Tensor = pick(rng, changed)()
+    return found
 
 
 def changed_npy(data: bytes, rng: Random) -> bytes:
@@ -236,30 +207,23 @@ def changed_npy(data: bytes, rng: Random) -> bytes:
     if not data.startswith(b"\x93NUMPY"):
         return changed_zip(data, rng)
     length = struct.unpack("<H", data[8:10])[0]
-    dtype = pick(
-        rng, ["|O", "<f8", "|u1", "<M8[s]", "|S3", "<U4", "|V8", ">i4", "i4, f8", "<c16", "nonsense", "<i1000"]
-    )
+    types = ["|O", "<f8", "|u1", "<M8[s]", "|S3", "<U4", "|V8", ">i4", "i4, f8", "<c16", "nonsense", "<i1000"]
     shape = pick(rng, [(), (0,), (-1,), (2**40,), (2**62, 4), (3, 2, 6, 5), (2, 6, 5), ("x",), 5, (1,) * 40])
-    header = repr({"descr": dtype, "fortran_order": bool(rng.random() < 0.5), "shape": shape}).encode() + b"\n"
+    claims = {"descr": pick(rng, types), "fortran_order": bool(rng.random() < 0.5), "shape": shape}
+    header = repr(claims).encode() + b"\n"
     return data[:8] + struct.pack("<H", len(header)) + header + data[10 + length :]
-
-
-_TOML = ("nan", "-inf", "1e400", "-1", "0x7fffffffffffffff", "9" * 5000, "1.5", "true", '""', '"\\u001b[2J\\u0000"',
-         "[]", "[[1], {a = 2}]", "[" * 3000, "{a = {b = 1}}", "1979-05-27T07:32:00Z", "07:32:00", "'x' 'y'",
-         '"""a\nb"""', '"' + "x" * 100_000 + '"')  # fmt: skip
 
 
 def changed_toml(data: bytes, rng: Random) -> bytes:
     """The lines with another value, key or order; one of them twice, or under a table."""
     lines = data.decode().splitlines()
-    at = int(rng.integers(len(lines)))
+    at, kind = int(rng.integers(len(lines))), int(rng.integers(5))
     key, _, value = lines[at].partition(" = ")
-    kind = int(rng.integers(5))
     if kind <= 1:
-        lines[at] = f"{key} = {pick(rng, _TOML)}"
+        lines[at] = f"{key} = {pick(rng, _IN_TOML)}"
     elif kind == 2:
         other = pick(rng, lines).partition(" = ")[0]
-        lines[at] = f"{pick(rng, [other, f'{key}.x', f'x.{key}', chr(34) + chr(34), key.upper()])} = {value}"
+        lines[at] = f"{pick(rng, [other, f'{key}.x', f'x.{key}', chr(34) * 2, key.upper()])} = {value}"
     elif kind == 3:
         lines.insert(at, pick(rng, [lines[at], f"[{key}]", f"[[{key}]]", "[train]"]))
     else:

@@ -2,31 +2,33 @@
 
 import io
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from campaign import damage
+from PIL import Image
+from torch import nn
 
 from deploy.arrays import load_array, whole_numbers
 from deploy.lava_dl import reader as lava_dl
 from nqlava import netx
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
-from nqlava.network import Connection, IntegerNetwork
-from tests.strategies import images_for, random_layer, random_neurons
-from tests.tiny import image_set, tiny, write_folder, write_zip
+from nqlava.testing.networks import images_for, small_networks
+from stress import damage
 from train import checkpoint, cifar, command, data, models
 from train.recipe import Recipe
 from train.trainer import checkpoint_path, train
 
-_RECIPE = Recipe(model="tiny", epochs=1, batch=10, validation=5, induction_steps=2, cutout=2)
-_CPU = torch.device("cpu")
+_SHAPE = (3, 8, 6)
 _GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
+_LARGE = 100_000  # neurons of networks that are read but not run
 
 
 @dataclass(frozen=True)
@@ -34,44 +36,27 @@ class Kind:
     """Files of one kind.
 
     Attributes:
+        share: part of the time, relative to the others'.
         suffix: of their names.
-        valid: makes some valid ones in a folder.
+        valid: makes some valid ones, with a folder for help.
         change: changes what is in one.
         read: reads one as the commands do, and goes on to use it.
     """
 
+    share: int
     suffix: str
     valid: Callable[[Path], Sequence[bytes]]
     change: Callable[[bytes, damage.Random], bytes]
     read: Callable[[Path], object]
 
 
-def _networks() -> list[IntegerNetwork]:
-    """A sequence, a graph with a shortcut, and a network large enough for compressed weights."""
-    rng = np.random.default_rng(0)
-    conv = random_layer(rng, "conv", (2, 6, 5), outputs=3, kernel=(3, 2), stride=(2, 1), padding=(1, 0), bias_map=True)
-    dense = random_layer(rng, "dense", (3, 3, 4), source="conv", outputs=6)
-    readout = random_layer(rng, "out", (6,), source="dense", outputs=3, readout=True)
-    info: dict[str, str | int | float] = {"T": 3, "model": "vgg_tiny", "accuracy": 0.5, "classes": '["a", "b", "c"]'}
-    first = random_layer(rng, "first", (1, 4, 4), outputs=4, kernel=(3, 3), padding=(1, 1))
-    identity = Connection("first", np.ones((4, 1, 1, 1), np.int8), exponent=3, groups=4)
-    second = random_layer(rng, "second", (4, 4, 4), source="first", outputs=4, kernel=(1, 1), reset="hard")
-    joined = random_neurons(rng, "second", (*second.connections, identity), (4, 4, 4), reset="hard")
-    last = random_layer(rng, "out", (4, 4, 4), source="second", outputs=2, readout=True)
-    wide = random_layer(rng, "out", (1, 16, 16), outputs=9, readout=True)
-    return [
-        IntegerNetwork((2, 6, 5), (conv, dense, readout), info),
-        IntegerNetwork((1, 4, 4), (first, joined, last), info | {"note": "text of some length " * 20}),
-        IntegerNetwork((1, 16, 16), (wide,), {}),
-    ]
+def _written(write: Callable[..., object], content: object, folder: Path) -> bytes:
+    write(content, folder / "valid")
+    return (folder / "valid").read_bytes()
 
 
 def _netx(folder: Path) -> list[bytes]:
-    found = []
-    for network in _networks():
-        netx.write(network, folder / "net.h5")
-        found.append((folder / "net.h5").read_bytes())
-    return found
+    return [_written(netx.write, network, folder) for network in small_networks()]
 
 
 def _old_netx(folder: Path) -> list[bytes]:
@@ -85,70 +70,45 @@ def _read_netx(path: Path) -> None:
     netx.write(network, again)
     if netx.read(again).digest() != network.digest():
         raise AssertionError("an accepted network is another one after writing")
-    if _small(network):
+    if sum(int(np.prod(network.shape_of[layer.name])) for layer in network.layers) < _LARGE:
         Engine(network).run(images_for(network, 1), 2)
 
 
-def _small(network: IntegerNetwork) -> bool:
-    return sum(int(np.prod(network.shape_of[layer.name])) for layer in network.layers) < 100_000
-
-
 def _lava_dl(folder: Path) -> list[bytes]:
-    """Two dense layers behind input neurons, and a convolution with a dense layer."""
-    rng = np.random.default_rng(0)
-    return [_of_layers(_dense_layers(rng)), _of_layers(_convolution_layers(rng))]
-
-
-def _neuron(**more: float) -> dict[str, object]:
-    return {"type": np.array(["LOIHI"], "S5"), "iDecay": 4096, "vDecay": 128, "vThMant": 80, "refDelay": 1,
-            "gradedSpike": 0, **more}  # fmt: skip
-
-
-def _dense_layers(rng: damage.Random) -> list[dict[str, object]]:
-    return [
-        {"type": np.array(["input"], "S5"), "shape": np.array([6]), "neuron": _neuron(), "bias": 0.0, "weight": 64.0},
-        {"type": np.array(["dense"], "S5"), "shape": np.array([5]), "inFeatures": 6, "outFeatures": 5,
-         "neuron": _neuron(), "weight": rng.integers(-128, 127, (5, 6)) * 2,
-         "delay": rng.integers(0, 3, 6).astype(float)},
-        {"type": np.array(["dense"], "S5"), "shape": np.array([3]), "inFeatures": 5, "outFeatures": 3,
-         "neuron": _neuron(), "weight": rng.integers(-128, 127, (3, 5)) * 2, "bias": rng.integers(-9, 9, 3)},
-    ]  # fmt: skip
-
-
-def _convolution_layers(rng: damage.Random) -> list[dict[str, object]]:
-    return [
-        {"type": np.array(["input"], "S5"), "shape": np.array([2, 5, 4])},
-        {"type": np.array(["conv"], "S4"), "shape": np.array([4, 3, 2]), "inChannels": 2, "outChannels": 4, "groups": 2,
-         "kernelSize": np.array([3, 3]), "stride": np.array([1, 1]), "padding": np.array([0, 0]),
-         "dilation": np.array([1, 1]), "weight": rng.integers(-128, 127, (4, 1, 3, 3)) * 2, "neuron": _neuron()},
-        {"type": np.array(["flatten"], "S7"), "shape": np.array([24])},
-        {"type": np.array(["dense"], "S5"), "shape": np.array([3]), "inFeatures": 24, "outFeatures": 3,
-         "weight": rng.integers(-128, 127, (3, 24)) * 2, "neuron": _neuron(iDecay=4095)},
-    ]  # fmt: skip
-
-
-def _of_layers(layers: Sequence[dict[str, object]]) -> bytes:
-    """As SLAYER stores layers."""
-    memory = io.BytesIO()
-    with h5py.File(memory, "w") as file:
-        for index, layer in enumerate(layers):
-            _put(file.create_group(f"layer/{index}"), layer)
-    return memory.getvalue()
-
-
-def _put(group: h5py.Group, values: dict[str, object]) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            _put(group.create_group(key), value)
-        else:
-            group[key] = value
+    """Two dense layers behind input neurons, and a convolution with a dense layer, as SLAYER stores them."""
+    neuron = {"type": np.array(["LOIHI"], "S5"), "iDecay": 4096, "vDecay": 128, "vThMant": 80, "refDelay": 1,
+              "gradedSpike": 0}  # fmt: skip
+    neuron = {f"neuron/{key}": value for key, value in neuron.items()}
+    geometry = {"kernelSize": [3, 3], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 2}
+    dense = [
+        ("input", (6,), (), {**neuron, "bias": 0.0, "weight": 64.0}),
+        ("dense", (5,), (5, 6), {**neuron, "inFeatures": 6, "outFeatures": 5, "delay": np.arange(6) % 3.0}),
+        ("dense", (3,), (3, 5), {**neuron, "inFeatures": 5, "outFeatures": 3, "bias": np.array([9, 0, -9])}),
+    ]
+    convolution = [
+        ("input", (2, 5, 4), (), {}),
+        ("conv", (4, 3, 2), (4, 1, 3, 3), {**neuron, "inChannels": 2, "outChannels": 4, **geometry}),
+        ("flatten", (24,), (), {}),
+        ("dense", (3,), (3, 24), {**neuron, "inFeatures": 24, "outFeatures": 3, "neuron/iDecay": 4095}),
+    ]
+    found, rng = [], np.random.default_rng(0)
+    for layers in (dense, convolution):
+        memory = io.BytesIO()
+        with h5py.File(memory, "w") as file:
+            for index, (kind, shape, weight, more) in enumerate(layers):
+                values = {"type": np.array([kind], f"S{len(kind)}"), "shape": np.array(shape), **more}
+                values |= {"weight": rng.integers(-128, 127, weight) * 2} if weight else {}
+                for key, value in values.items():
+                    file[f"layer/{index}/{key}"] = value
+        found.append(memory.getvalue())
+    return found
 
 
 def _read_lava_dl(path: Path) -> None:
     from deploy.lava_dl.engine import LifEngine
 
     network = lava_dl.read(path)
-    if sum(int(np.prod(layer.shape)) for layer in network.layers) < 100_000:
+    if sum(int(np.prod(layer.shape)) for layer in network.layers) < _LARGE:
         LifEngine(network).run(np.ones((1, 2, *network.input_shape), np.uint8))
 
 
@@ -156,11 +116,7 @@ def _nir(folder: Path) -> list[bytes]:
     from export.nir import file as nir_file
     from export.nir.graph import to_graph
 
-    found = []
-    for network in _networks()[:2]:
-        nir_file.write(to_graph(network), folder / "net.nir")
-        found.append((folder / "net.nir").read_bytes())
-    return found
+    return [_written(nir_file.write, to_graph(network), folder) for network in small_networks()[:2]]
 
 
 def _read_nir(path: Path) -> None:
@@ -169,37 +125,59 @@ def _read_nir(path: Path) -> None:
     netx.write(nir_reader.read(path).network, path.with_name("again.h5"))
 
 
+def _tiny(classes: int = 5, **form: Any) -> models.Network:
+    """A convolution and a linear layer, so that much of a file is structure."""
+    made = models.Form(**form)
+    layers = [models.Normalize((0.5, 0.4, 0.6), (0.25, 0.2, 0.3)), nn.Conv2d(3, 4, 3, padding=1, bias=False),
+              nn.BatchNorm2d(4), made.neuron(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(48, classes)]  # fmt: skip
+    return models.Network(layers, input_shape=_SHAPE, levels=made.levels)
+
+
+def _images(count: int) -> data.ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, *_SHAPE[1:], _SHAPE[0]), generator=generator, dtype=torch.uint8)
+    return data.ImageSet(images, torch.arange(count) % 5, tuple("abcde"))
+
+
 def _model(folder: Path) -> list[bytes]:
-    models.MODELS["tiny"] = tiny
-    network = tiny(5, levels=4)
-    checkpoint.save(
-        folder / "m.pt", checkpoint.model_content(network, "tiny", tuple("abcde"), {"recipe": {"model": "x"}})
-    )
+    models.MODELS["tiny"] = _tiny
+    content = checkpoint.model_content(_tiny(levels=4), "tiny", tuple("abcde"), {"recipe": {"model": "x"}})
+    checkpoint.save(folder / "m.pt", content)
     return [(folder / "m.pt").read_bytes()]
 
 
 def _read_model(path: Path) -> None:
     network, _ = checkpoint.load_model(path)
-    if network.input_shape == tiny().input_shape:
+    if network.input_shape == _SHAPE:
         with torch.no_grad():
             network(torch.zeros(1, *network.input_shape))
 
 
+def _train(out: Path, resume: bool = False) -> None:
+    recipe = Recipe(model="tiny", epochs=1, batch=10, validation=5, induction_steps=2, cutout=2)
+    train(recipe, _images(30), out=out, device=torch.device("cpu"), resume=resume)
+
+
 def _checkpoint(folder: Path) -> list[bytes]:
-    models.MODELS["tiny"] = tiny
-    train(_RECIPE, image_set(30), out=folder / "m.pt", device=_CPU)
+    models.MODELS["tiny"] = _tiny
+    _train(folder / "m.pt")
     return [checkpoint_path(folder / "m.pt").read_bytes()]
 
 
 def _read_checkpoint(path: Path) -> None:
     out = path.with_name("resumed.pt")
     os.replace(path, checkpoint_path(out))
-    train(_RECIPE, image_set(30), out=out, device=_CPU, resume=True)
+    _train(out, resume=True)
 
 
 def _archive(folder: Path) -> list[bytes]:
-    images = write_folder(folder / "images", train=image_set(6, classes=2), test=image_set(2, classes=2, seed=1))
-    return [write_zip(folder / "images.zip", images).read_bytes()]
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+        for index, image in enumerate(_images(8).images):
+            png = io.BytesIO()
+            Image.fromarray(image.numpy()).save(png, "PNG")
+            archive.writestr(f"{'train' if index < 6 else 'test'}/class{index % 2}/{index}.png", png.getvalue())
+    return [memory.getvalue()]
 
 
 def _read_archive(path: Path) -> None:
@@ -210,20 +188,20 @@ def _arrays(folder: Path) -> list[bytes]:
     array = np.arange(60, dtype=np.int8).reshape(1, 2, 6, 5) % 2
     np.save(folder / "a.npy", array)
     np.savez_compressed(folder / "a.npz", spikes=array)
-    return [(folder / "a.npy").read_bytes(), (folder / "a.npz").read_bytes()]
+    return [(folder / name).read_bytes() for name in ("a.npy", "a.npz")]
 
 
 def _read_array(path: Path) -> None:
     whole_numbers(path, np.atleast_1d(load_array(path))[:10])
 
 
-def _config(folder: Path) -> list[bytes]:
+def _configuration(folder: Path) -> list[bytes]:
     network = b'model = "resnet20"\nlevels = 4\naugment = "trivial"\n'
     training = b'epochs = 3\nlearning_rate = 0.05\nbatch = 16\nseed = 1\nresume = true\ndata = ["sample"]\n'
     return [network + training, b'init = "model.pt"\nsnn_steps = 4\nout = "out.pt"\n']
 
 
-def _read_config(path: Path) -> None:
+def _read_configuration(path: Path) -> None:
     complaints = io.StringIO()
     try:
         with redirect_stderr(complaints):
@@ -235,13 +213,13 @@ def _read_config(path: Path) -> None:
 
 
 KINDS = {
-    "netx": Kind(".h5", _netx, damage.changed_hdf5, _read_netx),
-    "old netx": Kind(".h5", _old_netx, damage.changed_hdf5, _read_netx),
-    "lava-dl netx": Kind(".net", _lava_dl, damage.changed_hdf5, _read_lava_dl),
-    "NIR": Kind(".nir", _nir, damage.changed_hdf5, _read_nir),
-    "model": Kind(".pt", _model, damage.changed_model, _read_model),
-    "checkpoint": Kind(".checkpoint", _checkpoint, damage.changed_model, _read_checkpoint),
-    "archive": Kind(".zip", _archive, damage.changed_zip, _read_archive),
-    "array": Kind(".npy", _arrays, damage.changed_npy, _read_array),
-    "configuration": Kind(".toml", _config, damage.changed_toml, _read_config),
+    "netx": Kind(45, ".h5", _netx, damage.changed_hdf5, _read_netx),
+    "old netx": Kind(5, ".h5", _old_netx, damage.changed_hdf5, _read_netx),
+    "lava-dl netx": Kind(20, ".net", _lava_dl, damage.changed_hdf5, _read_lava_dl),
+    "NIR": Kind(5, ".nir", _nir, damage.changed_hdf5, _read_nir),
+    "model": Kind(12, ".pt", _model, damage.changed_model, _read_model),
+    "checkpoint": Kind(4, ".checkpoint", _checkpoint, damage.changed_model, _read_checkpoint),
+    "archive": Kind(10, ".zip", _archive, damage.changed_zip, _read_archive),
+    "array": Kind(10, ".npy", _arrays, damage.changed_npy, _read_array),
+    "configuration": Kind(5, ".toml", _configuration, damage.changed_toml, _read_configuration),
 }

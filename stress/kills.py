@@ -1,122 +1,160 @@
-"""Signals at random moments of an export and of a deployment: all ends within seconds, and nothing is left."""
+"""SIGINT, SIGTERM and SIGKILL at random moments of real commands: trainings, an export and deployments.
+
+All must end within seconds, and leave no process, no file beside the output, and nothing in /dev/shm; the output is
+complete or as it was. A training that was interrupted is continued with --resume until it equals an uninterrupted one.
+"""
 
 import json
 import random
+import re
 import signal
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from campaign.plan import Figure, Outcome, Plan
-from campaign.sandbox import END_SECONDS, Sandbox
+import torch
 
+from stress.plan import Figures, Outcome, Plan
+from stress.sandbox import END_SECONDS, Ending, Sandbox
+from train import checkpoint
+from train.data import SAMPLE
 from train.shipped import pretrained
+from train.trainer import checkpoint_path
 
-FULL, FEW = 50, 6
-_WITH_WORKERS = 10  # of the deployments
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 _PART = 0.95  # of the duration, within which signals come: later ones mostly miss the command
 _OLD = b"what was there before"
+_IMAGES = {"train": 8, "test": 2}  # of every class of the sample
 
 
-@dataclass(frozen=True)
-class Command:
-    """What is interrupted.
+class Job:
+    """A command that writes one file, which ``complete`` judges.
 
     Attributes:
-        name: in the figures. options: the command line. output: the file that it writes.
-        complete: whether the output holds what it must.
+        command: the command line of the next run.
+        seconds: that a run takes where nothing happens.
     """
 
-    name: str
-    options: Sequence[str]
-    output: Path
-    complete: Callable[[bytes], bool]
+    def __init__(self, name: str, command: Sequence[str], output: Path, complete: Callable[[bytes], bool]) -> None:
+        self.name, self.seconds = name, 0.0
+        self.command, self.output, self._complete = list(command), output, complete
+        self.allowed = {output.name}
+
+    def begin(self) -> None:
+        """Before a run that is interrupted."""
+        self.output.write_bytes(_OLD)
+
+    def problems(self, ending: Ending) -> list[str]:
+        """What is wrong with the files after a run."""
+        content = self.output.read_bytes()
+        right = self._complete(content) or (content == _OLD and ending.status != 0)
+        return [] if right else [f"{self.output.name} is damaged"]
 
 
-@dataclass(frozen=True)
-class Case:
-    """A signal for a command: how often at full share, and whether its process group gets it, as from a terminal."""
+class Training(Job):
+    """A training, continued after an interruption; ``whole`` is the file of one that was not interrupted."""
 
-    command: Command
-    number: signal.Signals
-    group: bool
-    count: int
+    def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
+        super().__init__(name, [*command, "--out", str(folder / "whole.pt")], folder / "whole.pt", bool)
+        self._options, self._whole, self._out = command, folder / "whole.pt", folder / "killed.pt"
+        self._saved = checkpoint_path(self._out)
+        self._done = 0
+        self.allowed = {name for path in (self._whole, self._out) for name in (path.name, checkpoint_path(path).name)}
 
-    def __str__(self) -> str:
-        return f"{self.command.name}, {self.number.name} to {'the process group' if self.group else 'the process'}"
+    def begin(self) -> None:
+        resume = ["--resume"] if self._saved.exists() else []
+        self.command = [*self._options, "--out", str(self._out), *resume]
 
-
-@dataclass
-class _Found:
-    """What happened so far."""
-
-    survived: Counter[str] = field(default_factory=Counter)
-    seconds: list[tuple[float, str]] = field(default_factory=list)
-    early: int = 0
-    late: int = 0
-    failures: list[str] = field(default_factory=list)
+    def problems(self, ending: Ending) -> list[str]:
+        if self.command[-1] == str(self._whole):
+            return []
+        if ending.status == 0:  # the next one starts anew
+            found = differences(self._whole, self._out)
+            self._out.unlink()
+            self._saved.unlink()
+            self._done = 0
+            return found
+        told = re.findall(r"^epoch +(\d+)/", ending.output, re.MULTILINE)  # after each was saved
+        finished = int(told[-1]) if told else self._done
+        try:
+            self._done = len(checkpoint.load(self._saved)["history"]) if self._saved.exists() else 0
+        except checkpoint.CheckpointError as error:
+            return [str(error)]
+        kept = finished <= self._done <= finished + 1
+        return [] if kept else [f"{self._done} epochs are left of {finished}"]
 
 
 def run(plan: Plan) -> Outcome:
-    """SIGINT and SIGTERM 50 times on export and on deployment, some of these with two workers; others a few times."""
+    """Random jobs and signals until the time is up."""
     rng = random.Random(plan.seed)
-    found = _Found()
+    survived: Counter[str] = Counter()
+    seconds: list[float] = []
+    failures: list[str] = []
     with Sandbox(plan.folder / "sandbox") as sandbox:
-        net = sandbox.folder / "net.h5"
-        failed = sandbox.start(_export(net)).end(limit=float("inf")).check([0])
-        if failed:
-            return Outcome({}, [f"export: {line}" for line in failed])
-        turns = [case for case in _cases(sandbox.outputs, net) for _ in range(plan.count(case.count))]
-        rng.shuffle(turns)
-        seconds: dict[str, float] = {}
-        for case in turns:
-            if plan.over:
-                break
-            if case.command.name not in seconds:
-                seconds[case.command.name] = _uninterrupted(sandbox, case.command, found)
-            _interrupt(sandbox, case, _PART * seconds[case.command.name], rng, found)
-    figures: dict[str, Figure] = dict(sorted(found.survived.items()))
-    figures["all"] = found.survived.total()
-    figures["planned"] = len(turns)
-    figures["of these ended by the system, before the command took over"] = found.early
-    figures["not counted, as the command ended before"] = found.late
-    if found.seconds:
-        longest, case_name = max(found.seconds)
-        figures["longest time until all was gone (s)"] = round(longest, 2)
-        figures["that was"] = case_name
-        figures["median time (s)"] = round(median(value for value, _ in found.seconds), 2)
-        figures[f"above {END_SECONDS:g} s"] = sum(value > END_SECONDS for value, _ in found.seconds)
-    figures["/dev/shm"] = "of its own" if sandbox.private else "not compared, as others write there"
-    for name, value in seconds.items():
-        figures[f"duration of {name} (s)"] = round(value, 1)
-    return Outcome(figures, found.failures)
+        jobs = _jobs(sandbox)
+        for job in jobs:
+            began = time.monotonic()
+            ending = sandbox.start(job.command).end()
+            job.seconds = time.monotonic() - began
+            failures += [f"{job.name}: {line}" for line in ending.check() or job.problems(ending)]
+        while plan.left > 0 and not (failures and not seconds):
+            job, number = rng.choice(jobs), rng.choice(_SIGNALS)
+            group = number != signal.SIGKILL and rng.random() < 0.5
+            moment = rng.uniform(0, _PART * job.seconds)
+            job.begin()
+            watched = sandbox.start(job.command)
+            met = watched.signal(number, group=group, after=moment)
+            ending = watched.end(END_SECONDS)
+            case = f"{job.name}, {number.name} to the {'process group' if group else 'process'}"
+            problems = (_judged(ending, number) if met else ending.check()) + job.problems(ending)
+            left = {path.name for path in job.output.parent.iterdir()} - job.allowed
+            problems += [f"left {name} beside the output" for name in sorted(left)]
+            failures += [f"{case} after {moment:.2f} s: {'; '.join(problems)}"] * bool(problems)
+            survived[case if met else "ended before the signal"] += not problems
+            seconds += [ending.seconds] * met
+    figures: Figures = dict(sorted(survived.items()))
+    if seconds:
+        figures |= {"median s until all was gone": round(median(seconds), 2), "most": round(max(seconds), 2)}
+    figures["/dev/shm"] = "not compared, as others write there" if sandbox.memory is None else "of its own"
+    return Outcome(figures, failures)
 
 
-def _export(net: Path) -> list[str]:
-    return ["export.to_netx", str(pretrained("vgg_small")), str(net), "--T", "2", "--calibration", "16"]
+def _judged(ending: Ending, number: signal.Signals) -> list[str]:
+    """What is wrong with the end of a command that got the signal."""
+    own = [-number, 128 + number]
+    if ending.in_start and ending.status:  # a signal ends the interpreter in its own way until it runs the command
+        python = number == signal.SIGINT and "Traceback" in ending.errors
+        return ending.check([*own, 1] if python else own, traceback=python)
+    if number == signal.SIGINT:
+        return ending.check([0, 128 + number], said="interrupted" if ending.status else "")
+    return ending.check([0, *own])
 
 
-def _cases(folder: Path, net: Path) -> list[Case]:
-    expected = net.read_bytes()
-    result = folder / "result.json"
-    deploy = ["deploy.run_lava", str(net), "--samples", "24", "--batch", "4", "--tolerance", "100"]
+def _jobs(sandbox: Sandbox) -> list[Job]:
+    images = ["--data", str(some_images(sandbox.folder / "data"))]
+    folders = {name: sandbox.outputs / name for name in ("training", "decoding", "export", "deployment")}
+    for folder in folders.values():
+        folder.mkdir()
+    train = ["train.cifar", *images, "--model", "vgg_tiny", "--epochs", "24", "--batch", "50", "--validation", "20"]
+    decode = ["train.imagenet", *images, "--batch", "2", "--validation", "4", "--epochs", "1", "--workers", "2"]
+    net, result = folders["export"] / "net.h5", folders["deployment"] / "result.json"
+    export = ["export.to_netx", str(pretrained("vgg_small")), str(net), "--T", "2", "--calibration", "16"]
+    given = sandbox.folder / "net.h5"
+    problems = sandbox.start([*export[:2], str(given), *export[3:]]).end().check()
+    if problems:
+        raise RuntimeError("; ".join(problems))
+    deploy = ["deploy.run_lava", str(given), "--samples", "24", "--batch", "4", "--tolerance", "100"]
     deploy += ["--json", str(result)]
-    commands = (
-        (Command("export", _export(folder / "net.h5"), folder / "net.h5", expected.__eq__), FULL),
-        (Command("deployment", deploy, result, _is_result), FULL - _WITH_WORKERS),
-        (Command("deployment with 2 workers", [*deploy, "--workers", "2"], result, _is_result), _WITH_WORKERS),
-    )
-    cases = []
-    for command, count in commands:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            cases.append(Case(command, number, True, count - count // 2))
-            cases.append(Case(command, number, False, count // 2))
-        for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL):
-            cases.append(Case(command, number, number != signal.SIGKILL, FEW))
-    return cases
+    return [
+        Training("training", [*train, "--learning-rate", "0.02"], folders["training"]),
+        Training("training, images decoded by processes", decode, folders["decoding"]),
+        Job("export", export, net, given.read_bytes().__eq__),
+        Job("deployment", deploy, result, _is_result),
+        Job("deployment with 2 workers", [*deploy, "--workers", "2"], result, _is_result),
+    ]
 
 
 def _is_result(content: bytes) -> bool:
@@ -126,46 +164,21 @@ def _is_result(content: bytes) -> bool:
         return False
 
 
-def _uninterrupted(sandbox: Sandbox, command: Command, found: _Found) -> float:
-    """Seconds that the command takes where nothing happens."""
-    began = time.monotonic()
-    problems = sandbox.start(command.options).end(limit=float("inf")).check([0])
-    if not command.complete(command.output.read_bytes()):
-        problems.append(f"{command.output.name} is not what it must be")
-    found.failures += [f"{command.name}: {line}" for line in problems]
-    return time.monotonic() - began
+def some_images(folder: Path) -> Path:
+    """A folder with some of the sample's images: epochs that end soon."""
+    taken: Counter[str] = Counter()
+    with zipfile.ZipFile(SAMPLE) as sample:
+        for name in sorted(sample.namelist()):
+            place = str(Path(name).parent)
+            if taken[place] < _IMAGES[name.partition("/")[0]]:
+                taken[place] += 1
+                sample.extract(name, folder)
+    return folder
 
 
-def _interrupt(sandbox: Sandbox, case: Case, longest: float, rng: random.Random, found: _Found) -> None:
-    """Tries until the signal meets the running command."""
-    command, number = case.command, case.number
-    while True:
-        command.output.write_bytes(_OLD)
-        moment = rng.uniform(0, longest)
-        watched = sandbox.start(command.options)
-        if watched.sleep(moment):
-            break
-        found.late += 1
-        watched.end(limit=float("inf"))
-    watched.signal(number, group=case.group)
-    ending = watched.end()
-    own = [-number, 128 + number]
-    if ending.in_start and ending.status:  # a signal ends the interpreter in its own way until it runs the command
-        found.early += number != signal.SIGKILL
-        site = number == signal.SIGINT and "Traceback" in ending.errors
-        problems = ending.check([*own, 1] if site else own, traceback=site)
-    else:
-        said = "interrupted" if number == signal.SIGINT and ending.status else ""
-        problems = ending.check([0, 128 + number] if number == signal.SIGINT else [0, *own], said=said)
-    content = command.output.read_bytes()
-    if not command.complete(content) and (content != _OLD or not ending.status):
-        problems.append(f"{command.output.name} is damaged")
-    for path in sandbox.outputs.iterdir():
-        if path.name != command.output.name:
-            problems.append(f"left {path.name} beside the output")
-        path.unlink()
-    found.seconds.append((ending.seconds, f"{case} after {moment:.2f} s"))
-    if problems:
-        found.failures.append(f"{case} after {moment:.2f} s: {'; '.join(problems)}")
-    else:
-        found.survived[str(case)] += 1
+def differences(expected: Path, path: Path) -> list[str]:
+    """What differs between two model files."""
+    one, other = checkpoint.load(expected), checkpoint.load(path)
+    found = [name for name, value in one["state"].items() if not torch.equal(value, other["state"][name])]
+    found += [] if one["info"] == other["info"] else ["info"]
+    return [f"{path.name}: {name} differs from that of the uninterrupted training" for name in found]

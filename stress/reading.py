@@ -1,100 +1,142 @@
 """Damaged files of every kind that comes from strangers: each is read as a valid one, or refused in one line.
 
-A file that crashes or hangs its process costs that file only: the next process goes on behind it. A file is decided by
-its kind, the seed and its number, so that the line of a failure is enough to try it again.
+The files are read in a process of their own, ``python -m stress.reading KIND SEED FIRST [END]``, which prints a line
+per file: its number, and ``accepted``, ``refused`` or what is wrong. A file that crashes or hangs it costs that file
+only: the next process starts behind it. Kind, seed and number decide a file, so that it can be tried again.
 """
 
+import contextlib
+import faulthandler
+import io
 import os
 import re
-import select
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
-from campaign.plan import Figure, Outcome, Plan
+import numpy as np
 
-COUNTS = {
-    "netx": 45_000,
-    "old netx": 5_000,
-    "lava-dl netx": 20_000,
-    "NIR": 5_000,
-    "model": 12_000,
-    "checkpoint": 4_000,
-    "archive": 10_000,
-    "array": 10_000,
-    "configuration": 5_000,
-}
-"""Files of each kind in a whole campaign."""
+from nqlava.errors import InputError
+from stress.damage import damaged, pick
+from stress.files import KINDS, Kind
+from stress.plan import Figures, Outcome, Plan
+
 PATIENCE = 60.0
-"""Seconds that one file may take, and the start of a process."""
+"""Seconds after which a process that is busy with one file, or its start, ends itself with a traceback."""
+MEMORY = 3 * 2**30
+"""Bytes of address space that reading a file may take; the readers promise 1 GiB of values (docs/format.md)."""
+_RIGHT = ("accepted", "refused")
+_LONGEST_LINE = 6000
+_SHOWN = 30  # failures of a kind that differ
 _MEMORY_DISK = Path("/dev/shm")
-_SHOWN = 30
 
 
 def run(plan: Plan) -> Outcome:
-    """Reads the files; each kind may take its share of the time."""
-    figures: dict[str, Figure] = {}
+    """Each kind of files gets its share of the time."""
+    figures: Figures = {}
     failures: list[str] = []
-    total = sum(COUNTS.values())
-    for kind, full in COUNTS.items():
+    for name, kind in KINDS.items():
+        seconds = plan.seconds * kind.share / sum(kind.share for kind in KINDS.values())
         verdicts: Counter[str] = Counter()
-        wrong: dict[str, list[int]] = {}
-        for number, verdict in _verdicts(kind, plan.seed, plan.count(full), plan.seconds * full / total):
-            verdicts[verdict if verdict in ("accepted", "refused") else "wrong"] += 1
-            if verdict not in ("accepted", "refused"):
-                wrong.setdefault(re.sub(r"\d+", "0", verdict)[:100], []).append(number)
-                failures += [f"{kind} {number}: {verdict}"] * (len(wrong) < _SHOWN)
-        figures[f"{kind}: files"] = verdicts.total()
-        figures |= {f"{kind}: {verdict}": verdicts[verdict] for verdict in ("accepted", "refused", "wrong")}
-    figures["files in all"] = sum(int(figures[f"{kind}: files"]) for kind in COUNTS)
-    figures["planned"] = sum(plan.count(full) for full in COUNTS.values())
-    figures["wrong in all"] = sum(int(figures[f"{kind}: wrong"]) for kind in COUNTS)
+        wrong: set[str] = set()
+        for number, verdict in read(name, plan.seed, seconds):
+            verdicts[verdict if verdict in _RIGHT else "wrong"] += 1
+            if verdict not in _RIGHT:
+                wrong.add(re.sub(r"\d+", "0", verdict)[:100])
+                failures += [f"{name} {number}: {verdict}"] * (len(wrong) < _SHOWN)
+        figures |= {f"{name}: {verdict}": verdicts[verdict] for verdict in (*_RIGHT, "wrong")}
     return Outcome(figures, failures)
 
 
-def _verdicts(kind: str, seed: int, count: int, seconds: float) -> Iterator[tuple[int, str]]:
-    """Number and verdict of each file, until the count or the time is reached."""
+def read(name: str, seed: int, seconds: float) -> Iterator[tuple[int, str]]:
+    """Number and verdict of each file, until the time is up."""
     deadline = time.monotonic() + seconds
     number = 0
-    while number < count and time.monotonic() < deadline:
-        command = [sys.executable, "-m", "campaign.fuzz_worker", kind, str(seed), str(number), str(count)]
+    while time.monotonic() < deadline:
+        command = [sys.executable, "-m", "stress.reading", name, str(seed), str(number)]
         disk = tempfile.TemporaryDirectory(dir=_MEMORY_DISK if _MEMORY_DISK.is_dir() else None)
         with disk as folder, tempfile.TemporaryFile("w+") as complaints:
             environment = os.environ | {"TMPDIR": folder}  # removed here, also where the process is killed
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=complaints, bufsize=0)
-            try:
-                for line in _lines(process):
-                    if not line.startswith(f"{number} "):
-                        raise RuntimeError(f"file {number}: the process says {line!r}")
-                    yield number, line.partition(" ")[2]
-                    number += 1
-                    if time.monotonic() > deadline:
-                        return
-                if number < count:
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=complaints, text=True)
+            assert process.stdout is not None
+            with process.stdout:
+                try:
+                    for line in process.stdout:
+                        if not line.startswith(f"{number} "):
+                            raise RuntimeError(f"file {number}: the process says {line!r}")
+                        yield number, line.partition(" ")[2].rstrip("\n")
+                        number += 1
+                        if time.monotonic() > deadline:
+                            return
                     complaints.seek(0)
-                    last = " ".join(complaints.read()[-300:].split())
+                    last = " ".join(complaints.read()[-1000:].split())
                     yield number, f"ends the process with status {process.wait()}: {last}"
-            except TimeoutError:
-                yield number, f"takes more than {PATIENCE:.0f} s"
-            finally:
-                process.kill()
-                process.wait()
+                finally:
+                    process.kill()
+                    process.wait()
         number += 1
 
 
-def _lines(process: "subprocess.Popen[bytes]") -> Iterator[str]:
-    """What the process prints, as it comes; TimeoutError where nothing comes for too long."""
-    assert process.stdout is not None
-    rest = b""
-    with process.stdout as output:
-        while select.select([output], [], [], PATIENCE)[0]:
-            part = output.read(65536)
-            if not part:
-                return
-            *lines, rest = (rest + part).split(b"\n")
-            yield from (line.decode() for line in lines)
-        raise TimeoutError
+def damaged_file(name: str, valid: Sequence[bytes], seed: int, number: int) -> bytes:
+    """The content of a file."""
+    rng = np.random.default_rng([seed, number, sum(name.encode())])
+    content = pick(rng, valid)
+    changes = rng.random() < 0.5
+    if changes:
+        content = KINDS[name].change(content, rng)
+    return damaged(content, rng) if not changes or rng.random() < 0.2 else content
+
+
+def judge(kind: Kind, path: Path) -> str:
+    """Reads the file: accepted, refused, or what is wrong."""
+    descriptors = len(os.listdir("/proc/self/fd"))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            kind.read(path)
+        verdict = "accepted"
+    except InputError as error:
+        text = str(error)
+        lines = len(text.splitlines())
+        verdict = "refused"
+        if lines != 1 or not text.isprintable() or len(text) > _LONGEST_LINE:
+            verdict = f"refused in {lines} lines, {len(text)} characters: {text[:300]!r}"
+        elif str(path.parent) not in text:
+            verdict = f"refused without the file's name: {text[:300]!r}"
+    except BaseException as error:
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        place = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)
+        verdict = f"{type(error).__name__}: {str(error)[:200]!r} at {place[:600]}"
+    if len(os.listdir("/proc/self/fd")) != descriptors:
+        verdict = f"leaves files open, {verdict}"
+    return verdict
+
+
+def _main(name: str, seed: int, *numbers: int) -> None:
+    kind = KINDS[name]
+    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        path = Path(folder) / f"file{kind.suffix}"
+        with contextlib.redirect_stdout(sys.stderr):
+            valid = kind.valid(Path(folder))
+            for content in valid:
+                path.write_bytes(content)
+                kind.read(path)  # all that a first time allocates, and imports
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for number in range(*numbers) if len(numbers) > 1 else count(*numbers):
+            faulthandler.dump_traceback_later(PATIENCE, exit=True)
+            path.write_bytes(damaged_file(name, valid, seed, number))
+            print(number, judge(kind, path), flush=True)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -101,3 +101,23 @@ def images_for(network: IntegerNetwork, count: int, seed: int = 0) -> NDArray[An
     images[1::3] = 255
     images[2::3] = 0
     return images
+
+
+def small_networks() -> list[IntegerNetwork]:
+    """A sequence, a graph with a shortcut, and a network large enough for compressed weights."""
+    rng = np.random.default_rng(0)
+    conv = random_layer(rng, "conv", (2, 6, 5), outputs=3, kernel=(3, 2), stride=(2, 1), padding=(1, 0), bias_map=True)
+    dense = random_layer(rng, "dense", (3, 3, 4), source="conv", outputs=6)
+    readout = random_layer(rng, "out", (6,), source="dense", outputs=3, readout=True)
+    info: dict[str, str | int | float] = {"T": 3, "model": "vgg_tiny", "accuracy": 0.5, "classes": '["a", "b", "c"]'}
+    first = random_layer(rng, "first", (1, 4, 4), outputs=4, kernel=(3, 3), padding=(1, 1))
+    identity = Connection("first", np.ones((4, 1, 1, 1), np.int8), exponent=3, groups=4)
+    second = random_layer(rng, "second", (4, 4, 4), source="first", outputs=4, kernel=(1, 1), reset="hard")
+    joined = random_neurons(rng, "second", (*second.connections, identity), (4, 4, 4), reset="hard")
+    last = random_layer(rng, "out", (4, 4, 4), source="second", outputs=2, readout=True)
+    wide = random_layer(rng, "out", (1, 16, 16), outputs=9, readout=True)
+    return [
+        IntegerNetwork((2, 6, 5), (conv, dense, readout), info),
+        IntegerNetwork((1, 4, 4), (first, joined, last), info | {"note": "text of some length " * 20}),
+        IntegerNetwork((1, 16, 16), (wide,), {}),
+    ]

@@ -1,1 +1,1 @@
-"""Tests of the long campaigns: their mechanism, at a tiny share."""
+"""Tests of the stress runs: their mechanism, in a few seconds."""

@@ -1,18 +1,15 @@
-"""The campaigns of faults notice what they look for, and find nothing in a few faults of each kind."""
+"""Interrupted commands: what they leave is noticed, and a few interruptions leave nothing."""
 
 import re
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
-from campaign import full_disk, lava_faults
-from campaign.plan import Plan
-from campaign.sandbox import Sandbox
-from campaign.training_kills import differences
 
-from deploy.lava.models import PyLayerGroup
-from nqlava import netx
+from stress import kills
+from stress.kills import Job, differences
+from stress.plan import Plan
+from stress.sandbox import Ending, Sandbox
 from tests.tiny import random_tiny, tiny
 from train import checkpoint
 from train.models import MODELS
@@ -24,20 +21,17 @@ from train.models import MODELS
     [
         ("nothing", None),
         ("process", r"ended only after .* sleep 3"),
-        ("memory", "left /dev/shm/psm_left"),
         ("folder", r"left \$TMPDIR/pymp-"),
         ("traceback", "a traceback on stderr"),
     ],
 )
 def test_what_a_command_leaves_is_noticed(tmp_path: Path, what: str, problem: str | None) -> None:
     with Sandbox(tmp_path) as sandbox:
-        if what == "memory" and not sandbox.private:
-            pytest.skip("needs a mount namespace, so that other programs do not count")
-        found = sandbox.start(["tests.campaign.leaving", what]).end(0.1 if what == "process" else 60).check([0])
+        found = sandbox.start(["tests.stress.leaving", what]).end(0.1 if what == "process" else 60).check()
     assert (problem is None and not found) or (problem and re.search(problem, " ".join(found)))
 
 
-def test_commands_heed_signals_that_the_campaign_ignores(tmp_path: Path) -> None:
+def test_commands_heed_signals_that_are_ignored_here(tmp_path: Path) -> None:
     """As one that was started with nohup."""
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -58,41 +52,28 @@ def test_changed_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "differs from that of the uninterrupted training" in differences(tmp_path / "a", tmp_path / "c")[0]
 
 
-def test_every_process_model_of_the_project_fails_in_the_campaign() -> None:
-    from deploy.lava import convolution, lava_dl_network, models
-
-    tried = {model for names in lava_faults.MODELS.values() for model in names}
-    own = {
-        f"{module.__name__.removeprefix('deploy.lava.')}.{name}"
-        for module in (models, convolution, lava_dl_network)
-        for name, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__ and name.startswith("Py")
-    }
-    assert own - tried == {"lava_dl_network.PyRecordedLif"}, "of networks whose neurons are never reset"
-    assert {name for name in tried - own if not name.startswith("lava.")} == set(), "of Lava, or not there any more"
+def test_what_is_left_in_shared_memory_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "shm").mkdir()
+    with Sandbox(tmp_path / "sandbox", tmp_path / "shm") as sandbox:
+        watched = sandbox.start(["tests.stress.leaving", "nothing"])
+        (tmp_path / "shm" / "psm_left").touch()
+        assert watched.end(60).problems == ["left /dev/shm/psm_left"]
 
 
-@pytest.mark.slow
-def test_a_disk_that_is_full(tmp_path: Path) -> None:
-    outcome = full_disk.run(Plan(0.1, 60, 0, tmp_path))
-    assert not outcome.failures, outcome.failures
-    assert outcome.figures.get("refused, the old file kept", 1) == 1
+def test_an_output_is_new_or_as_it_was(tmp_path: Path) -> None:
+    job = Job("copy", [], tmp_path / "out", b"new".__eq__)
+    job.begin()
+    good, bad = (Ending(status, 0.0, "", "", []) for status in (0, 130))
+    assert job.problems(bad) == [] and job.problems(good) == ["out is damaged"]
+    job.output.write_bytes(b"ne")
+    assert job.problems(bad) == ["out is damaged"]
+    job.output.write_bytes(b"new")
+    assert job.problems(good) == job.problems(bad) == []
 
 
 @pytest.mark.slow
-def test_a_model_that_fails_in_a_command(tmp_path: Path) -> None:
-    net = tmp_path / "net.h5"
-    netx.write(lava_faults.small_network(0), net)
-    with Sandbox(tmp_path / "sandbox") as sandbox:
-        command = ["campaign.failing", "after", f"{PyLayerGroup.__module__}.PyLayerGroup", "deploy.run_lava", str(net)]
-        ending = sandbox.start([*command, "--T", "2", "--samples", "2"]).end(60)
-    assert ending.check([lava_faults.FAILED], said="on purpose", traceback=True) == []
-
-
-def test_the_small_network_spikes() -> None:
-    from nqlava.engine.integer import Engine
-
-    network = lava_faults.small_network(0)
-    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
-    trace = Engine(network).run(images, 4)
-    assert all(count > 0 for count in trace.spike_counts())
+def test_a_few_interruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = kills._jobs
+    monkeypatch.setattr(kills, "_jobs", lambda sandbox: [job for job in jobs(sandbox) if job.name == "deployment"])
+    outcome = kills.run(Plan(40, 0, tmp_path))
+    assert outcome.failures == [] and any("deployment" in name for name in outcome.figures)
