@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from campaign import __main__ as command
-from campaign.damage import damaged
-from campaign.fuzz_worker import damaged_file, judge
-from campaign.kinds import KINDS, Kind
-from campaign.plan import Plan
 
 from nqlava.errors import InputError
+from stress import __main__ as command
+from stress import reading
+from stress.damage import damaged
+from stress.files import KINDS, Kind
+from stress.plan import Plan
+from stress.reading import damaged_file, judge
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -51,7 +52,7 @@ class TwoLines(InputError):
         return "a\nb"
 
 
-def reading(what: str) -> Kind:
+def misreading(what: str) -> Kind:
     """A kind of files that goes wrong in some way."""
 
     def read(_path: Path) -> None:
@@ -82,7 +83,7 @@ def reading(what: str) -> Kind:
     ],
 )
 def test_what_is_wrong_is_named(what: str, verdict: str, tmp_path: Path) -> None:
-    assert judge(reading(what), tmp_path).startswith(verdict)
+    assert judge(misreading(what), tmp_path).startswith(verdict)
 
 
 SCRIPT = """
