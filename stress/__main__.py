@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from nqlava.command.files import replacing
 from nqlava.command.parser import Parser
 from nqlava.errors import FileError, InputError
 from stress import agreement, kills, reading, soak
-from stress.plan import Outcome, Plan
 from stress.sandbox import enter
 
-KINDS = {"agreement": agreement.run, "damage": reading.run, "kills": kills.run, "soak": soak.run}
+Run = Callable[[float, int, Path], tuple[Mapping[str, object], list[str]]]
+"""Seconds, seed and folder of a run; its figures, and a line for each failure."""
+KINDS: dict[str, Run] = {"agreement": agreement.run, "damage": reading.run, "kills": kills.run, "soak": soak.run}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -42,21 +43,21 @@ def _run(options: Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{folder}: cannot be made: {error.strerror or error}") from None
-    outcome = KINDS[options.kind](Plan(60 * options.minutes, options.seed, folder))
-    text = summary(options, outcome)
+    figures, failures = KINDS[options.kind](60 * options.minutes, options.seed, folder)
+    text = summary(options, figures, failures)
     with replacing(options.out / f"{options.kind}.md") as stream:
         stream.write(text.encode())
     print(text, end="")
-    return 1 if outcome.failures else 0
+    return 1 if failures else 0
 
 
-def summary(options: Namespace, outcome: Outcome) -> str:
+def summary(options: Namespace, figures: Mapping[str, object], failures: Sequence[str]) -> str:
     """Figures and failures in Markdown."""
     computer = machine.describe()
     head = f"{computer['processor']}, {computer['cores']} cores, Python {computer['python']}, commit "
     head += f"{computer['commit']}: {options.kind}, {options.minutes:g} minutes, seed {options.seed}\n\n"
-    rows = [(key, f"{value:,}" if isinstance(value, int) else str(value)) for key, value in outcome.figures.items()]
-    return head + markdown.table(("figure", "value"), rows) + "".join(f"\n- FAILED: {x}" for x in outcome.failures)
+    rows = [(key, f"{value:,}" if isinstance(value, int) else str(value)) for key, value in figures.items()]
+    return head + markdown.table(("figure", "value"), rows) + "".join(f"\n- FAILED: {x}" for x in failures)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ from nqlava.testing.engines import KINDS, assert_same, judged, kernels
 from nqlava.testing.networks import images_for
 from nqlava.testing.strategies import networks
 from nqlava.trace import concatenate
-from stress.plan import Outcome, Plan
 
 NATIVE = "native"
 _SETTINGS: dict[str, Any] = {"deadline": None, "database": None, "phases": [Phase.generate, Phase.shrink]}
@@ -49,14 +48,15 @@ _OTHER_LAVA = st.sampled_from(("",) * 8 + ("lava-dl", "stock"))
 """What takes seconds runs one network in ten."""
 
 
-def run(plan: Plan) -> Outcome:
-    """One process for each mode of the processor."""
+def run(seconds: float, number: int, folder: Path) -> tuple[dict[str, int], list[str]]:
+    """Runs a process for each mode of the processor, for so long in all; figures and failures."""
+    until = time.monotonic() + seconds
     seen: Counter[str] = Counter()
     failures = []
     modes = [NATIVE, *(mode for mode in MODES if not missing(mode))]
     for index, mode in enumerate(modes):
-        seconds = max(0.0, plan.left / (len(modes) - index))
-        numbers = [f"{(100 * plan.seed + index) * _SEEDS}", f"{seconds}", str(plan.folder / mode)]
+        part = max(0.0, (until - time.monotonic()) / (len(modes) - index))
+        numbers = [f"{(100 * number + index) * _SEEDS}", f"{part}", str(folder / mode)]
         variables = dict(os.environ) if mode == NATIVE else environment(mode)
         command = [sys.executable, "-m", "stress.agreement", *numbers]
         done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=False)
@@ -67,7 +67,7 @@ def run(plan: Plan) -> Outcome:
         seen.update(found["seen"])
         seen[f"processor {mode}"] = found["seen"].get("networks", 0)
         failures += [f"processor {mode}: {line}" for line in found["failures"]]
-    return Outcome({**dict(seen.most_common()), "mismatches": len(failures)}, failures)
+    return {**dict(seen.most_common()), "mismatches": len(failures)}, failures
 
 
 def agree(count: int, number: int, seconds: float, folder: Path) -> tuple[Counter[str], list[str]]:

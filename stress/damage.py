@@ -125,7 +125,7 @@ def _change(file: h5py.File, name: str, other: str, rng: Random) -> None:
         file.create_dataset(name, (36,), np.int8, external=[("/etc/passwd", 0, 36)])
     elif kind == 14 and rng.random() < 0.5:
         file.create_group(name)
-    elif kind == 15:
+    elif kind != 14:
         file[name] = value
 
 

@@ -17,7 +17,6 @@ from statistics import median
 
 import torch
 
-from stress.plan import Figures, Outcome, Plan
 from stress.sandbox import END_SECONDS, Ending, Sandbox
 from train import checkpoint
 from train.data import SAMPLE
@@ -87,20 +86,20 @@ class Training(Job):
         return [] if kept else [f"{self._done} epochs are left of {finished}"]
 
 
-def run(plan: Plan) -> Outcome:
-    """Random jobs and signals until the time is up."""
-    rng = random.Random(plan.seed)
+def run(seconds: float, seed: int, folder: Path) -> tuple[dict[str, object], list[str]]:
+    """Sends random signals to random jobs until the time is up; figures and failures."""
+    until, rng = time.monotonic() + seconds, random.Random(seed)
     survived: Counter[str] = Counter()
-    seconds: list[float] = []
+    endings: list[float] = []
     failures: list[str] = []
-    with Sandbox(plan.folder / "sandbox") as sandbox:
+    with Sandbox(folder / "sandbox") as sandbox:
         jobs = _jobs(sandbox)
         for job in jobs:
             began = time.monotonic()
             ending = sandbox.start(job.command).end()
             job.seconds = time.monotonic() - began
             failures += [f"{job.name}: {line}" for line in ending.check() or job.problems(ending)]
-        while plan.left > 0 and not (failures and not seconds):
+        while time.monotonic() < until and not (failures and not endings):
             job, number = rng.choice(jobs), rng.choice(_SIGNALS)
             group = number != signal.SIGKILL and rng.random() < 0.5
             moment = rng.uniform(0, _PART * job.seconds)
@@ -114,12 +113,12 @@ def run(plan: Plan) -> Outcome:
             problems += [f"left {name} beside the output" for name in sorted(left)]
             failures += [f"{case} after {moment:.2f} s: {'; '.join(problems)}"] * bool(problems)
             survived[case if met else "ended before the signal"] += not problems
-            seconds += [ending.seconds] * met
-    figures: Figures = dict(sorted(survived.items()))
-    if seconds:
-        figures |= {"median s until all was gone": round(median(seconds), 2), "most": round(max(seconds), 2)}
+            endings += [ending.seconds] * met
+    figures: dict[str, object] = dict(sorted(survived.items()))
+    if endings:
+        figures |= {"median s until all was gone": round(median(endings), 2), "most": round(max(endings), 2)}
     figures["/dev/shm"] = "not compared, as others write there" if sandbox.memory is None else "of its own"
-    return Outcome(figures, failures)
+    return figures, failures
 
 
 def _judged(ending: Ending, number: signal.Signals) -> list[str]:

@@ -26,7 +26,6 @@ import numpy as np
 from nqlava.errors import InputError
 from stress.damage import damaged, pick
 from stress.files import KINDS, Kind
-from stress.plan import Figures, Outcome, Plan
 
 PATIENCE = 60.0
 """Seconds after which a process that is busy with one file, or its start, ends itself with a traceback."""
@@ -38,21 +37,21 @@ _SHOWN = 30  # failures of a kind that differ
 _MEMORY_DISK = Path("/dev/shm")
 
 
-def run(plan: Plan) -> Outcome:
-    """Each kind of files gets its share of the time."""
-    figures: Figures = {}
+def run(seconds: float, seed: int, folder: Path) -> tuple[dict[str, int], list[str]]:
+    """Gives each kind of files its share of the time; figures and failures."""
+    figures: dict[str, int] = {}
     failures: list[str] = []
     for name, kind in KINDS.items():
-        seconds = plan.seconds * kind.share / sum(kind.share for kind in KINDS.values())
+        part = seconds * kind.share / sum(kind.share for kind in KINDS.values())
         verdicts: Counter[str] = Counter()
         wrong: set[str] = set()
-        for number, verdict in read(name, plan.seed, seconds):
+        for number, verdict in read(name, seed, part):
             verdicts[verdict if verdict in _RIGHT else "wrong"] += 1
             if verdict not in _RIGHT:
                 wrong.add(re.sub(r"\d+", "0", verdict)[:100])
                 failures += [f"{name} {number}: {verdict}"] * (len(wrong) < _SHOWN)
         figures |= {f"{name}: {verdict}": verdicts[verdict] for verdict in (*_RIGHT, "wrong")}
-    return Outcome(figures, failures)
+    return figures, failures
 
 
 def read(name: str, seed: int, seconds: float) -> Iterator[tuple[int, str]]:

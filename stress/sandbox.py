@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -89,19 +90,15 @@ class Watched:
         """It and the processes that stem from it, whoever is their parent now."""
         mark = f"{_MARK}={self._mark}".encode()
         found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (path / "environ").read_bytes():
-                    found.append(int(path.name))
-            except OSError:  # ended meanwhile
-                continue
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # ended meanwhile
+                found += [int(path.parent.name)] * (mark in path.read_bytes())
         return found
 
     def signal(self, number: signal.Signals, *, group: bool, after: float = 0.0) -> bool:
-        """Sends a signal to the command, or to its process group as a terminal does; False where it ended before.
+        """Signals the command, or its process group as a terminal does, so many seconds after the start.
 
-        Args:
-            after: seconds since the start.
+        False where it ended before.
         """
         try:
             self.process.wait(max(0.0, self._began + after - time.monotonic()))
@@ -122,7 +119,7 @@ class Watched:
         while self.process.poll() is None or self.family:
             seconds = time.monotonic() - began
             if seconds > limit and not late:
-                late = [_describe(pid) for pid in self.family]
+                late = [f"{pid} ({_command_line(pid)})" for pid in self.family]
             if limit < inf and seconds > limit + _GIVE_UP_SECONDS and not problems:
                 problems.append("never ended")
                 self.kill()
@@ -140,10 +137,8 @@ class Watched:
     def kill(self) -> None:
         """Ends everything at once."""
         for pid in self.family:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
 
 
 def _heed_signals() -> None:
@@ -152,12 +147,11 @@ def _heed_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _describe(pid: int) -> str:
-    """What a process runs."""
+def _command_line(pid: int) -> str:
     try:
-        return f"{pid} ({Path(f'/proc/{pid}/cmdline').read_text().replace(chr(0), ' ')[-80:].strip()})"
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[-80:].strip()
     except OSError:
-        return f"{pid} (ended)"
+        return "ended"
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
 from nqlava.testing.networks import images_for, random_layer
 from nqlava.trace import Trace
-from stress.plan import Figures, Outcome, Plan
 from stress.sandbox import PRIVATE
 
 WARM_UP = 0.25
@@ -202,15 +201,17 @@ def rounds() -> Iterator[Kind]:
         yield seldom
 
 
-def run(plan: Plan) -> Outcome:
-    """All kinds of runs, with a folder of their own for temporary files."""
-    temporary = plan.folder / "temporary"
+def run(seconds: float, seed: int, folder: Path) -> tuple[dict[str, object], list[str]]:
+    """Runs all kinds, with a folder of their own for temporary files; figures and failures."""
+    temporary = folder / "temporary"
     temporary.mkdir(exist_ok=True)
     with patch.dict(os.environ, TMPDIR=str(temporary)), patch.object(tempfile, "tempdir", str(temporary)):
-        return soak(rounds(), Bench(plan.folder, plan.seed), plan.seconds, temporary, plan.folder / "samples.csv")
+        return soak(rounds(), Bench(folder, seed), seconds, temporary, folder / "samples.csv")
 
 
-def soak(kinds: Iterator[Kind], bench: Bench, seconds: float, temporary: Path, table: Path) -> Outcome:
+def soak(
+    kinds: Iterator[Kind], bench: Bench, seconds: float, temporary: Path, table: Path
+) -> tuple[dict[str, object], list[str]]:
     """Runs the kinds, one after the other, for so long; measurements go to ``table`` as they are made."""
     done: Counter[str] = Counter()
     failures: list[str] = []
@@ -234,8 +235,12 @@ def soak(kinds: Iterator[Kind], bench: Bench, seconds: float, temporary: Path, t
                     failures.append(f"{name}, number {done[name]}: {error or type(error).__name__}")
                 if meter.seconds >= until or len(failures) >= _FAILURES:
                     break
-    figures: Figures = {"runs": done.total()} | {f"runs: {name}": count for name, count in done.items()}
-    return Outcome(figures | _course(samples), failures + grown(samples))
+    figures: dict[str, object] = {"runs": done.total(), **{f"runs: {name}": count for name, count in done.items()}}
+    for name in (*MEMORY, *COUNTS):
+        course = ", ".join(f"{samples[at * (len(samples) - 1) // 4][name]:.0f}" for at in range(5))
+        figures[f"{name} at the start, 25 %, 50 %, 75 %, the end"] = course
+    figures |= {f"{name}, fitted rise after the warm-up": f"{rise(_warm(samples), name):+.1f} MiB" for name in MEMORY}
+    return figures, failures + grown(samples)
 
 
 class Meter:
@@ -299,15 +304,3 @@ def rise(samples: Sequence[Sample], name: str) -> float:
         return 0.0
     slope = np.polyfit(times, [sample[name] for sample in samples], 1)[0]
     return float(slope * (times[-1] - times[0]))
-
-
-def _course(samples: Sequence[Sample]) -> Figures:
-    """Every quantity at the start, at three quarters in between, and at the end; and the fitted rises."""
-    end = samples[-1]["seconds"]
-    chosen = [min(samples, key=lambda s, at=at: abs(s["seconds"] - at * end)) for at in (0, 0.25, 0.5, 0.75, 1)]
-    rows: Figures = {"measured": "start, 25 %, 50 %, 75 %, end"}
-    for name in (*MEMORY, *COUNTS):
-        rows[name] = ", ".join(f"{sample[name]:.0f}" for sample in chosen)
-    for name in MEMORY:
-        rows[name] = f"{rows[name]} MiB; fitted rise after the warm-up {rise(_warm(samples), name):+.1f}"
-    return rows

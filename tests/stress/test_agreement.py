@@ -14,7 +14,6 @@ from nqlava.network import IntegerNetwork
 from nqlava.testing.cpu_modes import MODES
 from nqlava.trace import Trace
 from stress import agreement
-from stress.plan import Plan
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "8"))
 
@@ -60,8 +59,8 @@ def test_every_processor_gets_its_part(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("NQ_LAVA_CPU_MODE", raising=False)
     monkeypatch.setattr("sys.executable", str(program))
     monkeypatch.setattr(agreement, "missing", lambda mode: ["avxvnni"] if mode == "avx2-vnni" else [])
-    outcome = agreement.run(Plan(60, 3, tmp_path))
+    figures, failures = agreement.run(60, 3, tmp_path)
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[0].startswith("-m stress.agreement 3000000 ") and calls[2].startswith("-m stress.agreement 3010000 ")
     assert calls[1::2] == ["", *(mode for mode in MODES if mode != "avx2-vnni")]
-    assert outcome.failures == [] and outcome.figures["networks"] == len(calls)
+    assert failures == [] and figures["networks"] == len(calls)

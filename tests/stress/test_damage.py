@@ -15,7 +15,6 @@ from stress import __main__ as command
 from stress import reading
 from stress.damage import damaged
 from stress.files import KINDS, Kind
-from stress.plan import Plan
 from stress.reading import damaged_file, judge
 
 
@@ -126,7 +125,7 @@ def test_failures_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     verdicts = [(0, "refused"), (1, "KeyError"), (2, "accepted")]
     monkeypatch.setattr(reading, "KINDS", {"array": KINDS["array"]})
     monkeypatch.setattr(reading, "read", lambda *_: verdicts)
-    assert reading.run(Plan(1, 0, tmp_path)).figures == {f"array: {x}": 1 for x in ("accepted", "refused", "wrong")}
+    assert reading.run(1, 0, tmp_path)[0] == {f"array: {x}": 1 for x in ("accepted", "refused", "wrong")}
     assert command.main(["damage", "--minutes", "1", "--out", str(tmp_path)]) == 1
     assert "- FAILED: array 1: KeyError" in capsys.readouterr().out
 
