@@ -137,18 +137,11 @@ def _compare(
 
 def features(network: IntegerNetwork) -> Iterator[str]:
     """What a network has, and the kernels that the engine chooses for it."""
-    connections = [c for layer in network.layers for c in layer.connections]
     yield "networks"
-    for name, present in {
-        "version 1 (lava-dl)": netx.version_of(network) == 1,
-        "shortcut": any(len(layer.connections) > 1 for layer in network.layers),
-        "hard reset": any(layer.reset == "hard" for layer in network.layers),
-        "convolution": any(c.is_convolution for c in connections),
-        "groups": any(c.groups > 1 for c in connections),
-        "bias per neuron": any(layer.bias.ndim == 3 for layer in network.layers),
-    }.items():
-        if present:
-            yield name
+    yield f"version {netx.version_of(network)}"
+    if any(len(layer.connections) > 1 for layer in network.layers):
+        yield "shortcut"
+    yield from {f"{layer.reset} reset" for layer in network.layers}
     yield from {f"kernel {kernel}" for kernels in CpuNetwork(network).kernels.values() for kernel in kernels}
 
 

@@ -33,15 +33,7 @@ _LARGE = 100_000  # neurons of networks that are read but not run
 
 @dataclass(frozen=True)
 class Kind:
-    """Files of one kind.
-
-    Attributes:
-        share: part of the time, relative to the others'.
-        suffix: of their names.
-        valid: makes some valid ones, with a folder for help.
-        change: changes what is in one.
-        read: reads one as the commands do, and goes on to use it.
-    """
+    """Files of one kind: share of the time, suffix, and what makes valid ones, changes one, reads and uses one."""
 
     share: int
     suffix: str
@@ -57,11 +49,6 @@ def _written(write: Callable[..., object], content: object, folder: Path) -> byt
 
 def _netx(folder: Path) -> list[bytes]:
     return [_written(netx.write, network, folder) for network in small_networks()]
-
-
-def _old_netx(folder: Path) -> list[bytes]:
-    """From before strings had a fixed length."""
-    return [path.read_bytes() for path in sorted(_GOLDEN.glob("version?.h5"))]
 
 
 def _read_netx(path: Path) -> None:
@@ -180,19 +167,11 @@ def _archive(folder: Path) -> list[bytes]:
     return [memory.getvalue()]
 
 
-def _read_archive(path: Path) -> None:
-    data.load([str(path)], "train")
-
-
 def _arrays(folder: Path) -> list[bytes]:
     array = np.arange(60, dtype=np.int8).reshape(1, 2, 6, 5) % 2
     np.save(folder / "a.npy", array)
     np.savez_compressed(folder / "a.npz", spikes=array)
     return [(folder / name).read_bytes() for name in ("a.npy", "a.npz")]
-
-
-def _read_array(path: Path) -> None:
-    whole_numbers(path, np.atleast_1d(load_array(path))[:10])
 
 
 def _configuration(folder: Path) -> list[bytes]:
@@ -214,12 +193,16 @@ def _read_configuration(path: Path) -> None:
 
 KINDS = {
     "netx": Kind(45, ".h5", _netx, damage.changed_hdf5, _read_netx),
-    "old netx": Kind(5, ".h5", _old_netx, damage.changed_hdf5, _read_netx),
+    # From before strings had a fixed length.
+    "old netx": Kind(5, ".h5", lambda _: [path.read_bytes() for path in sorted(_GOLDEN.glob("version?.h5"))],
+                     damage.changed_hdf5, _read_netx),
     "lava-dl netx": Kind(20, ".net", _lava_dl, damage.changed_hdf5, _read_lava_dl),
     "NIR": Kind(5, ".nir", _nir, damage.changed_hdf5, _read_nir),
     "model": Kind(12, ".pt", _model, damage.changed_model, _read_model),
     "checkpoint": Kind(4, ".checkpoint", _checkpoint, damage.changed_model, _read_checkpoint),
-    "archive": Kind(10, ".zip", _archive, damage.changed_zip, _read_archive),
-    "array": Kind(10, ".npy", _arrays, damage.changed_npy, _read_array),
+    "archive": Kind(10, ".zip", _archive, damage.changed_zip,
+                    lambda path: data.load([str(path)], "train")),
+    "array": Kind(10, ".npy", _arrays, damage.changed_npy,
+                  lambda path: whole_numbers(path, np.atleast_1d(load_array(path))[:10])),
     "configuration": Kind(5, ".toml", _configuration, damage.changed_toml, _read_configuration),
-}
+}  # fmt: skip

@@ -215,17 +215,18 @@ def soak(
     """Runs the kinds, one after the other, for so long; measurements go to ``table`` as they are made."""
     done: Counter[str] = Counter()
     failures: list[str] = []
-    meter, samples = Meter(temporary), []
+    samples: list[Sample] = []
+    began = time.monotonic()
     with table.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, ["seconds", *MEMORY, *COUNTS])
         writer.writeheader()
         while True:
-            samples.append(meter.measure())
+            samples.append({"seconds": round(time.monotonic() - began, 1), **measure(temporary)})
             writer.writerow(samples[-1])
             stream.flush()
-            if len(failures) >= _FAILURES or (meter.seconds >= seconds and done):
+            if len(failures) >= _FAILURES or (time.monotonic() >= began + seconds and done):
                 break
-            until = len(samples) * seconds / _MEASUREMENTS
+            until = began + len(samples) * seconds / _MEASUREMENTS
             for kind in kinds:
                 name = kind.__name__.replace("_", " ")
                 done[name] += 1
@@ -233,7 +234,7 @@ def soak(
                     kind(bench)
                 except Exception as error:
                     failures.append(f"{name}, number {done[name]}: {error or type(error).__name__}")
-                if meter.seconds >= until or len(failures) >= _FAILURES:
+                if time.monotonic() >= until or len(failures) >= _FAILURES:
                     break
     figures: dict[str, object] = {"runs": done.total(), **{f"runs: {name}": count for name, count in done.items()}}
     for name in (*MEMORY, *COUNTS):
@@ -243,33 +244,18 @@ def soak(
     return figures, failures + grown(samples)
 
 
-class Meter:
-    """Measures this process.
-
-    Args:
-        temporary: folder of the temporary files.
-    """
-
-    def __init__(self, temporary: Path) -> None:
-        self._process = psutil.Process()
-        self._temporary = temporary
-        self._began = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self._began
-
-    def measure(self) -> Sample:
-        gc.collect()
-        if platform.libc_ver()[0] == "glibc":
-            ctypes.CDLL(None).malloc_trim(0)
-        children = self._process.children(recursive=True)
-        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
-        memory = (_mebibytes(self._process), sum(map(_mebibytes, children)), largest)
-        shared, temporary = len(list(_SHARED.glob("*"))) if PRIVATE else 0, len(list(self._temporary.rglob("*")))
-        counts = (self._process.num_fds(), self._process.num_threads(), len(children), shared, temporary)
-        return {"seconds": round(self.seconds, 1)} | dict(zip((*MEMORY, *COUNTS), (*memory, *counts), strict=True))
+def measure(temporary: Path) -> dict[str, float]:
+    """This process; ``temporary`` is the folder of its temporary files."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+    process = psutil.Process()
+    children = process.children(recursive=True)
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+    shared = len(list(_SHARED.iterdir())) if PRIVATE else 0  # others' entries come and go
+    counts = (process.num_fds(), process.num_threads(), len(children), shared, len(list(temporary.rglob("*"))))
+    memory = (_mebibytes(process), sum(map(_mebibytes, children)), largest)
+    return dict(zip((*MEMORY, *COUNTS), (*memory, *counts), strict=True))
 
 
 def _mebibytes(process: psutil.Process) -> float:

@@ -38,12 +38,11 @@ def test_other_results_than_before_are_a_failure(tmp_path: Path) -> None:
 
 
 def test_what_a_run_leaves_is_measured(tmp_path: Path) -> None:
-    meter = soak.Meter(tmp_path)
-    before = meter.measure()
+    before = soak.measure(tmp_path)
     with tempfile.NamedTemporaryFile(dir=tmp_path):
-        after = meter.measure()
+        after = soak.measure(tmp_path)
     assert (after["open files"], after["temporary files"]) == (before["open files"] + 1, 1)
-    assert meter.measure()["open files"] == before["open files"]
+    assert soak.measure(tmp_path)["open files"] == before["open files"]
 
 
 def test_runs_that_fail_end_the_soak(tmp_path: Path) -> None:
