@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine, markdown
+from benchmarks.options import Options
 from deploy.files import write_json
 from export.fold.lower import lower
 from export.round.quantize import quantize
@@ -113,19 +114,14 @@ def table(rows: Sequence[dict[str, Any]], steps: Sequence[int]) -> str:
     return markdown.table(("method", "α", "seeds", "images", *(f"T = {count}" for count in steps)), lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__.splitlines()[0])
+def _parser() -> Options:
+    parser = Options("methods", __doc__)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="model files written by train.cifar")
     parser.add_argument("--data", nargs="+", default=["sample"], metavar="SOURCE", help="as for train.cifar")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for methods.json and methods.md")
-    parser.add_argument("--T", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], dest="steps", help="of NQ and QCFS")
-    parser.add_argument(
-        "--relu-T", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 128, 256], dest="relu_steps", help="of RMP"
-    )
+    parser.several("--T", [1, 2, 4, 8, 16, 32], "of NQ and QCFS", dest="steps")
+    parser.several("--relu-T", [1, 2, 4, 8, 16, 32, 64, 128, 256], "of RMP", dest="relu_steps")
     parser.add_argument("--relu-samples", type=int, help="test images for RMP, drawn at random (default: all)")
-    parser.add_argument(
-        "--choice-steps", type=int, default=32, help="T at which α is chosen, and of the thresholds' calibration"
-    )
+    parser.number("--choice-steps", 32, "T at which α is chosen, and of the thresholds' calibration")
     return parser
 
 

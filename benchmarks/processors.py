@@ -20,6 +20,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.markdown import table, with_spread
+from benchmarks.options import Options
 from benchmarks.timing import rates, ratios
 from deploy.images import channels_first
 from nqlava import netx
@@ -31,17 +32,14 @@ from train.data import load
 NATIVE = "as it is"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.processors", description=__doc__.splitlines()[0])
+def _parser() -> Options:
+    parser = Options("processors", __doc__, out=False)
     parser.add_argument("net", type=Path)
     parser.add_argument("--data", nargs="+", default=["sample"], help="images, as of deploy.run_lava (default: sample)")
-    parser.add_argument("--T", type=int, default=4, help="steps (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=256, help="images of one run (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
-    parser.add_argument(
-        "--modes", nargs="+", choices=list(cpu_modes.MODES), default=["avx512", "avx2", "no-int8"],
-        help="beside this processor (default: %(default)s)",
-    )  # fmt: skip
+    parser.number("--T", 4, "steps")
+    parser.number("--samples", 256, "images of one run")
+    parser.number("--repeats", 5, "of every mode")
+    parser.several("--modes", ["avx512", "avx2", "no-int8"], "beside this processor", choices=list(cpu_modes.MODES))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from benchmarks import markdown
+from benchmarks.options import Options
 from export.fold.lower import lower
 from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
@@ -136,29 +137,23 @@ def table(result: dict[str, Any]) -> str:
     return markdown.table(header, rows)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.weight_bits", description=__doc__.splitlines()[0])
+def _parser() -> Options:
+    parser = Options("weight_bits", __doc__)
     parser.add_argument("model", type=Path, help="model file written by train.cifar")
     parser.add_argument("--data", nargs="+", default=["sample"], metavar="SOURCE", help="as in train.cifar")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for weight_bits.json and .md")
-    parser.add_argument("--T", type=int, default=4, dest="steps", help="time steps (default: %(default)s)")
-    parser.add_argument("--bits", type=int, nargs="*", default=[8, 6, 4, 3, 2], help="of all layers")
-    parser.add_argument(
-        "--first-layer-8", type=int, nargs="*", default=[], metavar="BITS", help="the first with 8 bits"
-    )
-    parser.add_argument(
-        "--ablation", type=int, nargs="*", default=[], metavar="BITS", help="parts of the rounding alone"
-    )
-    parser.add_argument(
-        "--fine-tune", type=int, nargs="*", default=[], metavar="BITS", help="train with rounded weights"
-    )
-    parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=0.05, help="of fine-tuning (default: %(default)s)")
-    parser.add_argument("--calibration", type=int, default=500, help="images for rounding (default: %(default)s)")
-    parser.add_argument("--held-out", type=int, default=2000, help="as in the model's training (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the split and the choice of images (default: %(default)s)"
-    )
+    parser.number("--T", 4, "time steps", dest="steps")
+    parser.several("--bits", [8, 6, 4, 3, 2], "of all layers", nargs="*")
+    for name, what in (
+        ("--first-layer-8", "the first with 8 bits"),
+        ("--ablation", "parts of the rounding alone"),
+        ("--fine-tune", "train with rounded weights"),
+    ):
+        parser.several(name, [], what, nargs="*", metavar="BITS")
+    parser.number("--epochs", 3, "of fine-tuning")
+    parser.number("--learning-rate", 0.05, "of fine-tuning", kind=float)
+    parser.number("--calibration", 500, "images for rounding")
+    parser.number("--held-out", 2000, "as in the model's training")
+    parser.number("--seed", 0, "of the split and the choice of images")
     parser.add_argument("--no-test", action="store_true", help="do not read the test set")
     return parser
 

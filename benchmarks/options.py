@@ -1,0 +1,30 @@
+"""Command lines of the measurements."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Options(argparse.ArgumentParser):
+    """Options of ``python -m benchmarks.NAME``; with ``out`` it writes NAME.json and NAME.md to the folder --out."""
+
+    def __init__(self, name: str, text: str | None, *, out: bool = True) -> None:
+        super().__init__(prog=f"python -m benchmarks.{name}", description=(text or "").splitlines()[0])
+        if out:
+            self.add_argument(
+                "--out", type=Path, required=True, metavar="FOLDER", help=f"for {name}.json and {name}.md"
+            )
+
+    def number(
+        self, name: str, default: float, what: str, *, kind: Callable[[str], float] = int, dest: str | None = None
+    ) -> None:
+        """An option of one number."""
+        more = {} if dest is None else {"dest": dest}
+        self.add_argument(name, type=kind, default=default, help=f"{what} (default: %(default)s)", **more)
+
+    def several(self, name: str, default: Sequence[Any], what: str, *, nargs: str = "+", **more: Any) -> None:
+        """An option of several values: words among ``choices``, or else whole numbers."""
+        kind = str if "choices" in more else int
+        more.setdefault("metavar", name.strip("-").rstrip("s").upper())
+        self.add_argument(name, nargs=nargs, type=kind, default=default, help=f"{what} (default: %(default)s)", **more)
