@@ -12,15 +12,10 @@ class Options(argparse.ArgumentParser):
     def __init__(self, name: str, text: str | None, *, out: bool = True) -> None:
         super().__init__(prog=f"python -m benchmarks.{name}", description=(text or "").splitlines()[0])
         if out:
-            self.add_argument(
-                "--out", type=Path, required=True, metavar="FOLDER", help=f"for {name}.json and {name}.md"
-            )
+            self.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"for {name}.json and .md")
 
-    def number(
-        self, name: str, default: float, what: str, *, kind: Callable[[str], float] = int, dest: str | None = None
-    ) -> None:
+    def number(self, name: str, default: float, what: str, *, kind: Callable = int, **more: Any) -> None:
         """An option of one number."""
-        more = {} if dest is None else {"dest": dest}
         self.add_argument(name, type=kind, default=default, help=f"{what} (default: %(default)s)", **more)
 
     def several(self, name: str, default: Sequence[Any], what: str, *, nargs: str = "+", **more: Any) -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ import torch
 from benchmarks import machine
 from benchmarks.markdown import table, with_spread
 from benchmarks.options import Options
-from benchmarks.timing import rates, ratios
+from benchmarks.timing import Contestant, interleaved, rates, ratios
 from deploy.images import channels_first
 from nqlava import netx
 from nqlava.engine.cpu.machine import int8_limit
@@ -78,18 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             told[mode] = processes[mode].stdout.readline().split()
         if len({digest for _, digest, _ in told.values()}) > 1:
             raise RuntimeError(f"the read-outs differ: {told}")
-        modes, images = list(processes), int(told[NATIVE][2])
-        times: dict[str, list[float]] = {mode: [] for mode in modes}
-        for repeat in range(options.repeats):
-            shift = repeat % len(modes)
-            for mode in modes[shift:] + modes[:shift]:
-                times[mode].append(_seconds(processes[mode]) / images)
-    settings = machine.describe()
-    print(
-        f"{settings['processor']}, one thread, load {settings['load_average']:.1f}; torch "
-        f"{settings['versions']['torch']}; commit {settings['commit']}; {options.net.name}, T = {options.T}, "
-        f"{images} images, {options.repeats} repeats, read-outs {told[NATIVE][1]}\n"
-    )
+        images = int(told[NATIVE][2])
+        runs = {mode: Contestant(partial(_seconds, process), images) for mode, process in processes.items()}
+        times = interleaved(runs, options.repeats, warm=True, clock=lambda run: run())
+    print(f"{machine.line(machine.describe(), 'torch')}; one thread used; {options.net.name}, T = {options.T}, "
+          f"{images} images, {options.repeats} repeats, read-outs {told[NATIVE][1]}\n")  # fmt: skip
     rows = [
         (mode, told[mode][0], with_spread(rates(found)), with_spread(ratios(times[NATIVE], found)))
         for mode, found in times.items()

@@ -49,19 +49,16 @@ def _checkpoint(text: str) -> tuple[str, Path]:
 def _parser() -> Options:
     parser = Options("speed", __doc__)
     parser.several("--only", list(_TITLES), "these parts alone", choices=list(_TITLES))
-    parser.several(
-        "--models",
-        ["vgg16", "resnet18", "resnet20", "vgg_small"],
-        "networks for the part 'engine'",
-        choices=list(MODELS),
-    )
+    models = ["vgg16", "resnet18", "resnet20", "vgg_small"]
+    parser.several("--models", models, "networks for the part 'engine'", choices=list(MODELS))
     parser.several("--steps", [1, 4, 8], "T", metavar="T")
     parser.several("--batches", [8, 32, 128], "images at once to try for SpikingJelly and PyTorch, growing")
     parser.several("--lava-models", ["vgg_small", "vgg16"], "networks for the part 'lava'", choices=list(MODELS))
     upstream = "those that lava-dl alone runs too, very slowly: vgg_small, vgg16"
     parser.several("--upstream", ["vgg_small"], upstream, nargs="*", choices=["vgg_small", "vgg16"])
-    trained = {"type": _checkpoint, "default": [], "metavar": "NAME=PATH", "help": "trained models to use"}
-    parser.add_argument("--checkpoint", nargs="+", **trained)
+    parser.add_argument(
+        "--checkpoint", nargs="+", type=_checkpoint, default=[], metavar="NAME=PATH", help="models to use"
+    )
     parser.number("--upstream-repeats", 2, "of those: minutes each for vgg16")
     parser.number("--repeats", 5, "of every comparison")
     parser.number("--seconds", 0.8, "of one timed run, about", kind=float)
@@ -100,13 +97,8 @@ def measure(options: argparse.Namespace, part: str) -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> str:
     """All parts in Markdown."""
-    settings = result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in settings["versions"].items() if version)
-    text = (
-        f"# Speed\n\n{settings['processor']}, {settings['cores']} core(s), {settings['threads']} thread(s); "
-        f"{versions}; commit {settings['commit']}.\nMedian (least … largest) of {result['repeats']} interleaved "
-        "repeats.\n"
-    )
+    text = f"# Speed\n\n{machine.line(result['machine'])}.\n"
+    text += f"Median (least … largest) of {result['repeats']} interleaved repeats.\n"
     parts = {part: of for part, of in _TITLES.items() if part in result}
     return text + "".join(f"\n## {title}\n\n{module.table(result[part])}" for part, (title, module) in parts.items())
 

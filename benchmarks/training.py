@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import machine
-from benchmarks.markdown import significant, with_spread
 from benchmarks.markdown import table as markdown_table
+from benchmarks.markdown import with_spread
 from benchmarks.options import Options
 from benchmarks.timing import Contestant, interleaved, rates, ratios, spread
 from deploy.files import write_json
@@ -217,22 +217,13 @@ def measure(recipe: Recipe, steps: int, plain_steps: int, repeats: int, kernels:
 
 def report(result: dict[str, Any]) -> str:
     """The result in Markdown."""
-    settings = result["machine"]
     rows = []
     for row in result["rows"]:
         for name, rate in row["images_per_second"].items():
             leads = [row[key][name] for key in ("trainer_is_faster_by", "trainer_takes_times")]
             shown = ["1", "1"] if name == "trainer" else map(with_spread, leads)
             rows.append((row["model"], name, with_spread(rate), with_spread(row["seconds_per_epoch"][name]), *shown))
-    header = (
-        "network",
-        "loop",
-        "images/s",
-        f"s for {EPOCH:,} images",
-        "trainer is faster by",
-        "trainer takes × its time",
-    )
-    versions = settings["versions"]
+    header = ("network", "loop", "images/s", f"s for {EPOCH:,} images", "trainer is faster by", "trainer takes × this")
     checks = "".join(
         f"* {row['model']}: in float32 without noise, the loss of the trainer differs from the plain loop's by "
         f"{row['differences']['loss']:.1g} of it, and no gradient by more than {row['differences']['gradients']:.1g}.\n"
@@ -240,9 +231,7 @@ def report(result: dict[str, Any]) -> str:
     )
     return (
         "# Speed of training\n\n"
-        f"{settings['processor']}, {settings['cores']} core(s), {settings['threads']} thread(s), "
-        f"load {significant(settings['load_average'])} at the start; PyTorch {versions['torch']}; commit "
-        f"{settings['commit']}.\nBatches of {result['batch']}; a run is {result['steps']} steps of the trainer "
+        f"{machine.line(result['machine'], 'torch')}.\nBatches of {result['batch']}; a run is {result['steps']} steps of the trainer "
         f"({result['precision']}), with NQ or ReLU, or {result['plain_steps']} of the plain loop (float32).\n"
         f"Median (least … largest) of {result['repeats']} interleaved repeats; ratios within a repeat.\n\n"
         f"{markdown_table(header, rows)}\n{checks}"

@@ -53,11 +53,11 @@ def _run(options: Namespace) -> int:
 
 def summary(options: Namespace, figures: Mapping[str, object], failures: Sequence[str]) -> str:
     """Figures and failures in Markdown."""
-    computer = machine.describe()
-    head = f"{computer['processor']}, {computer['cores']} cores, Python {computer['python']}, commit "
-    head += f"{computer['commit']}: {options.kind}, {options.minutes:g} minutes, seed {options.seed}\n\n"
+    head = (
+        f"{machine.line(machine.describe(), 'torch')}: {options.kind}, {options.minutes:g} minutes, seed {options.seed}"
+    )
     rows = [(key, f"{value:,}" if isinstance(value, int) else str(value)) for key, value in figures.items()]
-    return head + markdown.table(("figure", "value"), rows) + "".join(f"\n- FAILED: {x}" for x in failures)
+    return f"{head}\n\n" + markdown.table(("figure", "value"), rows) + "".join(f"\n- FAILED: {x}" for x in failures)
 
 
 if __name__ == "__main__":
