@@ -32,8 +32,8 @@ def line(found: Mapping[str, Any], *packages: str) -> str:
     versions = {name: found["versions"][name] for name in packages or found["versions"]}
     shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return (
-        f"{found['processor']}, {found['cores']} core(s), {found['threads']} thread(s), load {found['load_average']:.1f} "
-        f"at the start; Python {found['python']}, {shown}; commit {found['commit']}"
+        f"{found['processor']}, {found['cores']} core(s), {found['threads']} thread(s), load "
+        f"{found['load_average']:.1f} at the start; Python {found['python']}, {shown}; commit {found['commit']}"
     )
 
 

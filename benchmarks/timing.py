@@ -45,7 +45,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds per unit of work of every contestant in every repeat, after one run of each unless they are ``warm``.
 
-    ``clock`` runs and times. A slower moment of the machine hits neighbours alike: every repeat runs all of them, each time another one first.
+    ``clock`` runs and times. A slower moment of the machine hits neighbours alike: every repeat runs all of them, each
+    time another one first.
     """
     names = list(contestants)
     for name in () if warm else names:

@@ -223,7 +223,7 @@ def report(result: dict[str, Any]) -> str:
             leads = [row[key][name] for key in ("trainer_is_faster_by", "trainer_takes_times")]
             shown = ["1", "1"] if name == "trainer" else map(with_spread, leads)
             rows.append((row["model"], name, with_spread(rate), with_spread(row["seconds_per_epoch"][name]), *shown))
-    header = ("network", "loop", "images/s", f"s for {EPOCH:,} images", "trainer is faster by", "trainer takes × this")
+    header = ("network", "loop", "images/s", f"s for {EPOCH:,} images", "trainer is faster by", "trainer takes ×")
     checks = "".join(
         f"* {row['model']}: in float32 without noise, the loss of the trainer differs from the plain loop's by "
         f"{row['differences']['loss']:.1g} of it, and no gradient by more than {row['differences']['gradients']:.1g}.\n"
@@ -231,7 +231,8 @@ def report(result: dict[str, Any]) -> str:
     )
     return (
         "# Speed of training\n\n"
-        f"{machine.line(result['machine'], 'torch')}.\nBatches of {result['batch']}; a run is {result['steps']} steps of the trainer "
+        f"{machine.line(result['machine'], 'torch')}.\n"
+        f"Batches of {result['batch']}; a run is {result['steps']} steps of the trainer "
         f"({result['precision']}), with NQ or ReLU, or {result['plain_steps']} of the plain loop (float32).\n"
         f"Median (least … largest) of {result['repeats']} interleaved repeats; ratios within a repeat.\n\n"
         f"{markdown_table(header, rows)}\n{checks}"

@@ -57,7 +57,8 @@ def summary(options: Namespace, figures: Mapping[str, object], failures: Sequenc
         f"{machine.line(machine.describe(), 'torch')}: {options.kind}, {options.minutes:g} minutes, seed {options.seed}"
     )
     rows = [(key, f"{value:,}" if isinstance(value, int) else str(value)) for key, value in figures.items()]
-    return f"{head}\n\n" + markdown.table(("figure", "value"), rows) + "".join(f"\n- FAILED: {x}" for x in failures)
+    text = f"{what}: {machine.line(machine.describe(), 'torch')}\n\n" + markdown.table(("figure", "value"), rows)
+    return text + "".join(f"\n- FAILED: {line}" for line in failures) + "\n" * bool(failures)
 
 
 if __name__ == "__main__":
