@@ -223,7 +223,14 @@ def report(result: dict[str, Any]) -> str:
             leads = [row[key][name] for key in ("trainer_is_faster_by", "trainer_takes_times")]
             shown = ["1", "1"] if name == "trainer" else map(with_spread, leads)
             rows.append((row["model"], name, with_spread(rate), with_spread(row["seconds_per_epoch"][name]), *shown))
-    header = ("network", "loop", "images/s", f"s for {EPOCH:,} images", "trainer is faster by", "trainer takes ×")
+    header = (
+        "network",
+        "loop",
+        "images/s",
+        f"s for {EPOCH:,} images",
+        "trainer is faster by",
+        "trainer takes × its time",
+    )
     checks = "".join(
         f"* {row['model']}: in float32 without noise, the loss of the trainer differs from the plain loop's by "
         f"{row['differences']['loss']:.1g} of it, and no gradient by more than {row['differences']['gradients']:.1g}.\n"

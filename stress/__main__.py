@@ -53,9 +53,7 @@ def _run(options: Namespace) -> int:
 
 def summary(options: Namespace, figures: Mapping[str, object], failures: Sequence[str]) -> str:
     """Figures and failures in Markdown."""
-    head = (
-        f"{machine.line(machine.describe(), 'torch')}: {options.kind}, {options.minutes:g} minutes, seed {options.seed}"
-    )
+    what = f"{options.kind}, {options.minutes:g} minutes, seed {options.seed}"
     rows = [(key, f"{value:,}" if isinstance(value, int) else str(value)) for key, value in figures.items()]
     text = f"{what}: {machine.line(machine.describe(), 'torch')}\n\n" + markdown.table(("figure", "value"), rows)
     return text + "".join(f"\n- FAILED: {line}" for line in failures) + "\n" * bool(failures)

@@ -44,7 +44,7 @@ def run(seconds: float, seed: int, folder: Path) -> tuple[dict[str, int], list[s
     for name, kind in KINDS.items():
         part = seconds * kind.share / sum(kind.share for kind in KINDS.values())
         verdicts: Counter[str] = Counter()
-        wrong: set[str] = set()
+        wrong: set[str] = set()  # kinds of failures
         for number, verdict in read(name, seed, part):
             verdicts[verdict if verdict in _RIGHT else "wrong"] += 1
             if verdict not in _RIGHT:
