@@ -27,6 +27,7 @@ from deploy.files import write_json
 from export.fold.lower import lower
 from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
+from nqlava.errors import InputError
 from train.activation import RateReLU
 from train.calibrate import balance_thresholds
 from train.checkpoint import load_model
@@ -126,26 +127,22 @@ def _parser() -> Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    return _parser().run(_run, argv)
+
+
+def _run(options: argparse.Namespace) -> int:
     for count in (*options.steps, *options.relu_steps, options.choice_steps):
         if not 1 <= count <= 4096:
-            print(f"benchmarks.methods: T is {count}; allowed: 1..4096", file=sys.stderr)
-            return 2
+            raise InputError(f"T is {count}; allowed: 1..4096")
     path = options.out / "methods.json"
-    rows: list[dict[str, Any]] = []
-    try:
-        if path.is_file():
-            rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        measured = {row["sha256"] for row in rows}
-        for model in options.models:
-            if model.is_file() and hashlib.sha256(model.read_bytes()).hexdigest() in measured:
-                continue
-            rows += measure(model, options)
-            write_json(path, {"machine": machine.describe(), "rows": rows})
-            print(f"methods: {model} done", flush=True)
-    except (ValueError, OSError) as error:
-        print(f"benchmarks.methods: {error}", file=sys.stderr)
-        return 2
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    measured = {row["sha256"] for row in rows}
+    for model in options.models:
+        if model.is_file() and hashlib.sha256(model.read_bytes()).hexdigest() in measured:
+            continue
+        rows += measure(model, options)
+        write_json(path, {"machine": machine.describe(), "rows": rows})
+        print(f"methods: {model} done", flush=True)
     parts = []
     for steps in (options.steps, options.relu_steps):
         chosen = [row for row in rows if row["snn"].keys() == {str(count) for count in steps}]

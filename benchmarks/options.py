@@ -1,16 +1,22 @@
 """Command lines of the measurements."""
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nqlava.command.parser import Parser
 
-class Options(argparse.ArgumentParser):
-    """Options of ``python -m benchmarks.NAME``; with ``out`` it writes NAME.json and NAME.md to the folder --out."""
+
+class Options(Parser):
+    """Options of ``python -m benchmarks.NAME``, whose first line and examples are in ``text``, its docstring.
+
+    With ``out`` it writes NAME.json and NAME.md to the folder --out.
+    """
 
     def __init__(self, name: str, text: str | None, *, out: bool = True) -> None:
-        super().__init__(prog=f"python -m benchmarks.{name}", description=(text or "").splitlines()[0])
+        lines = (text or "").splitlines()
+        examples = [line.strip() for line in lines if line.startswith("    python -m ")]
+        super().__init__(f"benchmarks.{name}", lines[0], examples or [f"benchmarks.{name} --help"])
         if out:
             self.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"for {name}.json and .md")
 

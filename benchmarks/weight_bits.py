@@ -9,7 +9,6 @@ again.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
 from export.round.rounding import NEAREST, CalibratedRounding, Method
 from nqlava.engine.integer import Engine
+from nqlava.errors import InputError
 from train.calibrate import evaluate
 from train.checkpoint import load_model
 from train.data import ImageSet, load
@@ -159,7 +159,10 @@ def _parser() -> Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    return _parser().run(_run, argv)
+
+
+def _run(options: argparse.Namespace) -> int:
     data = load(options.data, "train")
     rest, held_out = data.split(options.held_out, options.seed)
     test = None if options.no_test else load(options.data, "test")
@@ -170,8 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = {"T": options.steps, "seed": options.seed, "calibration": options.calibration, "held_out": len(held_out)}
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else settings | {"rows": []}
     if {key: result[key] for key in settings} != settings:
-        print(f"benchmarks.weight_bits: {file}: made with other settings; allowed: {settings}", file=sys.stderr)
-        return 2
+        raise InputError(f"{file}: made with other settings; allowed: {settings}")
     exact = result.setdefault("float", {"test": None})
     for name, part in (("held_out", held_out), ("test", test)):
         if part is not None and exact.get(name) is None:
