@@ -19,7 +19,7 @@ from train.models import MODELS
     ("what", "problem"),
     [
         ("nothing", None),
-        ("process", r"ended only after .* sleep 3"),
+        ("process", r"ended only after .*sleep 3"),
         ("folder", r"left \$TMPDIR/pymp-"),
         ("traceback", "a traceback on stderr"),
     ],
