@@ -3,8 +3,8 @@
 
 PYTHON =
 CPU =
-SHARE = 1
-MINUTES = 90
+KINDS = agreement damage kills soak
+MINUTES = 60
 INTERPRETER =
 VENV = .venv
 ifneq ($(strip $(PYTHON)),)
@@ -16,7 +16,7 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d.%d" % sys.version_in
 VENV := .venv$(addprefix -,$(filter-out 3.10,$(VERSION)))
 endif
 PY = $(VENV)/bin/python
-MODE = $(if $(CPU),$(PY) -m tests.nqlava.engine.cpu_modes $(CPU))
+MODE = $(if $(CPU),$(PY) -m nqlava.testing.cpu_modes $(CPU))
 
 # Lava on a newer Python: small networks, less than a minute.
 NEWER_TESTS = tests/lava/test_compatibility.py tests/lava/test_lava_engine.py tests/test_golden.py
@@ -29,7 +29,7 @@ UNCOMPILED = tests/nqlava/engine/cpu/test_kernels.py tests/lava_dl/test_engine.p
 WORKERS = logical
 PYTEST = $(PY) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: help demo check test test-newer coverage campaign lint clean
+.PHONY: help demo check test test-newer coverage stress lint clean
 
 help:
 	@echo 'make demo   convert the trained model, run it in Lava on a CPU, compare bit by bit'
@@ -37,8 +37,8 @@ help:
 	@echo 'make test   ruff, ruff format --check, mypy and all tests'
 	@echo 'make test CPU=avx2  all tests as on a processor with AVX2 alone; also avx512 (no VNNI, no AMX) and no-int8'
 	@echo 'make test-newer  tests of Lava on a newer Python: 3.11, 3.12 or 3.13, whichever is found first'
-	@echo 'make campaign  random networks, damaged files, faults, an hour of runs, mutants: hours (docs/reliability.md);'
-	@echo '               make campaign SHARE=0.01 MINUTES=2 tries a hundredth of it, each kind for 2 minutes at most'
+	@echo 'make stress  random networks, damaged files, interrupted commands, deployments: an hour each (docs/reliability.md);'
+	@echo '             make stress MINUTES=2 KINDS=damage takes two minutes, for one of agreement, damage, kills, soak'
 	@echo 'make coverage  lines and branches of export/ and deploy/ that the tests run; fails below 95 % (15 minutes)'
 	@echo 'make lint   ruff, ruff format --check and mypy'
 	@echo 'make clean  remove .venv, build products and tool caches'
@@ -71,8 +71,8 @@ coverage: $(VENV)/.installed
 	$(PY) -m coverage combine -q
 	$(PY) -m coverage report
 
-campaign: $(VENV)/.installed
-	$(PY) -m campaign --share $(SHARE) --minutes $(MINUTES)
+stress: $(VENV)/.installed
+	set -e; for kind in $(KINDS); do $(PY) -m stress $$kind --minutes $(MINUTES); done
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .
@@ -81,7 +81,7 @@ lint: $(VENV)/.installed
 
 clean:
 	rm -rf .venv .venv-3.* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
-	find nqlava train export deploy tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find nqlava train export deploy tests stress benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@./tools/install.sh $(VENV) $(INTERPRETER)

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ def describe() -> dict[str, Any]:
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
     }
+
+
+def line(found: Mapping[str, Any], *packages: str) -> str:
+    """What ``describe`` found, in words, with the versions of these packages, or of all that are there."""
+    versions = {name: found["versions"][name] for name in packages or found["versions"]}
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return (
+        f"{found['processor']}, {found['cores']} core(s), {found['threads']} thread(s), load "
+        f"{found['load_average']:.1f} at the start; Python {found['python']}, {shown}; commit {found['commit']}"
+    )
 
 
 def _processor() -> str:

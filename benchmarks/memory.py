@@ -1,6 +1,5 @@
 """Peak memory of one run in a process of its own: ``python -m benchmarks.memory engine net.h5``; prints JSON."""
 
-import argparse
 import json
 import re
 import resource
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.lava_speed import run_lava
 from benchmarks.networks import sample_images
+from benchmarks.options import Options
 from nqlava import netx
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
@@ -47,12 +47,12 @@ def _own_peak() -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.splitlines()[0])
+    parser = Options("memory", __doc__, out=False)
     parser.add_argument("kind", choices=["scores", "engine", "lava"], help="what runs; 'scores' keeps no spikes")
     parser.add_argument("net", type=Path, help="netx file")
-    parser.add_argument("--samples", type=int, default=64, help="images (default: %(default)s)")
-    parser.add_argument("--T", type=int, default=4, dest="steps", help="time steps (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=16, help="in one message of Lava (default: %(default)s)")
+    parser.number("--samples", 64, "images")
+    parser.number("--T", 4, "time steps", dest="steps")
+    parser.number("--batch", 16, "in one message of Lava")
     options = parser.parse_args(argv)
     network, images = netx.read(options.net), sample_images(options.samples)
     if options.kind == "lava":

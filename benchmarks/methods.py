@@ -22,10 +22,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine, markdown
+from benchmarks.options import Options
 from deploy.files import write_json
 from export.fold.lower import lower
 from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
+from nqlava.errors import InputError
 from train.activation import RateReLU
 from train.calibrate import balance_thresholds
 from train.checkpoint import load_model
@@ -113,43 +115,34 @@ def table(rows: Sequence[dict[str, Any]], steps: Sequence[int]) -> str:
     return markdown.table(("method", "α", "seeds", "images", *(f"T = {count}" for count in steps)), lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__.splitlines()[0])
+def _parser() -> Options:
+    parser = Options("methods", __doc__)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="model files written by train.cifar")
     parser.add_argument("--data", nargs="+", default=["sample"], metavar="SOURCE", help="as for train.cifar")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for methods.json and methods.md")
-    parser.add_argument("--T", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], dest="steps", help="of NQ and QCFS")
-    parser.add_argument(
-        "--relu-T", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 128, 256], dest="relu_steps", help="of RMP"
-    )
+    parser.several("--T", [1, 2, 4, 8, 16, 32], "of NQ and QCFS", dest="steps")
+    parser.several("--relu-T", [1, 2, 4, 8, 16, 32, 64, 128, 256], "of RMP", dest="relu_steps")
     parser.add_argument("--relu-samples", type=int, help="test images for RMP, drawn at random (default: all)")
-    parser.add_argument(
-        "--choice-steps", type=int, default=32, help="T at which α is chosen, and of the thresholds' calibration"
-    )
+    parser.number("--choice-steps", 32, "T at which α is chosen, and of the thresholds' calibration")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    return _parser().run(_run, argv)
+
+
+def _run(options: argparse.Namespace) -> int:
     for count in (*options.steps, *options.relu_steps, options.choice_steps):
         if not 1 <= count <= 4096:
-            print(f"benchmarks.methods: T is {count}; allowed: 1..4096", file=sys.stderr)
-            return 2
+            raise InputError(f"T is {count}; allowed: 1..4096")
     path = options.out / "methods.json"
-    rows: list[dict[str, Any]] = []
-    try:
-        if path.is_file():
-            rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        measured = {row["sha256"] for row in rows}
-        for model in options.models:
-            if model.is_file() and hashlib.sha256(model.read_bytes()).hexdigest() in measured:
-                continue
-            rows += measure(model, options)
-            write_json(path, {"machine": machine.describe(), "rows": rows})
-            print(f"methods: {model} done", flush=True)
-    except (ValueError, OSError) as error:
-        print(f"benchmarks.methods: {error}", file=sys.stderr)
-        return 2
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    measured = {row["sha256"] for row in rows}
+    for model in options.models:
+        if model.is_file() and hashlib.sha256(model.read_bytes()).hexdigest() in measured:
+            continue
+        rows += measure(model, options)
+        write_json(path, {"machine": machine.describe(), "rows": rows})
+        print(f"methods: {model} done", flush=True)
     parts = []
     for steps in (options.steps, options.relu_steps):
         chosen = [row for row in rows if row["snn"].keys() == {str(count) for count in steps}]

@@ -26,7 +26,9 @@ from deploy.fit.activity import measure
 from deploy.fit.wiring import wire
 from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
 from nqlava import netx
+from nqlava.command.parser import Parser
 from nqlava.engine.integer import Engine
+from nqlava.errors import InputError
 from nqlava.network import IMAGE, Connection, IntegerNetwork
 from train.checkpoint import check_writable
 
@@ -102,38 +104,22 @@ def compare(
     )
     operations: Mapping[str, float] = found["SynapticOperations"]
     image = activity.image_operations
+    macs = (("the image at every step", (steps - 1) * image), ("pixels over weights of 0", -steps * unused_image))
+    wider = (
+        ("weights in float64", (_FLOAT64 - _INT8) * parameters),
+        ("biases, thresholds and v(0) in int32", (_INT32 - _INT24) * per_neuron),
+    )
+    theirs = {name: round(value * count) for name, value in operations.items()}
+    every_step = (("at every step", (steps - 1) * synapses * count),)
     return [
         Row("correct images", round(found["ClassificationAccuracy"] * count), correct),
         Row("spikes", neurons - round(found["ActivationSparsity"] * neurons), activity.spikes),
-        Row(
-            "effective ACs",
-            round(operations["Effective_ACs"] * count),
-            activity.operations,
-            (("spikes over weights of 0", -unused),),
-        ),
-        Row(
-            "effective MACs",
-            round(operations["Effective_MACs"] * count),
-            image,
-            (("the image at every step", (steps - 1) * image), ("pixels over weights of 0", -steps * unused_image)),
-        ),
-        Row(
-            "dense operations",
-            round(operations["Dense"] * count),
-            synapses * count,
-            (("at every step", (steps - 1) * synapses * count),),
-        ),
+        Row("effective ACs", theirs["Effective_ACs"], activity.operations, (("spikes over weights of 0", -unused),)),
+        Row("effective MACs", theirs["Effective_MACs"], image, macs),
+        Row("dense operations", theirs["Dense"], synapses * count, every_step),
         Row("weights", found["ParameterCount"], parameters),
         Row("weights of 0, in 10,000", round(found["ConnectionSparsity"] * 10_000), round(10_000 * zeros / parameters)),
-        Row(
-            "footprint, bytes",
-            found["Footprint"],
-            _INT8 * parameters + _INT24 * per_neuron,
-            (
-                ("weights in float64", (_FLOAT64 - _INT8) * parameters),
-                ("biases, thresholds and v(0) in int32", (_INT32 - _INT24) * per_neuron),
-            ),
-        ),
+        Row("footprint, bytes", found["Footprint"], _INT8 * parameters + _INT24 * per_neuron, wider),
     ], found
 
 
@@ -163,12 +149,12 @@ def report(rows: Sequence[Row], samples: int) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.neurobench",
-        description="Run an integer network in NeuroBench's harness, and hold its metrics against our own counts.",
-        epilog="exit status: 0 all equal; 1 some metric differs; 2 bad input. "
-        "example: python -m benchmarks.neurobench net.h5 --T 4 --samples 100",
+def _parser() -> Parser:
+    parser = Parser(
+        "benchmarks.neurobench",
+        "Run an integer network in NeuroBench's harness, and compare its metrics with our own counts.",
+        ["benchmarks.neurobench net.h5 --T 4 --samples 100"],
+        notes="Exit status: 0 all equal; 1 some metric differs; 2 bad input.",
     )
     parser.add_argument("net", type=Path, help="netx file written by export.to_netx")
     add_arguments(parser)
@@ -180,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     check_steps(options.steps)
     if options.samples < 1 or options.batch < 1:
-        raise ValueError(f"--samples and --batch are {options.samples} and {options.batch}; allowed: at least 1")
+        raise InputError(f"--samples and --batch are {options.samples} and {options.batch}; allowed: at least 1")
     if options.json is not None:
         check_writable(options.json, inputs=[options.net])
     settings = machine.describe()
@@ -190,28 +176,18 @@ def _run(options: argparse.Namespace) -> int:
     try:
         rows, found = compare(network, channels_first(data.images.numpy()), data.labels.numpy(), steps, options.batch)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error}; allowed: with NeuroBench, which docs/fit.md says how to install") from None
+        raise InputError(f"{error}; allowed: with NeuroBench, which docs/fit.md says how to install") from None
     print(report(rows, len(data)))
     if options.json is not None:
-        run = {"samples": len(data), "steps": steps, "data": options.data, "seed": options.seed}
+        run: dict[str, Any] = {"samples": len(data), "steps": steps, "data": options.data, "seed": options.seed}
         written = [asdict(row) | {"equal": row.agrees} for row in rows]
-        write_json(
-            options.json,
-            {"machine": settings, **run, "network": network.digest(), "rows": written, "results": found},
-        )
+        run |= {"machine": settings, "network": network.digest(), "rows": written, "results": found}
+        write_json(options.json, run)
     return 0 if all(row.agrees for row in rows) else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
-    try:
-        return _run(options)
-    except (ValueError, OSError) as error:
-        print(f"benchmarks.neurobench: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbenchmarks.neurobench: interrupted", file=sys.stderr)
-        return 130
+    return _parser().run(_run, argv)
 
 
 if __name__ == "__main__":

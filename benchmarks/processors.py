@@ -2,7 +2,7 @@
 
     python -m benchmarks.processors net.h5 --data cifar10-*.zip
 
-One process per mode (tests/nqlava/engine/cpu_modes.py) loads the network and waits. In every repeat all of them run in
+One process per mode (nqlava/testing/cpu_modes.py) loads the network and waits. In every repeat all of them run in
 turn, one at a time, each time another one first; ratios are formed within a repeat. All must give the same read-outs.
 One thread and processor time: other work on the machine counts less.
 """
@@ -14,34 +14,33 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks import machine
 from benchmarks.markdown import table, with_spread
-from benchmarks.timing import rates, ratios
+from benchmarks.options import Options
+from benchmarks.timing import Contestant, interleaved, rates, ratios
 from deploy.images import channels_first
 from nqlava import netx
 from nqlava.engine.cpu.machine import int8_limit
 from nqlava.engine.integer import Engine
-from tests.nqlava.engine import cpu_modes
+from nqlava.testing import cpu_modes
 from train.data import load
 
 NATIVE = "as it is"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.processors", description=__doc__.splitlines()[0])
+def _parser() -> Options:
+    parser = Options("processors", __doc__, out=False)
     parser.add_argument("net", type=Path)
     parser.add_argument("--data", nargs="+", default=["sample"], help="images, as of deploy.run_lava (default: sample)")
-    parser.add_argument("--T", type=int, default=4, help="steps (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=256, help="images of one run (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="default: %(default)s")
-    parser.add_argument(
-        "--modes", nargs="+", choices=list(cpu_modes.MODES), default=["avx512", "avx2", "no-int8"],
-        help="beside this processor (default: %(default)s)",
-    )  # fmt: skip
+    parser.number("--T", 4, "steps")
+    parser.number("--samples", 256, "images of one run")
+    parser.number("--repeats", 5, "of every mode")
+    parser.several("--modes", ["avx512", "avx2", "no-int8"], "beside this processor", choices=list(cpu_modes.MODES))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser
 
@@ -80,18 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             told[mode] = processes[mode].stdout.readline().split()
         if len({digest for _, digest, _ in told.values()}) > 1:
             raise RuntimeError(f"the read-outs differ: {told}")
-        modes, images = list(processes), int(told[NATIVE][2])
-        times: dict[str, list[float]] = {mode: [] for mode in modes}
-        for repeat in range(options.repeats):
-            shift = repeat % len(modes)
-            for mode in modes[shift:] + modes[:shift]:
-                times[mode].append(_seconds(processes[mode]) / images)
-    settings = machine.describe()
-    print(
-        f"{settings['processor']}, one thread, load {settings['load_average']:.1f}; torch "
-        f"{settings['versions']['torch']}; commit {settings['commit']}; {options.net.name}, T = {options.T}, "
-        f"{images} images, {options.repeats} repeats, read-outs {told[NATIVE][1]}\n"
-    )
+        images = int(told[NATIVE][2])
+        runs = {mode: Contestant(partial(_seconds, process), images) for mode, process in processes.items()}
+        times = interleaved(runs, options.repeats, warm=True, clock=lambda run: run())
+    print(f"{machine.line(machine.describe(), 'torch')}; one thread used; {options.net.name}, T = {options.T}, "
+          f"{images} images, {options.repeats} repeats, read-outs {told[NATIVE][1]}\n")  # fmt: skip
     rows = [
         (mode, told[mode][0], with_spread(rates(found)), with_spread(ratios(times[NATIVE], found)))
         for mode, found in times.items()

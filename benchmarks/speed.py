@@ -9,30 +9,23 @@ trained ones.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import engine_speed, lava_speed, layers, machine, peak, scaling, startup
+from benchmarks.options import Options
 from benchmarks.timing import Effort
 from deploy.files import write_json
 from train.models import MODELS
 
 _TITLES = {
-    "engine": "Integer engine against SpikingJelly and PyTorch",
-    "lava": "Lava",
-    "scaling": "Growth of time and memory",
-    "peak": "Share of the machine's int8 rate",
-    "layers": "Where the engine's time goes",
-    "startup": "Start",
-}
-_TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "engine": engine_speed.table,
-    "lava": lava_speed.table,
-    "scaling": scaling.table,
-    "peak": peak.table,
-    "layers": layers.table,
-    "startup": startup.table,
+    "engine": ("Integer engine against SpikingJelly and PyTorch", engine_speed),
+    "lava": ("Lava", lava_speed),
+    "scaling": ("Growth of time and memory", scaling),
+    "peak": ("Share of the machine's int8 rate", peak),
+    "layers": ("Where the engine's time goes", layers),
+    "startup": ("Start", startup),
 }
 _QUICK_SIZES = scaling.Sizes(
     steps=(1, 2),
@@ -53,43 +46,20 @@ def _checkpoint(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for speed.json and speed.md")
-    parser.add_argument("--only", nargs="+", choices=list(_TITLES), default=list(_TITLES), help="these parts alone")
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        choices=list(MODELS),
-        default=["vgg16", "resnet18", "resnet20", "vgg_small"],
-        metavar="MODEL",
-        help="networks for the part 'engine' (default: %(default)s)",
-    )
-    parser.add_argument("--steps", nargs="+", type=int, default=[1, 4, 8], metavar="T", help="default: %(default)s")
-    parser.add_argument(
-        "--batches",
-        nargs="+",
-        type=int,
-        default=[8, 32, 128],
-        metavar="IMAGES",
-        help="batch sizes to try for SpikingJelly and PyTorch, growing (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--lava-models", nargs="+", choices=list(MODELS), default=["vgg_small", "vgg16"], metavar="MODEL",
-        help="networks for the part 'lava' (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--upstream", nargs="*", choices=["vgg_small", "vgg16"], default=["vgg_small"], metavar="MODEL",
-        help="those that lava-dl alone runs too, very slowly: vgg_small, vgg16 (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--checkpoint", nargs="+", type=_checkpoint, default=[], metavar="NAME=PATH", help="trained models to use"
-    )
-    parser.add_argument(
-        "--upstream-repeats", type=int, default=2, help="of those: minutes each for vgg16 (default: %(default)s)"
-    )
-    parser.add_argument("--repeats", type=int, default=5, help="of every comparison (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.8, help="of one timed run, about (default: %(default)s)")
+def _parser() -> Options:
+    parser = Options("speed", __doc__)
+    parser.several("--only", list(_TITLES), "these parts alone", choices=list(_TITLES))
+    models = ["vgg16", "resnet18", "resnet20", "vgg_small"]
+    parser.several("--models", models, "networks for the part 'engine'", choices=list(MODELS))
+    parser.several("--steps", [1, 4, 8], "T", metavar="T")
+    parser.several("--batches", [8, 32, 128], "images at once to try for SpikingJelly and PyTorch, growing")
+    parser.several("--lava-models", ["vgg_small", "vgg16"], "networks for the part 'lava'", choices=list(MODELS))
+    upstream = "those that lava-dl alone runs too, very slowly: vgg_small, vgg16"
+    parser.several("--upstream", ["vgg_small"], upstream, nargs="*", choices=["vgg_small", "vgg16"])
+    parser.add_argument("--checkpoint", nargs="+", type=_checkpoint, default=[], metavar="NAME=PATH", help="of models")
+    parser.number("--upstream-repeats", 2, "of those: minutes each for vgg16")
+    parser.number("--repeats", 5, "of every comparison")
+    parser.number("--seconds", 0.8, "of one timed run, about", kind=float)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     return parser
 
@@ -125,16 +95,10 @@ def measure(options: argparse.Namespace, part: str) -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> str:
     """All parts in Markdown."""
-    settings = result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in settings["versions"].items() if version)
-    text = (
-        f"# Speed\n\n{settings['processor']}, {settings['cores']} core(s), {settings['threads']} thread(s); "
-        f"{versions}; commit {settings['commit']}.\nMedian (least … largest) of {result['repeats']} interleaved "
-        "repeats.\n"
-    )
-    return text + "".join(
-        f"\n## {_TITLES[part]}\n\n{_TABLES[part](result[part])}" for part in _TITLES if part in result
-    )
+    text = f"# Speed\n\n{machine.line(result['machine'])}.\n"
+    text += f"Median (least … largest) of {result['repeats']} interleaved repeats.\n"
+    parts = {part: of for part, of in _TITLES.items() if part in result}
+    return text + "".join(f"\n## {title}\n\n{module.table(result[part])}" for part, (title, module) in parts.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

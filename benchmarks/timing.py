@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,13 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def interleaved(contestants: Mapping[str, Contestant], repeats: int, *, warm: bool = False) -> dict[str, list[float]]:
+def interleaved(
+    contestants: Mapping[str, Contestant], repeats: int, *, warm: bool = False, clock: Callable[[Any], float] = seconds
+) -> dict[str, list[float]]:
     """Seconds per unit of work of every contestant in every repeat, after one run of each unless they are ``warm``.
 
-    A slower moment of the machine hits neighbours alike: every repeat runs all of them, each time another one first.
+    ``clock`` runs and times. A slower moment of the machine hits neighbours alike: every repeat runs all of them, each
+    time another one first.
     """
     names = list(contestants)
     for name in () if warm else names:
@@ -51,7 +55,7 @@ def interleaved(contestants: Mapping[str, Contestant], repeats: int, *, warm: bo
     for repeat in range(repeats):
         shift = repeat % len(names)
         for name in names[shift:] + names[:shift]:
-            found[name].append(seconds(contestants[name].run) / contestants[name].work)
+            found[name].append(clock(contestants[name].run) / contestants[name].work)
     return found
 
 

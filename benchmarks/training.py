@@ -16,7 +16,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import machine
-from benchmarks.markdown import significant, with_spread
 from benchmarks.markdown import table as markdown_table
+from benchmarks.markdown import with_spread
+from benchmarks.options import Options
 from benchmarks.timing import Contestant, interleaved, rates, ratios, spread
 from deploy.files import write_json
 from train.activation import NQ
@@ -217,19 +217,12 @@ def measure(recipe: Recipe, steps: int, plain_steps: int, repeats: int, kernels:
 
 def report(result: dict[str, Any]) -> str:
     """The result in Markdown."""
-    settings = result["machine"]
-    rows = [
-        (
-            row["model"],
-            name,
-            with_spread(rate),
-            with_spread(row["seconds_per_epoch"][name]),
-            "1" if name == "trainer" else with_spread(row["trainer_is_faster_by"][name]),
-            "1" if name == "trainer" else with_spread(row["trainer_takes_times"][name]),
-        )
-        for row in result["rows"]
-        for name, rate in row["images_per_second"].items()
-    ]
+    rows = []
+    for row in result["rows"]:
+        for name, rate in row["images_per_second"].items():
+            leads = [row[key][name] for key in ("trainer_is_faster_by", "trainer_takes_times")]
+            shown = ["1", "1"] if name == "trainer" else map(with_spread, leads)
+            rows.append((row["model"], name, with_spread(rate), with_spread(row["seconds_per_epoch"][name]), *shown))
     header = (
         "network",
         "loop",
@@ -238,7 +231,6 @@ def report(result: dict[str, Any]) -> str:
         "trainer is faster by",
         "trainer takes × its time",
     )
-    versions = settings["versions"]
     checks = "".join(
         f"* {row['model']}: in float32 without noise, the loss of the trainer differs from the plain loop's by "
         f"{row['differences']['loss']:.1g} of it, and no gradient by more than {row['differences']['gradients']:.1g}.\n"
@@ -246,9 +238,8 @@ def report(result: dict[str, Any]) -> str:
     )
     return (
         "# Speed of training\n\n"
-        f"{settings['processor']}, {settings['cores']} core(s), {settings['threads']} thread(s), "
-        f"load {significant(settings['load_average'])} at the start; PyTorch {versions['torch']}; commit "
-        f"{settings['commit']}.\nBatches of {result['batch']}; a run is {result['steps']} steps of the trainer "
+        f"{machine.line(result['machine'], 'torch')}.\n"
+        f"Batches of {result['batch']}; a run is {result['steps']} steps of the trainer "
         f"({result['precision']}), with NQ or ReLU, or {result['plain_steps']} of the plain loop (float32).\n"
         f"Median (least … largest) of {result['repeats']} interleaved repeats; ratios within a repeat.\n\n"
         f"{markdown_table(header, rows)}\n{checks}"
@@ -261,23 +252,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    cores = len(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="folder for training.json and training.md"
-    )
-    parser.add_argument(
-        "--models", nargs="+", choices=list(MODELS), default=["vgg_small", "resnet20", "vgg_tiny"], metavar="MODEL",
-        help="networks (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--batch", type=_count, default=256, help="images per step (default: %(default)s)")
-    parser.add_argument("--steps", type=_count, default=40, help="of one run of the trainer (default: %(default)s)")
-    parser.add_argument(
-        "--plain-steps", type=_count, default=8, help="of one run of the plain loop (default: %(default)s)"
-    )
-    parser.add_argument("--repeats", type=_count, default=5, help="of every comparison (default: %(default)s)")
-    parser.add_argument("--threads", type=_count, default=cores, help="of PyTorch (default: all %(default)s cores)")
+def _parser() -> Options:
+    parser = Options("training", __doc__)
+    parser.several("--models", ["vgg_small", "resnet20", "vgg_tiny"], "networks", choices=list(MODELS))
+    parser.number("--batch", 256, "images per step", kind=_count)
+    parser.number("--steps", 40, "of one run of the trainer", kind=_count)
+    parser.number("--plain-steps", 8, "of one run of the plain loop", kind=_count)
+    parser.number("--repeats", 5, "of every comparison", kind=_count)
+    parser.number("--threads", len(os.sched_getaffinity(0)), "of PyTorch", kind=_count)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     return parser
 

@@ -9,7 +9,6 @@ again.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,11 +18,13 @@ import torch
 from torch import nn
 
 from benchmarks import markdown
+from benchmarks.options import Options
 from export.fold.lower import lower
 from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
 from export.round.rounding import NEAREST, CalibratedRounding, Method
 from nqlava.engine.integer import Engine
+from nqlava.errors import InputError
 from train.calibrate import evaluate
 from train.checkpoint import load_model
 from train.data import ImageSet, load
@@ -136,35 +137,32 @@ def table(result: dict[str, Any]) -> str:
     return markdown.table(header, rows)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.weight_bits", description=__doc__.splitlines()[0])
+def _parser() -> Options:
+    parser = Options("weight_bits", __doc__)
     parser.add_argument("model", type=Path, help="model file written by train.cifar")
     parser.add_argument("--data", nargs="+", default=["sample"], metavar="SOURCE", help="as in train.cifar")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for weight_bits.json and .md")
-    parser.add_argument("--T", type=int, default=4, dest="steps", help="time steps (default: %(default)s)")
-    parser.add_argument("--bits", type=int, nargs="*", default=[8, 6, 4, 3, 2], help="of all layers")
-    parser.add_argument(
-        "--first-layer-8", type=int, nargs="*", default=[], metavar="BITS", help="the first with 8 bits"
-    )
-    parser.add_argument(
-        "--ablation", type=int, nargs="*", default=[], metavar="BITS", help="parts of the rounding alone"
-    )
-    parser.add_argument(
-        "--fine-tune", type=int, nargs="*", default=[], metavar="BITS", help="train with rounded weights"
-    )
-    parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=0.05, help="of fine-tuning (default: %(default)s)")
-    parser.add_argument("--calibration", type=int, default=500, help="images for rounding (default: %(default)s)")
-    parser.add_argument("--held-out", type=int, default=2000, help="as in the model's training (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the split and the choice of images (default: %(default)s)"
-    )
+    parser.number("--T", 4, "time steps", dest="steps")
+    parser.several("--bits", [8, 6, 4, 3, 2], "of all layers", nargs="*")
+    for name, what in (
+        ("--first-layer-8", "the first with 8 bits"),
+        ("--ablation", "parts of the rounding alone"),
+        ("--fine-tune", "train with rounded weights"),
+    ):
+        parser.several(name, [], what, nargs="*", metavar="BITS")
+    parser.number("--epochs", 3, "of fine-tuning")
+    parser.number("--learning-rate", 0.05, "of fine-tuning", kind=float)
+    parser.number("--calibration", 500, "images for rounding")
+    parser.number("--held-out", 2000, "as in the model's training")
+    parser.number("--seed", 0, "of the split and the choice of images")
     parser.add_argument("--no-test", action="store_true", help="do not read the test set")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    return _parser().run(_run, argv)
+
+
+def _run(options: argparse.Namespace) -> int:
     data = load(options.data, "train")
     rest, held_out = data.split(options.held_out, options.seed)
     test = None if options.no_test else load(options.data, "test")
@@ -175,8 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = {"T": options.steps, "seed": options.seed, "calibration": options.calibration, "held_out": len(held_out)}
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else settings | {"rows": []}
     if {key: result[key] for key in settings} != settings:
-        print(f"benchmarks.weight_bits: {file}: made with other settings; allowed: {settings}", file=sys.stderr)
-        return 2
+        raise InputError(f"{file}: made with other settings; allowed: {settings}")
     exact = result.setdefault("float", {"test": None})
     for name, part in (("held_out", held_out), ("test", test)):
         if part is not None and exact.get(name) is None:

@@ -9,7 +9,7 @@ import pytest
 
 from deploy import api
 from nqlava import netx
-from tests.engines import judged, saturations
+from nqlava.testing.engines import judged, saturations
 from tests.test_run_lava import small_network
 from train.data import load
 

@@ -9,9 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("nqlava", "train", "export", "deploy")
-SOURCES = sorted(
-    path for name in (*PACKAGES, "tools", "benchmarks", "campaign") for path in (ROOT / name).rglob("*.py")
-)
+SOURCES = sorted(path for name in (*PACKAGES, "tools", "benchmarks", "stress") for path in (ROOT / name).rglob("*.py"))
 
 
 def module_name(path: Path) -> str:
@@ -60,6 +58,10 @@ def imported_by(path: Path) -> set[str]:
 def forbidden(module: str, imported: str) -> bool:
     """Whether the rules of the project forbid this import."""
     if within(imported, "lava") and not within(module, "deploy.lava"):
+        return True
+    if within(imported, "nqlava.testing") and within(module, *PACKAGES) and not within(module, "nqlava.testing"):
+        return True
+    if within(imported, "tests") and not within(module, "tests"):
         return True
     if within(module, "nqlava"):
         return within(imported, "train", "export", "deploy")
@@ -122,6 +124,12 @@ def test_every_folder_with_sources_is_a_package(name: str) -> None:
         ("nqlava.reference", "from nqlava.network import Layer", False),
         ("nqlava.netx", "from train.models import Network", True),
         ("nqlava.engine.integer", "import deploy.run_lava", True),
+        ("nqlava.network", "from nqlava.testing import networks", True),
+        ("nqlava.testing.engines", "from nqlava.testing import networks", False),
+        ("nqlava.testing.engines", "from deploy import api", True),
+        ("deploy.api", "import nqlava.testing.engines", True),
+        ("stress.agreement", "from nqlava.testing import strategies", False),
+        ("stress.soak", "from tests.tiny import tiny", True),
         ("train.models", "import export.to_netx", True),
         ("train.models", "from train import data", False),
         ("train.models", "def f():\n    from deploy import api", True),

@@ -70,7 +70,7 @@ NOT_RUN = {
     "make test-newer": "installs another Python's packages; .ci/run runs it",
     "make PYTHON=": "installs another Python's packages; .ci/run does so by make test-newer",
     "python -m export.from_nir sinabs.nir": "reads a graph that sinabs made; tests/export/nir/test_readers.py has one",
-    "python -m campaign": "takes an hour; tests/campaign runs parts of it",
+    "python -m stress": "takes an hour; tests/stress runs parts of it",
     "python -m benchmarks.": BENCHMARK,
     "ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI python -m benchmarks.": BENCHMARK,
 }

@@ -18,8 +18,9 @@ from deploy.lava import build, netx_network, stock
 from nqlava import netx, reference
 from nqlava.engine.integer import Engine
 from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
+from nqlava.testing.engines import assert_same, judged, saturations
 from nqlava.trace import Trace, concatenate
-from tests.engines import assert_same, judged, part_of, saturations
+from tests.parts import part_of
 from tests.with_lava_dl import needs_lava_dl
 
 GOLDEN = Path(__file__).parent / "golden"

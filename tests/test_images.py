@@ -8,7 +8,7 @@ import pytest
 
 from deploy.images import MAX_STEPS, channels_first, check_steps, load_for, steps_for
 from nqlava.network import IntegerNetwork
-from tests.strategies import random_layer
+from nqlava.testing.networks import random_layer
 from tests.tiny import image_set, write_folder
 
 NET = Path("net.h5")

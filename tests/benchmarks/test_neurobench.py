@@ -13,8 +13,9 @@ from benchmarks.torch_modules import TorchNetwork
 from nqlava import netx
 from nqlava.engine.integer import Engine
 from nqlava.network import Connection, IntegerNetwork, Layer
+from nqlava.testing.networks import images_for, random_connection, random_layer, random_neurons
+from nqlava.testing.strategies import networks
 from tests.fit.test_activity import one_channel_network
-from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
 @settings(max_examples=15, deadline=None)

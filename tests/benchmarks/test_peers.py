@@ -18,7 +18,7 @@ from benchmarks.peers import ChannelFactor, PlainPyTorch, WindowSum
 from nqlava.engine.integer import Engine
 from nqlava.geometry import unfold
 from nqlava.network import IntegerNetwork
-from tests.strategies import networks
+from nqlava.testing.strategies import networks
 
 HAS_SPIKINGJELLY = importlib.util.find_spec("spikingjelly") is not None
 needs_spikingjelly = pytest.mark.skipif(not HAS_SPIKINGJELLY, reason="SpikingJelly is not installed")

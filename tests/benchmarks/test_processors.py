@@ -9,7 +9,7 @@ import pytest
 from benchmarks import processors
 from benchmarks.networks import uniform
 from nqlava import netx
-from tests.nqlava.engine import cpu_modes
+from nqlava.testing import cpu_modes
 
 
 def test_rates_by_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,7 +24,7 @@ def test_rates_by_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_command_runs_in_a_mode_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     program = "import os; print(os.environ.get('ONEDNN_MAX_CPU_ISA'), os.environ['NQ_LAVA_INT8'])"
-    command = [sys.executable, "-m", "tests.nqlava.engine.cpu_modes", "no-int8", sys.executable, "-c", program]
+    command = [sys.executable, "-m", "nqlava.testing.cpu_modes", "no-int8", sys.executable, "-c", program]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert printed == "mode no-int8: NQ_LAVA_INT8=0\nNone 0\n"
 

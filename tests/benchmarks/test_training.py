@@ -86,4 +86,4 @@ def test_quick_run_writes_every_loop(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_counts_are_positive(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path), option, "0"])
-    assert f"argument {option}: '0'; allowed: whole numbers from 1" in capsys.readouterr().err
+    assert f"{option}: '0'; allowed: whole numbers from 1" in capsys.readouterr().err

@@ -22,9 +22,9 @@ from deploy.compare.tally import Tally, merge
 from deploy.errors import ClusterError
 from nqlava import netx
 from nqlava.network import IntegerNetwork
-from tests.engines import part_of
+from nqlava.testing.networks import images_for, random_layer
+from tests.parts import part_of
 from tests.processes import alive, children, wait_until
-from tests.strategies import images_for, random_layer
 from tools.docs import code
 
 pytestmark = pytest.mark.slow

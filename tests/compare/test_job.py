@@ -9,7 +9,7 @@ from deploy.compare import job
 from deploy.compare.job import Job, Part
 from nqlava import netx
 from nqlava.network import IntegerNetwork
-from tests.strategies import random_layer
+from nqlava.testing.networks import random_layer
 
 
 @pytest.mark.parametrize(("count", "parts", "sizes"), [(10, 3, [3, 3, 4]), (2, 5, [1, 1]), (7, 1, [7])])

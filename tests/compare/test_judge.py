@@ -12,9 +12,10 @@ from deploy.compare import judge
 from deploy.compare.judge import Disagreement, Judge, compare, most_judged
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
+from nqlava.testing.networks import images_for, random_layer
+from nqlava.testing.strategies import networks
 from nqlava.trace import Trace
-from tests.engines import part_of
-from tests.strategies import images_for, networks, random_layer
+from tests.parts import part_of
 
 
 @pytest.fixture(scope="module")

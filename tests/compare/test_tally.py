@@ -14,9 +14,10 @@ from deploy.compare.tally import Tally, merge
 from deploy.compare.verify import tallies, verdict_of, verify
 from deploy.errors import CoverageError
 from nqlava.engine.integer import Engine
+from nqlava.testing.networks import images_for
+from nqlava.testing.strategies import networks
 from nqlava.trace import Mismatch, Trace, concatenate
-from tests.engines import part_of
-from tests.strategies import images_for, networks
+from tests.parts import part_of
 
 MADE = Tally(
     right=((4, b"\0\1\1"),),

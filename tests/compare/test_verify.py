@@ -12,9 +12,9 @@ from deploy.compare.verify import tallies, verify
 from deploy.errors import CoverageError
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
+from nqlava.testing.networks import images_for, random_layer
 from nqlava.trace import Trace
-from tests.engines import part_of
-from tests.strategies import images_for, random_layer
+from tests.parts import part_of
 
 
 @pytest.fixture

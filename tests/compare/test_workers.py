@@ -19,9 +19,9 @@ from nqlava import netx
 from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork, NetworkError
 from nqlava.netx import NetxError
-from tests.engines import part_of
+from nqlava.testing.networks import images_for, random_layer
+from tests.parts import part_of
 from tests.processes import alive, children, wait_until
-from tests.strategies import images_for, random_layer
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,9 @@ from deploy.fit.activity import measure
 from deploy.fit.wiring import wire
 from nqlava.engine.integer import Engine
 from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.testing.networks import images_for
+from nqlava.testing.strategies import networks
 from tests.fit.enumeration import synapses
-from tests.strategies import images_for, networks
 
 
 def one_channel_network() -> IntegerNetwork:

@@ -10,8 +10,9 @@ from deploy.fit.chips import LOIHI1
 from deploy.fit.partition import partition
 from deploy.fit.wiring import wire
 from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.testing.networks import random_connection, random_layer, random_neurons
+from nqlava.testing.strategies import networks
 from tests.fit.test_activity import one_channel_network
-from tests.strategies import networks, random_connection, random_layer, random_neurons
 
 
 def test_loihi1_by_hand() -> None:

@@ -12,8 +12,9 @@ from deploy.fit.chips import CHIPS, LOIHI1, LOIHI2, RESET_SYNAPSE_BITS, Chip
 from deploy.fit.partition import Partition, Storage, partition
 from deploy.fit.wiring import largest_fan_in, largest_fan_out, volume, wire
 from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.testing.networks import random_connection, random_layer, random_neurons
+from nqlava.testing.strategies import networks
 from tests.fit.enumeration import synapses
-from tests.strategies import networks, random_connection, random_layer, random_neurons
 
 chips = st.builds(
     lambda chip, compartments, memory, into, out: replace(

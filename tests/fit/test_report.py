@@ -23,7 +23,8 @@ from deploy.fit.report import ChipFit, Report
 from deploy.fit.wiring import wire
 from nqlava import netx
 from nqlava.network import Connection, IntegerNetwork
-from tests.strategies import networks, random_layer, random_neurons
+from nqlava.testing.networks import random_layer, random_neurons
+from nqlava.testing.strategies import networks
 
 
 def small_network() -> IntegerNetwork:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 
 from deploy.fit.wiring import Wiring, largest_fan_in, largest_fan_out, volume, wire
 from nqlava.network import IMAGE, Connection, IntegerNetwork
+from nqlava.testing.strategies import networks
 from tests.fit.enumeration import synapses
-from tests.strategies import networks
 
 
 def ones(*shape: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 
 from deploy.lava import build
 from nqlava.network import IntegerNetwork
-from tests.strategies import images_for, random_layer
+from nqlava.testing.networks import images_for, random_layer
 
 
 def main() -> None:

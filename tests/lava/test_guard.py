@@ -17,18 +17,19 @@ import numpy as np
 import pytest
 from lava.magma.core.process.process import ProcessServer
 from lava.magma.core.process.variable import VarServer
+from lava.proc.dense.models import PyDenseModelBitAcc
 
 from deploy.compare.job import Job
 from deploy.compare.verify import backend_traces
 from deploy.errors import LavaRunError
-from deploy.lava import build, guard
+from deploy.lava import build, guard, models
 from deploy.lava.guard import _Runtime
 from deploy.lava.models import PyBatchSource, PyLayerGroup
 from nqlava import netx
 from nqlava.network import IntegerNetwork
-from tests.engines import part_of
+from nqlava.testing.networks import images_for, random_layer
+from tests.parts import part_of
 from tests.processes import SECONDS, alive, children, named_memory, wait_until
-from tests.strategies import images_for, random_layer
 from tests.with_lava_dl import needs_lava_dl
 
 
@@ -99,6 +100,28 @@ def test_exception_in_a_model(network: IntegerNetwork, monkeypatch: pytest.Monke
     monkeypatch.setattr(PyLayerGroup, "run_spk", fail)
     with pytest.raises(LavaRunError, match=rf"(?s)process {name} failed\nTraceback.*in fail.*on purpose"):
         list(build.run(network, images_for(network, 8), 3, batch=2, processes=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "model"),
+    [
+        ("stock", models.PyProbe),
+        pytest.param("netx", models.PyIFNeuron, marks=needs_lava_dl),
+        pytest.param("netx", PyDenseModelBitAcc, marks=needs_lava_dl),
+    ],
+)
+def test_exception_in_another_model(
+    network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, model: type
+) -> None:
+    def fail(_self: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr(model, "run_spk", fail)
+    netx.write(network, tmp_path / "net.h5")
+    job = Job(tmp_path / "net.h5", network.digest(), backend, 1, 1, 1)
+    with pytest.raises(LavaRunError, match=r"(?s) failed\nTraceback.*in fail.*on purpose"):
+        list(backend_traces(job, network, part_of(images_for(network, 1))))
 
 
 def test_exception_at_start(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """The engine equals lava-dl's own network in Lava, on files that SLAYER wrote and on files at the edges of every range.
 
-EXAMPLES=300 in the environment (``make campaign``) tries that many networks instead of a few.
+EXAMPLES=300 in the environment tries that many networks instead of a few.
 """
 
 import os

@@ -17,8 +17,9 @@ from deploy.lava.processes import IFNeuron, Integrator
 from deploy.lava.schedule import Schedule
 from nqlava.engine.integer import Engine
 from nqlava.network import Connection, IntegerNetwork, Layer, NetworkError
+from nqlava.testing.networks import images_for, random_connection, random_layer, random_neurons
+from nqlava.testing.strategies import networks
 from nqlava.trace import Trace, concatenate, first_difference
-from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from deploy.lava.schedule import Recorder, Schedule, shared_array
 from nqlava.engine.integer import Engine
 from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Reset
 from nqlava.reference import synaptic_sum
-from tests.strategies import images_for, random_connection, random_layer, random_neurons
+from nqlava.testing.networks import images_for, random_connection, random_layer, random_neurons
 
 STEPS, GAP, BATCH = 3, 1, 2
 

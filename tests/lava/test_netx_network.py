@@ -29,8 +29,8 @@ from deploy.lava.processes import IFNeuron
 from nqlava.engine.integer import Engine
 from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from nqlava.netx import NetxError, write
+from nqlava.testing.networks import images_for, random_layer
 from nqlava.trace import concatenate, first_difference
-from tests.strategies import images_for, random_layer
 from tests.with_lava_dl import needs_lava_dl
 
 

@@ -11,8 +11,9 @@ from deploy.lava import build
 from deploy.lava.placement import _cost, place
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
+from nqlava.testing.networks import images_for, random_connection, random_layer, random_neurons
+from nqlava.testing.strategies import networks
 from nqlava.trace import concatenate
-from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
 @given(networks(), st.integers(1, 8), st.integers(1, 64))

@@ -16,8 +16,9 @@ from deploy.lava.build import make_recorders, plan
 from deploy.lava.processes import ImageSource, Probe
 from nqlava.engine.integer import Engine
 from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
+from nqlava.testing.networks import images_for, random_connection, random_layer, random_neurons
+from nqlava.testing.strategies import networks
 from nqlava.trace import concatenate, first_difference
-from tests.strategies import images_for, networks, random_connection, random_layer, random_neurons
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from nqlava.bounds import float32_exact, worst_case
 from nqlava.engine.integer import Engine
 from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
-from tests.strategies import images_for, networks
+from nqlava.testing.networks import images_for
+from nqlava.testing.strategies import networks
 
 
 def layer(

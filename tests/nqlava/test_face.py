@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nqlava
-from tests.strategies import images_for, random_layer
+from nqlava.testing.networks import images_for, random_layer
 
 ROOT = Path(__file__).resolve().parents[2]
 

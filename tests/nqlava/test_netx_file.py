@@ -11,8 +11,9 @@ from hypothesis import given, settings
 
 from nqlava.network import IntegerNetwork
 from nqlava.netx import NetxError, read, write
+from nqlava.testing.networks import random_layer
+from nqlava.testing.strategies import networks
 from tests.hdf5_changes import attribute, replace
-from tests.strategies import networks, random_layer
 
 
 def assert_same(one: IntegerNetwork, two: IntegerNetwork) -> None:

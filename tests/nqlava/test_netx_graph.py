@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from nqlava.network import IMAGE, Connection, IntegerNetwork
 from nqlava.netx import NetxError, read, version_of, write
 from nqlava.netx_layout import MAX_CONNECTIONS, MAX_LAYERS
+from nqlava.testing.networks import random_connection, random_layer, random_neurons
+from nqlava.testing.strategies import networks
 from tests.hdf5_changes import Change, attribute, replace
-from tests.strategies import networks, random_connection, random_layer, random_neurons
 
 
 def residual() -> IntegerNetwork:

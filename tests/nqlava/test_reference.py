@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nqlava import reference
 from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
-from tests.strategies import images_for, networks
+from nqlava.testing.networks import images_for
+from nqlava.testing.strategies import networks
 
 
 def one_neuron(*, reset: str = "soft", w: int = 1, bias: int = 0, threshold: int = 100, v0: int = 0) -> IntegerNetwork:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nqlava.network import IntegerNetwork
+from nqlava.testing.networks import random_layer
 from nqlava.trace import Mismatch, Trace, concatenate, count_differences, first_difference, pack
-from tests.strategies import random_layer
 
 SHAPES = ((2, 3, 5), (7,))
 

@@ -15,7 +15,7 @@ from deploy.report.write import neuron
 from export.to_netx import main as export_main
 from nqlava import netx
 from nqlava.network import IntegerNetwork
-from tests.strategies import random_layer
+from nqlava.testing.networks import random_layer
 from tests.tiny import image_set, random_residual, tiny_residual, write_folder, write_zip
 from train.checkpoint import model_content, save
 from train.models import MODELS

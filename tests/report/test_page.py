@@ -19,8 +19,8 @@ from deploy.report.content import Content, Run
 from deploy.report.measure import measure
 from deploy.report.page import half_active, pictures, render
 from nqlava.network import Connection, IntegerNetwork, Layer
+from nqlava.testing.networks import random_layer
 from tests.report.conftest import content_of
-from tests.strategies import random_layer
 from tests.tiny import random_residual
 from train.data import ImageSet
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from deploy.report.recording import record
 from nqlava import reference
 from nqlava.network import IntegerNetwork
-from tests.strategies import images_for, networks
+from nqlava.testing.networks import images_for
+from nqlava.testing.strategies import networks
 
 
 @settings(max_examples=30, deadline=None)

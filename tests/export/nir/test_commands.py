@@ -14,10 +14,10 @@ from export.nir import file as nir_file
 from export.nir.graph import to_graph
 from nqlava import netx
 from nqlava.network import IntegerNetwork
+from nqlava.testing.networks import random_layer
 from tests.export.nir.test_reader import network_with
 from tests.export.nir.test_readers import small_network
 from tests.hdf5_changes import Change, replace
-from tests.strategies import random_layer
 
 
 @pytest.fixture

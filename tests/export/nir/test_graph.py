@@ -16,8 +16,9 @@ from export.round.quantize import quantize
 from nqlava import netx
 from nqlava.engine.integer import Engine
 from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.testing.networks import images_for, random_layer
+from nqlava.testing.strategies import networks
 from tests.export.nir import oracle as nir_oracle
-from tests.strategies import images_for, networks, random_layer
 from train.checkpoint import load_model
 from train.shipped import model_path
 

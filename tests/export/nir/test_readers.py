@@ -20,8 +20,8 @@ from export.nir.reader import Reading, to_network
 from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork, Layer
+from nqlava.testing.networks import images_for, random_layer
 from nqlava.trace import Trace
-from tests.strategies import images_for, random_layer
 from train.checkpoint import load_model
 from train.data import load
 from train.shipped import model_path

@@ -8,8 +8,8 @@ from nqlava import netx
 from nqlava.engine.integer import Engine
 from nqlava.network import MEMBRANE_MAX as MAX
 from nqlava.network import Connection, IntegerNetwork, Layer
+from nqlava.testing.engines import KINDS, assert_same, judged, kernels
 from nqlava.trace import Trace, concatenate
-from tests.engines import KINDS, assert_same, judged, kernels
 from tests.with_lava_dl import needs_lava_dl
 
 IMAGES = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)

@@ -13,8 +13,9 @@ from nqlava.engine.layer import PreparedLayer, exact_arithmetic
 from nqlava.geometry import unfold
 from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer, Reset
 from nqlava.reference import synaptic_sum
-from tests.engines import KINDS, assert_same, judged, kernels
-from tests.strategies import images_for, networks, random_layer
+from nqlava.testing.engines import KINDS, assert_same, judged, kernels
+from nqlava.testing.networks import images_for, random_layer
+from nqlava.testing.strategies import networks
 
 
 def assert_equals_reference(network: IntegerNetwork, images: np.ndarray, steps: int, kind: str = "fastest") -> None:

@@ -12,9 +12,10 @@ from deploy.lava import build
 from nqlava.engine.integer import Engine
 from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from nqlava.reference import synaptic_sum
+from nqlava.testing.engines import kernels
+from nqlava.testing.networks import images_for
+from nqlava.testing.strategies import networks
 from nqlava.trace import DIGESTS, Trace, concatenate
-from tests.engines import kernels
-from tests.strategies import images_for, networks
 
 few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 every_kind = pytest.mark.parametrize("kind", ["fastest", "pytorch"])

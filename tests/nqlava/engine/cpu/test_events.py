@@ -18,7 +18,7 @@ from nqlava.engine.cpu import events
 from nqlava.engine.cpu.events import Events, Geometry, add_events, count_events, find_events, load
 from nqlava.engine.cpu.synapses import Merged, Synapses
 from nqlava.reference import synaptic_sum
-from tests.strategies import random_connection
+from nqlava.testing.networks import random_connection
 
 SHAPE = (64, 8, 8)
 pytestmark = pytest.mark.filterwarnings(

@@ -6,8 +6,8 @@ import pytest
 from nqlava.engine.cpu.layer import CpuLayer
 from nqlava.engine.integer import Engine
 from nqlava.network import Connection, IntegerNetwork, Layer
+from nqlava.testing.networks import images_for, random_connection, random_layer, random_neurons
 from tests.nqlava.engine.test_integer import assert_equals_reference
-from tests.strategies import images_for, random_connection, random_layer, random_neurons
 
 SHAPE = (6, 4, 12)
 

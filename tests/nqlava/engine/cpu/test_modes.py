@@ -16,7 +16,7 @@ import torch
 from numba.core.registry import cpu_target
 
 from nqlava.engine.cpu import machine
-from tests.nqlava.engine import cpu_modes
+from nqlava.testing import cpu_modes
 
 ROOT = Path(__file__).resolve().parents[4]
 MODE = os.environ.get(cpu_modes.NAME, "")

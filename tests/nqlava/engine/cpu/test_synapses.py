@@ -16,7 +16,7 @@ from nqlava.engine.cpu.machine import int8_limit
 from nqlava.engine.cpu.synapses import EXACT_FLOAT32, Merged, Synapses
 from nqlava.network import Connection
 from nqlava.reference import synaptic_sum
-from tests.strategies import random_connection
+from nqlava.testing.networks import random_connection
 
 ROOT = Path(__file__).resolve().parents[4]
 

@@ -1,99 +1,14 @@
-"""Hypothesis strategies: random valid networks with images, drawn to reach the edges of every range."""
+"""Hypothesis strategies: random valid networks, drawn to reach the edges of every range."""
 
 from collections.abc import Mapping
 from itertools import product
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer, NetworkError
-
-
-def random_connection(
-    rng: np.random.Generator,
-    source: str,
-    input_shape: tuple[int, ...],
-    *,
-    outputs: int,
-    kernel: tuple[int, int] | None = None,
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
-    dilation: tuple[int, int] = (1, 1),
-    groups: int = 1,
-    window: int = 1,
-    exponent: int = 0,
-) -> Connection:
-    """A convolution, or without ``kernel`` a dense connection; ``window`` is the size of a folded pooling."""
-    if kernel is None:
-        shape = input_shape if len(input_shape) == 3 else (input_shape[0], 1, 1)
-        small = rng.integers(-127, 128, (outputs, shape[0], shape[1] // window, shape[2] // window))
-        weight = small.repeat(window, 2).repeat(window, 3).reshape(outputs, -1).astype(np.int8)
-        return Connection(source, weight, exponent)
-    small = rng.integers(-127, 128, (outputs, input_shape[0] // groups, *kernel))
-    return Connection(
-        source,
-        small.repeat(window, 2).repeat(window, 3).astype(np.int8),
-        exponent,
-        stride=(window * stride[0], window * stride[1]),
-        padding=(window * padding[0], window * padding[1]),
-        dilation=dilation,
-        groups=groups,
-    )
-
-
-def random_neurons(
-    rng: np.random.Generator,
-    name: str,
-    connections: tuple[Connection, ...],
-    output_shape: tuple[int, ...],
-    *,
-    readout: bool = False,
-    bias_map: bool = False,
-    extreme: bool = False,
-    reset: str = "soft",
-) -> Layer:
-    """A layer whose neurons fire now and then."""
-    scale = 1
-    for c in connections:
-        usual = 128 if c.source == IMAGE else 1
-        scale = max(scale, int(np.sqrt(c.weight[0].size) * 64 * usual) << c.exponent)
-    scale = min(scale, MEMBRANE_MAX)
-
-    def draw(shape: tuple[int, ...], low: int, high: int) -> np.ndarray:
-        values = rng.integers(low, high + 1, shape)
-        if extreme:
-            values = np.where(rng.random(shape) < 0.4, np.where(rng.random(shape) < 0.5, MEMBRANE_MAX, low), values)
-            if low <= 0:
-                values = np.where(rng.random(shape) < 0.2, -MEMBRANE_MAX, values)
-        return values.astype(np.int32)
-
-    outputs = output_shape[0]
-    return Layer(
-        name,
-        connections,
-        threshold=None if readout else draw((outputs,), 1, scale),
-        v0=draw((outputs,), -scale, scale),
-        bias=draw(output_shape if bias_map and len(output_shape) == 3 else (outputs,), -scale // 2, scale // 2),
-        reset=reset,
-    )
-
-
-def random_layer(
-    rng: np.random.Generator,
-    name: str,
-    input_shape: tuple[int, ...],
-    *,
-    source: str = IMAGE,
-    readout: bool = False,
-    bias_map: bool = False,
-    extreme: bool = False,
-    reset: str = "soft",
-    **connection: object,
-) -> Layer:
-    """A layer with one connection; further arguments as in ``random_connection``."""
-    made = random_connection(rng, source, input_shape, **connection)
-    shape = made.output_shape(input_shape)
-    return random_neurons(rng, name, (made,), shape, readout=readout, bias_map=bias_map, extreme=extreme, reset=reset)
+from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer, NetworkError
+from nqlava.testing.networks import random_connection, random_neurons
 
 
 def _shortcuts(
@@ -113,7 +28,7 @@ def _shortcuts(
         )
     fitting = []
     for kernel, stride, padding in product((1, 2, 3), (1, 2, 3), (0, 1)):
-        common = {"kernel": (kernel, kernel), "stride": (stride, stride), "padding": (padding, padding)}
+        common: dict[str, Any] = {"kernel": (kernel, kernel), "stride": (stride, stride), "padding": (padding, padding)}
         try:
             if len(shape) != 3:
                 continue
@@ -138,14 +53,13 @@ def networks(
         extreme = draw(st.booleans())
     if graph is None:
         graph = draw(st.booleans())
-    shapes: dict[str, tuple[int, ...]] = {
-        IMAGE: (draw(st.integers(1, 3)), draw(st.integers(4, 9)), draw(st.integers(4, 9)))
-    }
+    images = draw(st.integers(1, 3)), draw(st.integers(4, 9)), draw(st.integers(4, 9))
+    shapes: dict[str, tuple[int, ...]] = {IMAGE: images}
     layers: list[Layer] = []
     source = IMAGE
     for index in range(draw(st.integers(0, longest))):
         shape = shapes[source]
-        arguments: dict[str, object] = {"outputs": draw(st.integers(1, 4))}
+        arguments: dict[str, Any] = {"outputs": draw(st.integers(1, 4))}
         window = draw(st.sampled_from((1, 1, 2)))
         if len(shape) == 3 and window <= min(shape[1:]) and draw(st.integers(0, 4)):
             groups = shape[0] if draw(st.booleans()) else 1
@@ -165,7 +79,7 @@ def networks(
             }
         if graph:
             arguments["exponent"] = draw(st.sampled_from((0, 0, 1, 4)))
-        connections = (random_connection(rng, source, shape, **arguments),)
+        connections: tuple[Connection, ...] = (random_connection(rng, source, shape, **arguments),)
         target = connections[0].output_shape(shape)
         if graph and draw(st.booleans()):
             connections += _shortcuts(draw, rng, shapes, target)
@@ -190,12 +104,4 @@ def networks(
     if graph and draw(st.booleans()):
         connections += _shortcuts(draw, rng, shapes, (outputs,))
     layers.append(random_neurons(rng, "readout", connections, (outputs,), readout=True, extreme=extreme))
-    return IntegerNetwork(shapes[IMAGE], tuple(layers), {"draw": "random"})
-
-
-def images_for(network: IntegerNetwork, count: int, seed: int = 0) -> np.ndarray:
-    """uint8 (count, C, H, W): random, with the darkest and the brightest image among them."""
-    images = np.random.default_rng(seed).integers(0, 256, (count, *network.input_shape), np.uint8)
-    images[1::3] = 255
-    images[2::3] = 0
-    return images
+    return IntegerNetwork(images, tuple(layers), {"draw": "random"})

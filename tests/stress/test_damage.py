@@ -1,23 +1,21 @@
 """Damaged files are decided by seed and number, and whatever is wrong with reading them is found."""
 
-import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from campaign import __main__ as command
-from campaign import fuzz
-from campaign.damage import damaged
-from campaign.fuzz_worker import damaged_file, judge
-from campaign.kinds import KINDS, Kind
-from campaign.plan import Plan
 from nqlava.errors import InputError
+from stress import __main__ as command
+from stress import reading
+from stress.damage import damaged
+from stress.files import KINDS, Kind
+from stress.reading import damaged_file, judge
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -31,9 +29,9 @@ def test_damaged_files_are_accepted_or_refused(name: str, tmp_path: Path, monkey
         assert judge(kind, path) == "accepted"
     verdicts = []
     for number in range(12):
-        content = damaged_file(kind, valid, name, 7, number)
+        content = damaged_file(name, valid, 7, number)
         # HDF5 may note the second of a change: two in a row are the same unless a second ends between them.
-        again = (damaged_file(kind, valid, name, 7, number) for _ in range(20))
+        again = (damaged_file(name, valid, 7, number) for _ in range(20))
         assert name in ("model", "checkpoint") or any(one == other for one, other in pairwise(chain([content], again)))
         path.write_bytes(content)
         verdicts.append(judge(kind, path))
@@ -53,7 +51,7 @@ class TwoLines(InputError):
         return "a\nb"
 
 
-def reading(what: str) -> Kind:
+def misreading(what: str) -> Kind:
     """A kind of files that goes wrong in some way."""
 
     def read(_path: Path) -> None:
@@ -84,12 +82,13 @@ def reading(what: str) -> Kind:
     ],
 )
 def test_what_is_wrong_is_named(what: str, verdict: str, tmp_path: Path) -> None:
-    assert judge(reading(what), tmp_path).startswith(verdict)
+    assert judge(misreading(what), tmp_path).startswith(verdict)
 
 
 SCRIPT = """
-import os, sys, time
+import faulthandler, os, sys, time
 number = int(sys.argv[3])
+faulthandler.dump_traceback_later(1, exit=True)
 print(number, "refused", flush=True)
 open(f"{os.environ['TMPDIR']}/left", "w").close()
 if number == 0:
@@ -101,35 +100,40 @@ time.sleep(9)
 def test_a_crash_and_a_hang_cost_one_file_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = subprocess.Popen
 
-    def popen(argv: list[str], **options: object) -> "subprocess.Popen[bytes]":
+    def popen(argv: list[str], **options: object) -> "subprocess.Popen[str]":
         return start([sys.executable, "-c", SCRIPT, *argv[3:]], **options)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(fuzz.subprocess, "Popen", popen)
-    monkeypatch.setattr(fuzz, "PATIENCE", 1.0)
-    monkeypatch.setattr(fuzz, "_MEMORY_DISK", tmp_path / "disk")
+    monkeypatch.setattr(reading.subprocess, "Popen", popen)
+    monkeypatch.setattr(reading, "_MEMORY_DISK", tmp_path / "disk")
     (tmp_path / "disk").mkdir()
-    monkeypatch.setattr(fuzz, "COUNTS", {"array": 4})
-    outcome = fuzz.run(Plan(share=1, seconds=100, seed=0, folder=tmp_path))
-    assert outcome.figures["array: files"] == 4 and outcome.figures["array: refused"] == 2
+    verdicts = reading.read("array", 0, 100)
+    found = dict(islice(verdicts, 4))
+    verdicts.close()  # type: ignore[attr-defined]
     assert not list((tmp_path / "disk").iterdir())
-    crash, hang = outcome.failures
-    assert crash.startswith("array 1: ends the process with status -6") and hang == "array 3: takes more than 1 s"
+    assert list(found) == [0, 1, 2, 3] and found[0] == found[2] == "refused"
+    assert found[1].startswith("ends the process with status -6") and "Timeout" in found[3]
 
 
 @pytest.mark.slow
 def test_the_command_writes_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "COUNTS", {"array": 5})
-    assert command.main(["fuzz", "--out", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "summary.json").read_text())["fuzz"]
-    assert found["figures"]["files in all"] == 5 and found["failures"] == []
-    assert "| array: files | 5 |" in (tmp_path / "summary.md").read_text()
+    monkeypatch.setattr(reading, "KINDS", {"array": KINDS["array"]})
+    assert command.main(["damage", "--minutes", "0.2", "--out", str(tmp_path)]) == 0
+    assert "| array: wrong | 0 |" in (tmp_path / "damage.md").read_text()
+
+
+def test_failures_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    verdicts = [(0, "refused"), (1, "KeyError"), (2, "accepted")]
+    monkeypatch.setattr(reading, "KINDS", {"array": KINDS["array"]})
+    monkeypatch.setattr(reading, "read", lambda *_: verdicts)
+    assert reading.run(1, 0, tmp_path)[0] == {f"array: {x}": 1 for x in ("accepted", "refused", "wrong")}
+    assert command.main(["damage", "--minutes", "1", "--out", str(tmp_path)]) == 1
+    assert "- FAILED: array 1: KeyError" in capsys.readouterr().out
 
 
 def test_bad_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in {
-        ("fuss",): "campaign: campaign fuss; allowed: ",
-        ("--share", "0"): "campaign: --share 0.0; allowed: above 0, at most 100",
-        ("--minutes", "0"): "campaign: --minutes 0.0; allowed: above 0",
+        ("damage", "--minutes", "0"): "stress: --minutes 0.0; allowed: above 0",
+        ("damage", "--seed", "-1"): "stress: --seed -1; allowed: 0 and above",
     }.items():
         assert command.main([*arguments, "--out", str(tmp_path / "x")]) == 2
         assert capsys.readouterr().err.startswith(message)

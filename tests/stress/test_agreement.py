@@ -1,6 +1,5 @@
-"""The campaign on a few networks; EXAMPLES=300 in the environment tries that many."""
+"""The comparison on a few networks; EXAMPLES=300 in the environment tries that many."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -8,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from campaign import agreement
-from campaign.plan import Plan
 from nqlava import netx
 from nqlava.engine.cpu.layer import CpuLayer
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
+from nqlava.testing.cpu_modes import MODES
 from nqlava.trace import Trace
+from stress import agreement
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "8"))
 
@@ -40,8 +39,8 @@ def test_a_difference_is_found_made_smaller_and_kept(tmp_path: Path, monkeypatch
         return [Engine(network).run(images, steps)]
 
     monkeypatch.setattr(CpuLayer, "__init__", forgets)
-    monkeypatch.setattr("campaign.agreement.KINDS", ("fastest",))
-    monkeypatch.setattr("campaign.agreement.build.run", only_the_engine)
+    monkeypatch.setattr("stress.agreement.KINDS", ("fastest",))
+    monkeypatch.setattr("stress.agreement.build.run", only_the_engine)
     seen, (line,) = agreement.agree(50, 0, 3600, tmp_path)
     assert re.search(r"failed\.h5, T \d, gap \d, batch \d, processes \d: ", line)
     assert [layer.reset for layer in netx.read(tmp_path / "failed.h5").layers].count("hard") == 1
@@ -52,15 +51,16 @@ def test_every_processor_gets_its_part(tmp_path: Path, monkeypatch: pytest.Monke
     """Processes of their own, told to be other processors; here one that prints what it was given."""
     program = tmp_path / "python"
     program.write_text(
-        '#!/bin/sh\necho "$@" >> calls\necho "$ONEDNN_MAX_CPU_ISA" >> calls\n'
-        'echo \'{"seen": {"networks": \'$3\'}, "failures": []}\'\n'
+        '#!/bin/sh\necho "$@" >> calls\necho "$NQ_LAVA_CPU_MODE" >> calls\n'
+        'echo \'{"seen": {"networks": 2}, "failures": []}\'\n'
     )
     program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NQ_LAVA_CPU_MODE", raising=False)
     monkeypatch.setattr("sys.executable", str(program))
-    outcome = agreement.run(Plan(share=0.007, seconds=60, seed=3, folder=tmp_path))
-    assert outcome.failures == [] and outcome.figures["networks"] == 7
-    assert json.dumps(outcome.figures)
+    monkeypatch.setattr(agreement, "missing", lambda mode: ["avxvnni"] if mode == "avx2-vnni" else [])
+    figures, failures = agreement.run(60, 3, tmp_path)
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[0].startswith("-m campaign.agreement 1 3 ") and calls[1] == ""
-    assert calls[3::2] == [variables["ONEDNN_MAX_CPU_ISA"] for variables in list(agreement.PROCESSORS.values())[1:]]
+    assert calls[0].startswith("-m stress.agreement 3000000 ") and calls[2].startswith("-m stress.agreement 3010000 ")
+    assert calls[1::2] == ["", *(mode for mode in MODES if mode != "avx2-vnni")]
+    assert failures == [] and figures["networks"] == len(calls)

@@ -1,6 +1,6 @@
 """Modes in which this machine computes as one with an older processor does.
 
-    python -m tests.nqlava.engine.cpu_modes avx2 python -m pytest tests/cpu
+    python -m nqlava.testing.cpu_modes avx2 python -m pytest tests/nqlava/engine/cpu
 
 runs a command in a mode, as ``make test CPU=avx2`` does with all tests. A mode is what four libraries are told:
 
@@ -63,7 +63,7 @@ _NEEDED = {
 def environment(mode: str) -> dict[str, str]:
     """The environment of this process with the variables of one mode, and with those of no other."""
     of_modes = {NAME, *(variable for variables in MODES.values() for variable in variables)}
-    return {key: value for key, value in os.environ.items() if key not in of_modes} | MODES[mode] | {NAME: mode}
+    return {key: value for key, value in os.environ.items() if key not in of_modes} | {**MODES[mode], NAME: mode}
 
 
 def missing(mode: str) -> list[str]:
@@ -78,7 +78,7 @@ def missing(mode: str) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     if len(argv) < 2 or argv[0] not in MODES:
         print(
-            f"usage: python -m tests.nqlava.engine.cpu_modes MODE COMMAND ...; MODE: {', '.join(MODES)}",
+            f"usage: python -m nqlava.testing.cpu_modes MODE COMMAND ...; MODE: {', '.join(MODES)}",
             file=sys.stderr,
         )
         return 2

@@ -1,1 +1,0 @@
-"""Long campaigns: random networks, damaged files, faults while running, hours of work; ``python -m campaign``."""

@@ -1,1 +1,0 @@
-"""Tests of the long campaigns: their mechanism, at a tiny share."""

@@ -1,0 +1,1 @@
+"""Tests of the stress runs: their mechanism, in a few seconds."""
