@@ -10,7 +10,9 @@ from urllib.parse import unquote
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [*(page for page in [ROOT / "README.md"] if page.is_file()), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CARDS = [ROOT / "train" / "pretrained" / "README.md", ROOT / "deploy" / "pretrained" / "README.md"]
+LAB = sorted((ROOT / "lab").glob("*.md"))  # logs: their commands are those of the commits that they name
 
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]\n]*\]\(\s*<?([^)\s>]+)>?[^)\n]*\)")
@@ -73,7 +75,7 @@ def test_named_modules_and_scripts_exist(page: Path) -> None:
     assert [name for name in scripts if not (ROOT / name).is_file()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *CARDS, *LAB], ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_resolve(page: Path) -> None:
     text = CODE.sub("", page.read_text(encoding="utf-8"))
     broken = []
@@ -85,6 +87,21 @@ def test_relative_links_resolve(page: Path) -> None:
         if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_paths_exist(page: Path) -> None:
+    """Such as ``nqlava/reference.py`` and ``tests/lava``; files that users have, such as runs/x.pt, are others."""
+    folders = "nqlava|train|export|deploy|tests|benchmarks|stress|tools|docs|lab"
+    named = re.findall(rf"`((?:{folders})/(?:[\w/]+(?:\.(?:py|md|h5|zip|sh))?)?)`", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_pages_stay_short() -> None:
+    """A README of one sitting, and pages for users; long tables belong to lab/."""
+    words = {page: len(re.findall(r"[^\s|]+", page.read_text(encoding="utf-8"))) for page in PAGES}
+    assert words.pop(ROOT / "README.md") <= 600
+    assert sum(words.values()) <= 16_500
 
 
 @pytest.mark.parametrize("pattern", [REGISTRIES, MACHINE_PATHS], ids=["registry hosts", "machine paths"])

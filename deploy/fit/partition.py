@@ -1,6 +1,6 @@
 """How the neurons of a network are split into cores, and what every core needs.
 
-docs/fit.md describes the algorithm. In short: a layer is cut into equal boxes of channels × rows × columns, one box per
+lab/fit.md describes the algorithm. In short: a layer is cut into equal boxes of channels × rows × columns, one box per
 core, and no core holds neurons of two layers. Of all box sizes the one with the fewest cores is taken whose cores all
 keep within every limit; of equal ones the one with the fewest input axons in total, then the one with the longest box
 in channels, then in rows. Layers are cut from the last to the first, because the output axons of a core depend on how

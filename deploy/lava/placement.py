@@ -9,7 +9,7 @@ from nqlava.network import IntegerNetwork, Layer
 
 _NEURON, _WEIGHT = 1750, 120
 """Multiply-accumulates that take as long as one neuron, and as fetching one weight: measured with int8 kernels on AMX
-(docs/performance.md)."""
+(lab/performance.md)."""
 
 
 def place(network: IntegerNetwork, processes: int, batch: int) -> list[slice]:

@@ -194,7 +194,7 @@ def test_a_neuron_that_fits_on_no_core_is_named(changes: dict[str, int], lacking
 
 
 def test_documented_layer() -> None:
-    """The layer that docs/fit.md computes by hand: 3x3 behind 2x2 pooling, 64x32x32 to 128x16x16, on Loihi 2."""
+    """The layer that lab/fit.md computes by hand: 3x3 behind 2x2 pooling, 64x32x32 to 128x16x16, on Loihi 2."""
     rng = np.random.default_rng(0)
     common = {"outputs": 128, "kernel": (3, 3), "padding": (1, 1)}
     layer = random_layer(rng, "layer", (64, 32, 32), window=2, **common)
