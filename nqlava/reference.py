@@ -83,7 +83,8 @@ def synaptic_sum(connection: "Connection", x: Values) -> Values:
         sums = product(weight, x.reshape(-1, 1))[:, 0]
     else:
         sums = convolve(weight, x, connection.stride, connection.padding, connection.dilation, connection.groups)
-    return 2**connection.exponent * sums
+    scaled: Values = 2**connection.exponent * sums
+    return scaled
 
 
 def convolve(
@@ -129,7 +130,8 @@ def product(weight: Values, x: Values) -> Values:
     largest = weight.shape[1] * int(np.abs(weight).max(initial=0)) * int(np.abs(x).max(initial=0))
     if largest < EXACT_FLOAT64:
         return (weight.astype(np.float64) @ x.astype(np.float64)).astype(np.int64)
-    return np.einsum("oi,ip->op", weight, x)
+    sums: Values = np.einsum("oi,ip->op", weight, x)
+    return sums
 
 
 def spread(value: NDArray[np.int32], neurons: Values) -> Values:
