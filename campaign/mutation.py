@@ -100,7 +100,7 @@ GROUPS = {
         ("tests/lava/test_models.py",),
     ),
     "command": Group(
-        ("export/fold/check.py", "export/to_netx.py"),
+        ("export/fold/check.py", "export/convert.py", "export/to_netx.py"),
         ("tests/export/fold/test_check.py", "tests/export/test_to_netx.py", "tests/test_cli_page.py"),
     ),
 }
