@@ -74,7 +74,7 @@ def run(
     """Runs images (N, C, H, W) through the exact integer engine.
 
     Args:
-        network: of ``read``, or of ``export.to_netx.convert``.
+        network: of ``read``, or of ``export.convert.convert``.
         labels: (N,); without them there is no accuracy.
         steps: T; without it the T stored in the network, else 4.
 

@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nqlava import netx
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
-from train.checkpoint import check_folder, check_writable
 
 
 def parser() -> Parser:
@@ -43,6 +41,8 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(
             f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"
         ) from None
+    from nqlava import netx
+    from train.checkpoint import check_folder, check_writable
 
     check_writable(options.net, inputs=[options.graph])
     check_folder(options.net)

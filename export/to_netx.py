@@ -4,114 +4,18 @@ import nqlava.command.startup  # noqa: F401 — before what takes seconds to imp
 
 import argparse
 import hashlib
-import json
-import math
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from export.fold.check import check
-from export.fold.folded import ExportError
-from export.fold.lower import lower
-from export.report import MembraneRange, Report, describe
-from export.round.calibration import output_errors
-from export.round.quantize import Precision, quantize
-from export.round.rounding import NEAREST, CalibratedRounding, Method
-from nqlava import netx
-from nqlava.bounds import worst_case
 from nqlava.command.parser import Parser, add_data
-from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
-from nqlava.network import IntegerNetwork
-from train.calibrate import evaluate
-from train.checkpoint import check_folder, check_writable, load_model
-from train.data import ImageSet, load
 from train.shipped import NAMES, is_shipped, model_path
 
-_CHECK_IMAGES = 2  # on which the lowering is checked
-_ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
-
-
-def convert(
-    model: nn.Module,
-    calibration: ImageSet,
-    *,
-    steps: int,
-    precision: Precision | None = None,
-    method: Method | None = None,
-    info: dict[str, str | int | float] | None = None,
-) -> tuple[IntegerNetwork, Report]:
-    """Lower a trained network to integers and compare it with the float SNN on calibration images.
-
-    Args:
-        model: any module that ``export.fold.lower`` can trace, in evaluation mode; it takes uint8 images (N, C, H, W).
-        calibration: images on the CPU.
-        steps: T, stored in the file as the default of deployment; bounds and accuracies are for it.
-        precision: bits of the weights and what shares a scale; 8 bits and one scale per channel without it.
-        method: how weights are rounded, on the calibration images where it needs some; to the nearest without it.
-        info: more entries for the network's info.
-
-    Raises:
-        ExportError, NetworkError: the model cannot be expressed.
-    """
-    precision, method = precision or Precision(), method or NEAREST
-    folded = lower(model, calibration.shape)
-    images = calibration.images.permute(0, 3, 1, 2).contiguous()
-    check(model, folded, images[:_CHECK_IMAGES])
-    classes = len(folded.layers[-1].bias)
-    if classes != len(calibration.classes):
-        raise ExportError(
-            f"model: has {classes} outputs; allowed: {len(calibration.classes)}, the classes of the images"
-        )
-    rounding = CalibratedRounding(folded, images, steps, method) if method.is_calibrated else None
-    network, scales = quantize(folded, precision=precision, rounding=rounding)
-    engine = Engine(network)
-    predicted = torch.from_numpy(engine.classify(images, steps)[:, -1])
-    floating = evaluate(model, calibration, steps)
-    integer = float((predicted == calibration.labels).double().mean() * 100)
-    ranges = tuple(
-        MembraneRange(layer.name, bound, low, high)
-        for layer, bound, (low, high) in zip(
-            network.layers, worst_case(network, steps), engine.membrane_ranges(images, steps), strict=True
-        )
-    )
-    errors = output_errors(folded, network, scales, images[:_ERROR_IMAGES], steps)
-    rows = tuple(
-        (
-            layer.name,
-            "x".join(map(str, shape)),
-            f"{sum(c.weight.size for c in layer.connections):,}",
-            str(max(c.bits for c in layer.connections)),
-            f"{scale.min():.3g}..{scale.max():.3g}",
-            "read-out" if layer.threshold is None else f"{layer.threshold.min()}..{layer.threshold.max()}",
-            f"{found.worst:,}",
-            f"{found.low:,}..{found.high:,}",
-            f"{100 * error:.2g} %",
-        )
-        for layer, shape, scale, found, error in zip(
-            network.layers, network.shapes, scales, ranges, errors, strict=True
-        )
-    )
-    stored: dict[str, str | int | float] = {
-        "T": steps,
-        "classes": json.dumps(calibration.classes),
-        "mean": json.dumps(folded.mean.tolist()),
-        "std": json.dumps(folded.std.tolist()),
-        "granularity": precision.granularity,
-        "weight_bits": precision.bits,
-        "layer_bits": json.dumps(dict(precision.layers)),
-        "rounding": str(method),
-        "calibration_images": len(calibration),
-        "calibration_sha256": calibration.digest(),
-        **{f"version_{package}": version(package) for package in ("torch", "numpy", "h5py")},
-        **(info or {}),
-    }
-    report = Report(rows, floating.ann, floating.snn[-1], integer, ranges, str(method))
-    return IntegerNetwork(network.input_shape, network.layers, stored), report
+if TYPE_CHECKING:
+    from export.round.quantize import Precision
+    from export.round.rounding import Method
 
 
 def parser() -> Parser:
@@ -177,7 +81,9 @@ def _layer_bits(entries: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _method(options: argparse.Namespace, precision: Precision) -> Method:
+def _method(options: argparse.Namespace, precision: "Precision") -> "Method":
+    from export.round.rounding import Method
+
     few = min([precision.bits, *precision.layers.values()]) < 8
     feedback = few if options.rounding is None else options.rounding == "error"
     return Method(
@@ -190,6 +96,13 @@ def _method(options: argparse.Namespace, precision: Precision) -> Method:
 def _run(options: argparse.Namespace) -> None:
     if not 1 <= options.steps <= 4096:
         raise InputError(f"--T is {options.steps}; allowed: 1..4096")
+    from export.convert import convert, plan
+    from export.report import describe
+    from export.round.quantize import Precision
+    from nqlava import netx
+    from train.checkpoint import check_folder, check_writable, load_model
+    from train.data import load
+
     check_folder(options.net)
     path = model_path(options.model, options.pretrained)
     check_writable(options.net, inputs=[path, *map(Path, options.data)])
@@ -221,26 +134,12 @@ def _run(options: argparse.Namespace) -> None:
         flush=True,
     )
     if options.dry_run:
-        print(_plan(model, calibration, precision, options.net))
+        print(plan(model, calibration, precision, options.net))
         return
     network, report = convert(model, calibration, steps=options.steps, precision=precision, method=method, info=info)
     netx.write(network, options.net)
     print(describe(report, options.steps, len(calibration)))
     print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]})")
-
-
-def _plan(model: nn.Module, calibration: ImageSet, precision: Precision, out: Path) -> str:
-    """What would be written, as text; weights are not calibrated for it. Errors as of ``convert``."""
-    folded = lower(model, calibration.shape)
-    check(model, folded, calibration.images[:_CHECK_IMAGES].permute(0, 3, 1, 2).contiguous())
-    network, _ = quantize(folded, precision=precision)
-    weights = sum(connection.weight.size for layer in network.layers for connection in layer.connections)
-    neurons = sum(math.prod(shape) for shape in network.shapes)
-    return (
-        f"network: {len(network.layers)} layers, {neurons:,} neurons, {weights:,} weights\n"
-        f"writes: {out}, netx version {netx.version_of(network)}{', replacing it' if out.exists() else ''}\n"
-        "dry run: nothing was written"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,12 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nqlava import netx
-from nqlava.bounds import float32_exact
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
-from nqlava.network import IntegerNetwork
-from train.checkpoint import check_folder, check_writable
 
 WARNING = (
     "NIR has no field for reset by subtraction, v(0), the spike at v = v_threshold or the 24-bit limit: they are in "
@@ -51,10 +47,13 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(
             f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"
         ) from None
+    from nqlava import netx
+    from nqlava.bounds import float32_exact
+    from train.checkpoint import check_folder, check_writable
 
     check_writable(options.graph, inputs=[options.net])
     check_folder(options.graph)
-    network: IntegerNetwork = netx.read(options.net)
+    network = netx.read(options.net)
     graph = to_graph(network, fold_pooling=options.fold_pooling, integrate_readout=options.readout == "integrate")
     nir_file.write(graph, options.graph)
     size = options.graph.stat().st_size

@@ -6,6 +6,7 @@ fewer multiplications, and the same integers.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class Convolution:
         stride, padding, dilation, groups: of the convolution over the window sums.
     """
 
-    weight: NDArray[np.signedinteger]
+    weight: NDArray[np.signedinteger[Any]]
     window: Pair
     stride: Pair
     padding: Pair

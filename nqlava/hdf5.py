@@ -115,7 +115,8 @@ class CheckedFile:
                 (int(want) == got) if want.isdigit() else got >= 1
                 for want, got in zip(sizes, dataset.shape, strict=True)
             ):
-                return dataset[()].astype(dtype, copy=False)
+                values: NDArray[np.generic] = dataset[()].astype(dtype, copy=False)
+                return values
         allowed = " or ".join(f"({shape})" for shape in shapes)
         self.fail(where, key, f"of shape {dataset.shape}", f"{allowed}, every size at least 1")
 

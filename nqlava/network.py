@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -318,7 +318,7 @@ class IntegerNetwork:
         return sha.hexdigest()
 
 
-def _update(sha: "hashlib._Hash", values: Sequence[NDArray[np.integer] | None]) -> None:
+def _update(sha: "hashlib._Hash", values: Sequence[NDArray[np.integer[Any]] | None]) -> None:
     for value in values:
         sha.update(b"none" if value is None else repr((value.shape, value.dtype.str)).encode())
         if value is not None:

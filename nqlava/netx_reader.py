@@ -71,7 +71,7 @@ class Reader(CheckedFile):
         """SLAYER stores types as arrays of one string."""
         try:
             first = self.numbered("file", file, "layer", "layers", 1, MAX_LAYERS)[0]
-            return self._dataset("layer 0", first, "type").shape == (1,)
+            return bool(self._dataset("layer 0", first, "type").shape == (1,))
         except NetxError:
             return False
 

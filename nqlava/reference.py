@@ -94,7 +94,8 @@ def synaptic_sum(connection: "Connection", x: Values, weight: NDArray | None = N
         sums = (weight @ x.reshape(-1).astype(weight.dtype)).astype(np.int64)
     else:
         sums = convolve(weight, x, connection.stride, connection.padding, connection.dilation, connection.groups)
-    return 2**connection.exponent * sums
+    scaled: Values = 2**connection.exponent * sums
+    return scaled
 
 
 def convolve(

@@ -72,7 +72,8 @@ class Trace:
 
     def classes(self) -> NDArray[np.int64]:
         """Class after each step, (samples, T); of equal values the lowest index."""
-        return self.readout.argmax(axis=-1)
+        classes: NDArray[np.int64] = self.readout.argmax(axis=-1)
+        return classes
 
     def digest(self, network: str, start: int = 0) -> int:
         """D of docs/semantics.md, over these samples: those of further samples are added, modulo 2²⁵⁶.

@@ -303,15 +303,6 @@ def test_workers_and_a_scheduler_exclude_each_other(net: Path, capsys: pytest.Ca
     assert "deploy.run_lava: --scheduler: not allowed with argument --workers" in capsys.readouterr().err
 
 
-def test_help_is_fast() -> None:
-    """Less than 0.3 s on an idle machine, as nothing heavy is imported before the options are read."""
-    command = [sys.executable, "-X", "importtime", "-m", "deploy.run_lava", "--help"]
-    imported = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    names = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in imported.splitlines()}
-    assert "numpy" in names
-    assert not names & {"torch", "numba", "lava", "dask", "distributed", "h5py", "PIL"}
-
-
 @pytest.mark.slow
 def test_a_run_imports_no_signal_processing(net: Path) -> None:
     """Half a second, which Lava's Conv process brings, also where Lava looks through the package for models."""

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def write_npz(file: IO[bytes], arrays: Mapping[str, NDArray], *, compressed: bool = False) -> None:
+def write_npz(file: IO[bytes], arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -> None:
     """Writes an .npz file; equal arrays give equal bytes.
 
     As np.savez, which leaves an archive behind where the disk is full, whose destructor complains.

@@ -77,7 +77,8 @@ class Engine:
 
     def classify(self, images: Tensor | NDArray[np.uint8], steps: int) -> NDArray[np.int64]:
         """Class after each step 1 … T, (N, T); arguments and errors as in ``run``."""
-        return self.scores(images, steps).argmax(axis=-1)
+        classes: NDArray[np.int64] = self.scores(images, steps).argmax(axis=-1)
+        return classes
 
     def membrane_ranges(self, images: Tensor | NDArray[np.uint8], steps: int) -> tuple[tuple[int, int], ...]:
         """(min, max) of 0 and u per layer, before the reset, over all neurons, samples and steps."""

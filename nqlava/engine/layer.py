@@ -7,10 +7,12 @@ CPUs is nqlava/engine/cpu/layer.py.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nqlava.geometry import Convolution, unfold
@@ -137,7 +139,7 @@ class PreparedLayer:
     def __init__(self, layer: Layer, shapes: Mapping[str, tuple[int, ...]], device: torch.device) -> None:
         self.output_shape = layer.output_shape(shapes)
         self.is_readout = layer.is_readout
-        alike: dict[tuple, list[Connection]] = {}
+        alike: dict[tuple[Any, ...], list[Connection]] = {}
         for c in layer.connections:
             window = unfold(c, shapes[c.source]).window
             alike.setdefault((c.source, c.weight.shape, c.geometry, window), []).append(c)
@@ -152,7 +154,7 @@ class PreparedLayer:
         self._threshold = None if layer.threshold is None else self._parameter(layer.threshold, device)
         self._reset = layer.reset
 
-    def _parameter(self, value: np.ndarray, device: torch.device) -> Tensor:
+    def _parameter(self, value: NDArray[np.int32], device: torch.device) -> Tensor:
         """(O,) or (O, H, W) as a tensor that broadcasts over (n, *output_shape)."""
         tensor = torch.tensor(value, dtype=self.dtype, device=device)
         return tensor.reshape(tensor.shape + (1,) * (len(self.output_shape) - tensor.ndim))

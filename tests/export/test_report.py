@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from export.convert import convert
 from export.report import MembraneRange, Report, describe
 from export.round.quantize import Precision
 from export.round.rounding import Method
-from export.to_netx import convert, main
+from export.to_netx import main
 from nqlava import netx
 from nqlava.network import MEMBRANE_MAX
 from tests.tiny import image_set, random_tiny, tiny, write_folder

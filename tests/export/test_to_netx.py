@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from export.convert import convert
 from export.fold.folded import ExportError
 from export.round.quantize import Precision
 from export.round.rounding import NEAREST, Method
-from export.to_netx import convert, main
+from export.to_netx import main
 from nqlava import netx
 from nqlava.engine.integer import Engine
 from tests.tiny import image_set, random_tiny, tiny, write_folder

@@ -11,7 +11,7 @@ from deploy.compare.verify import verify
 from deploy.images import channels_first
 from deploy.report.content import Content, Run
 from deploy.report.measure import measure
-from export.to_netx import convert
+from export.convert import convert
 from nqlava.engine.integer import Engine
 from nqlava.trace import Trace
 from tests.tiny import image_set, random_residual

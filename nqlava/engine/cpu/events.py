@@ -440,7 +440,7 @@ class Events:
 
 def _in_lines(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy in C order that starts where a cache line does, as PyTorch's memory does: rows lie in as few as can be."""
-    copy = torch.empty(values.shape, dtype=torch.uint8).numpy()
+    copy: NDArray[np.uint8] = torch.empty(values.shape, dtype=torch.uint8).numpy()
     copy[:] = values
     return copy
 

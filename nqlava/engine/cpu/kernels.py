@@ -6,7 +6,7 @@ the time steps pass over it. Several plain passes over a segment compile to vect
 case in it does not.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -65,7 +65,7 @@ class Currents(NamedTuple):
         steps: T, or 1 where the current is the same at all steps.
     """
 
-    values: NDArray[np.floating]
+    values: NDArray[np.floating[Any]]
     image: int
     row: int
     steps: int

@@ -1,6 +1,7 @@
 """One layer of an integer network on a CPU: synapses and neurons, for several samples and steps at a time."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class CpuLayer:
     def advance(
         self,
         inputs: Mapping[str, NDArray[np.uint8]],
-        outputs: NDArray,
+        outputs: NDArray[Any],
         v: NDArray[np.int32],
         *,
         first: bool,
@@ -142,7 +143,7 @@ def _currents(sums: Tensor, steps: int) -> Currents:
 
 def _merge(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> list[Merged]:
     """The connections, those together that one convolution can compute."""
-    alike: dict[tuple, list[Connection]] = {}
+    alike: dict[tuple[Any, ...], list[Connection]] = {}
     for c in layer.connections:
         window = unfold(c, shapes[c.source]).window if len(layer.connections) > 1 else None
         alike.setdefault((c.source, c.weight.shape, c.geometry, window), []).append(c)

@@ -41,7 +41,8 @@ def prepare_int8(
     convolve = torch.ops.onednn.qconv2d_pointwise
 
     def run(x: Tensor) -> Tensor:
-        return convolve(x, 1.0, 0, packed, scales, zeros, None, *geometry, 1.0, 0, torch.float32, "none", [], "")
+        out: Tensor = convolve(x, 1.0, 0, packed, scales, zeros, None, *geometry, 1.0, 0, torch.float32, "none", [], "")
+        return out
 
     return run
 
@@ -53,7 +54,8 @@ def prepare_int8_product(weight: Tensor, scale: float, rows: int) -> Callable[[T
     multiply = torch.ops.onednn.qlinear_pointwise
 
     def run(x: Tensor) -> Tensor:
-        return multiply(x, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+        out: Tensor = multiply(x, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+        return out
 
     return run
 

@@ -1,6 +1,7 @@
 """A whole integer network on a CPU, for a batch of samples, layer by layer instead of step by step."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class CpuNetwork:
                 block = slice(start, min(start + _STEPS, steps))
                 outputs: dict[str, NDArray[np.uint8]] = {IMAGE: image}
                 for index, (layer, v) in enumerate(zip(self._layers, potentials, strict=True)):
-                    target: NDArray = result.readout[:, block]
+                    target: NDArray[Any] = result.readout[:, block]
                     if not layer.is_readout:
                         target = _take(memory, index, (samples, block.stop - block.start, layer.size))
                     definition = self._network.layers[index]

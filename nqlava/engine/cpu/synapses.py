@@ -1,6 +1,7 @@
 """Σ w · in on a CPU, exact, by the fastest kernel that is: maps lie in (H, W, C) order, several samples in a row."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class Merged:
         self.source, self.input_shape = connections[0].source, input_shape
         parts = [unfold(connection, input_shape) for connection in connections]
         self.convolution = parts[0]
-        self.weight: NDArray[np.signedinteger] = parts[0].weight
+        self.weight: NDArray[np.signedinteger[Any]] = parts[0].weight
         self.exponent = connections[0].exponent
         if len(connections) > 1:
             total = np.zeros(parts[0].weight.shape, np.int64)
@@ -213,15 +214,15 @@ def _events(merged: Merged, summed: tuple[int, int, int]) -> Events | None:
 
 
 def _product(
-    matrix: NDArray[np.signedinteger], scale: float, outputs: tuple[int, ...], channels: int
+    matrix: NDArray[np.signedinteger[Any]], scale: float, outputs: tuple[int, ...], channels: int
 ) -> Callable[[Tensor], Tensor]:
     multiply = prepare_int8_product(torch.from_numpy(matrix), scale, _TYPICAL_SAMPLES)
     return lambda x: multiply(x.flatten(1)).view(-1, *outputs, channels)
 
 
 def _matrix(
-    c: Convolution, weight: NDArray[np.signedinteger], summed: tuple[int, int, int], outputs: tuple[int, ...]
-) -> NDArray[np.signedinteger]:
+    c: Convolution, weight: NDArray[np.signedinteger[Any]], summed: tuple[int, int, int], outputs: tuple[int, ...]
+) -> NDArray[np.signedinteger[Any]]:
     """The convolution as a matrix (H' · W' · O, H · W · C)."""
     matrix = np.zeros((*outputs, len(weight), *summed), weight.dtype)
     for y, x in np.ndindex(outputs):

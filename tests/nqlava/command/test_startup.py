@@ -28,10 +28,13 @@ def test_every_command_imports_it_before_all_others(path: Path) -> None:
     assert isinstance(first, ast.Import) and first.names[0].name == "nqlava.command.startup"
 
 
+@pytest.mark.parametrize("imported", ["numpy", "torch"])
 @pytest.mark.parametrize("ignored", [False, True])
-def test_interrupted_in_its_imports(tmp_path: Path, ignored: bool) -> None:
-    """Unless Ctrl-C is ignored, as in the background of a script."""
-    (tmp_path / "torch.py").write_text("import sys, time\nprint('importing', flush=True)\ntime.sleep(1)\nsys.exit(7)\n")
+def test_interrupted_in_its_imports(tmp_path: Path, imported: str, ignored: bool) -> None:
+    """Those before the options are read and those after, unless Ctrl-C is ignored, as in the background of a script."""
+    (tmp_path / f"{imported}.py").write_text(
+        "import sys, time\nprint('importing', flush=True)\ntime.sleep(1)\nsys.exit(7)\n"
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "export.to_netx", "model.pt", "net.h5"],
         cwd=ROOT,
