@@ -61,7 +61,7 @@ def measure(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The results of one model file: one for NQ, for ReLU one for each reset with α = 1 and with the chosen α."""
     network, content = load_model(path)
     recipe = content["info"]["recipe"]
-    nq = content.get("activation", "nq") == "nq"
+    nq = content["activation"] == "nq"
     steps, choice_steps = options.steps if nq else options.relu_steps, options.choice_steps
     test = load(options.data, "test")
     if not nq and options.relu_samples is not None:

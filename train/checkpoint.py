@@ -127,25 +127,21 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
         raise CheckpointError(f"{path}: levels is {_short(levels)}; allowed: 1..{MAX_LEVELS}")
     if not isinstance(classes, list) or not 1 <= len(classes) <= 100_000 or not all(type(c) is str for c in classes):
         raise CheckpointError(f"{path}: classes is not a list of 1 to 100000 names")
-    form: dict[str, Any] = {"levels": levels}
-    for key, allowed in (("activation", ACTIVATIONS), ("reset", RESETS)):
-        if key in content:  # files of the first version without them hold NQ networks
-            if content[key] not in allowed:
-                raise CheckpointError(f"{path}: {key} is {_short(content[key])}; allowed: {', '.join(allowed)}")
-            form[key] = content[key]
-    size = content.get("size")
-    if size is not None and type(size) is not int:
+    activation, reset, size, info = (content.get(key) for key in ("activation", "reset", "size", "info"))
+    for key, value, allowed in (("activation", activation, ACTIVATIONS), ("reset", reset, RESETS)):
+        if value not in allowed:
+            raise CheckpointError(f"{path}: {key} is {_short(value)}; allowed: {', '.join(allowed)}")
+    if type(size) is not int:
         raise CheckpointError(f"{path}: size is {_short(size)}; allowed: an integer")
+    if not isinstance(info, dict):
+        raise CheckpointError(f"{path}: info is {_short(info)}; allowed: a dictionary")
     try:
-        network = MODELS[architecture](len(classes), size=size, **form)
+        network = MODELS[architecture](len(classes), levels=levels, activation=activation, reset=reset, size=size)
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    if not isinstance(content.get("info", {}), dict):
-        raise CheckpointError(f"{path}: info is {_short(content['info'])}; allowed: a dictionary")
     check_tensors(path, "state", content.get("state"), network.state_dict())
     network.load_state_dict(content["state"])
-    if "initial" in content:
-        _set_initial(network, content["initial"], path)
+    _set_initial(network, content.get("initial"), path)
     return network.eval(), content
 
 

@@ -228,14 +228,13 @@ def _start(options: argparse.Namespace) -> dict[str, Any] | None:
         )
     if any(neuron.initial.dim() for neuron in neurons(network)):
         print(f"{path}: its calibrated v(0) is not kept; run train.potentials again afterwards")
-    made = {"activation": "nq", "reset": "soft"} | content  # older files hold NQ networks
     for option, key in (
         ("model", "architecture"),
         ("levels", "levels"),
         ("activation", "activation"),
         ("reset", "reset"),
     ):
-        found = made[key]
+        found = content[key]
         asked = getattr(options, option)
         if asked is not None and asked != found:
             raise InputError(f"{path}: {key} is {found!r}; allowed: {asked!r} as asked for")

@@ -42,7 +42,7 @@ from train.curves import (
 )
 from train.data import DataError, ImageSet, load
 from train.plot_style import BLUE, CYCLE, GREY, MARKERS, ORANGE, STYLE
-from train.recipe import MAX_STEPS, Recipe
+from train.recipe import MAX_STEPS
 from train.snn import neurons
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
@@ -226,7 +226,7 @@ def noise_factor(subjects: Sequence[Subject], settings: Settings) -> Drawing | s
     for factors, axes in zip(sets, grid, strict=True):
         ends = []
         counts = [len(positions) for positions in factors.values()]
-        network = quantized[next(iter(factors.values()))[0]].recipe.get("model", Recipe().model)
+        network = quantized[next(iter(factors.values()))[0]].recipe.get("model", "?")
         for steps, color, marker in zip(NOISE_STEPS, CYCLE, MARKERS, strict=False):
             line = []
             for factor, positions in factors.items():
@@ -367,7 +367,7 @@ def parser() -> Parser:
         dest="steps",
         help="steps for residuals, activation and activity (default: %(default)s)",
     )
-    made.add_argument("--reset-steps", "--steps", type=int, default=64, help="largest T of rmp (default: %(default)s)")
+    made.add_argument("--reset-steps", type=int, default=64, help="largest T of rmp (default: %(default)s)")
     made.add_argument("--layer", type=int, help="activation drawn by activation, from 1 (default: the middle one)")
     made.add_argument("--samples", type=int, default=1000, help="images, drawn by the seed (default: %(default)s)")
     made.add_argument("--split", choices=["test", "train"], default="test", help="default: %(default)s")

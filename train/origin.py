@@ -11,7 +11,7 @@ from train.models import Network
 
 def recipe(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """What the file's network was trained with. CheckpointError where the file does not tell."""
-    found = content.get("info", {}).get("recipe")
+    found = content["info"].get("recipe")
     keys = ("validation", "seed", "induction_steps")
     if not isinstance(found, dict) or not all(type(found.get(key)) is int for key in keys):
         raise CheckpointError(f"{path}: holds no recipe; allowed here: a file written by train.cifar")
@@ -19,12 +19,9 @@ def recipe(path: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def held_out(sources: Sequence[str], path: Path, content: dict[str, Any]) -> ImageSet:
-    """The training images that were held out when the file's network was trained. DataError for other images.
-
-    Files older than their entry of the images' digest are taken at their word.
-    """
+    """The training images that were held out when the file's network was trained. DataError for other images."""
     made, data = recipe(path, content), load(sources, "train")
-    if content["info"].get("data", data.digest()) != data.digest():
+    if content["info"].get("data") != data.digest():
         raise DataError(f"data: other training images than those of {path}; allowed: the same, in the same order")
     return data.split(made["validation"], made["seed"])[1]
 

@@ -53,8 +53,8 @@ def _run(options: argparse.Namespace) -> None:
     network, content = checkpoint.load_model(path)
     data = load(options.data, "train")
     check_images(data, path, network, content)
-    info, made = content.get("info", {}), recipe(path, content)
-    if info.get("data", data.digest()) == data.digest() and made["validation"] < len(data):
+    info, made = content["info"], recipe(path, content)
+    if info.get("data") == data.digest() and made["validation"] < len(data):
         data = data.split(made["validation"], made["seed"])[0]  # held-out images stay fit for choices
     else:
         print(f"{path}: trained on other images; those held out then may be among the ones used here")

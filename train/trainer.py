@@ -392,11 +392,11 @@ class Training:
         """CheckpointError where the checkpoint is of another recipe or other data."""
         if not isinstance(content["recipe"], dict):
             raise CheckpointError(f"{path}: recipe is no dictionary")
-        made = asdict(Recipe()) | content["recipe"]  # a file older than an entry was made with its default
-        asked = asdict(self.recipe)
+        made, asked = content["recipe"], asdict(self.recipe)
         if self.recipe.activation == "relu":  # what acts after the training alone may change
-            asked |= {key: made[key] for key in ("induction_steps", "threshold_scale")}
-        changed = [str(key) for key in made if isinstance(made[key], Tensor) or made[key] != asked.get(key)]
+            asked |= {key: made.get(key) for key in ("induction_steps", "threshold_scale")}
+        keys = dict.fromkeys([*asked, *made])
+        changed = [str(key) for key in keys if isinstance(made.get(key), Tensor) or made.get(key) != asked.get(key)]
         if changed:
             raise CheckpointError(f"{path}: made with another {', '.join(changed)}; allowed: the same recipe")
         if content.get("data") != self._data_digest:

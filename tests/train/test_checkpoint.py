@@ -166,11 +166,12 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }
 
 
-def test_files_from_before_relu_networks_hold_nq_networks(tmp_path: Path, content: dict[str, Any]) -> None:
-    for key in ("activation", "reset", "size"):
-        del content[key]
+@pytest.mark.parametrize("key", ["architecture", "activation", "reset", "size", "levels", "initial", "info"])
+def test_every_entry_is_needed(tmp_path: Path, content: dict[str, Any], key: str) -> None:
+    del content[key]
     checkpoint.save(tmp_path / "m.pt", content)
-    assert len(load_model(tmp_path / "m.pt")[0].activations) == 3
+    with pytest.raises(CheckpointError, match=f"m.pt: {key} is "):
+        load_model(tmp_path / "m.pt")
 
 
 def test_relu_networks_keep_reset_thresholds_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

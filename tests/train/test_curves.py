@@ -143,7 +143,7 @@ def test_sets_of_models_that_differ_in_noise_and_seed_alone() -> None:
     recipes = [
         {**base, "noise_factor": 1.0, "seed": 0},
         {**base, "noise_factor": 0, "seed": 0},
-        {**base, "noise_factor": 1.0, "seed": 1, "weight_bits": 0},  # the default, as in older files without it
+        {**base, "noise_factor": 1.0, "seed": 1},
         {**base, "noise_factor": 2.0, "seed": 1, "epochs": 16},
         {},
         {**base, "noise_factor": "much"},
