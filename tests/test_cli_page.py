@@ -39,6 +39,6 @@ def test_one_name_stands_for_one_thing() -> None:
         for action in parser._actions:
             for name in action.option_strings:
                 kind = getattr(action.type, "__name__", None)
-                kinds.setdefault(name, set()).add({"_positive": "int", "_layer_bits": None}.get(str(kind), kind))
+                kinds.setdefault(name, set()).add({"_layer_bits": None}.get(str(kind), kind))
     several = {name for name, found in kinds.items() if len(found) > 1}
     assert several == {"--model"}, "a network's name where one is trained, a model file where one is compared with"

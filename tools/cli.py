@@ -11,7 +11,7 @@ from nqlava.command.parser import Parser
 from train import cifar, command, evaluate, figures, imagenet, potentials
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
-_VALUES = {"int": "N", "_positive": "N", "float": "X", "Path": "FILE"}  # of options, by what converts them
+_VALUES = {"int": "N", "float": "X", "Path": "FILE"}  # of options, by what converts them
 HEAD = """# Commands and options
 
 Written by `python -m tools.cli` from the commands themselves; a test keeps it current.

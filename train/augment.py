@@ -6,13 +6,15 @@ Their operations, magnitudes and pixels are those of torchvision's classes for t
 """
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from nqlava.errors import InputError
 
-POLICIES = ("none", "trivial", "auto")
+Policy = Literal["none", "trivial", "auto"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
 def augment(

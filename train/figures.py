@@ -42,7 +42,7 @@ from train.curves import (
 )
 from train.data import DataError, ImageSet, load
 from train.plot_style import BLUE, CYCLE, GREY, MARKERS, ORANGE, STYLE
-from train.recipe import MAX_STEPS
+from train.recipe import check
 from train.snn import neurons
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
@@ -397,9 +397,8 @@ def _subjects(paths: Sequence[Path], settings: Settings) -> list[Subject]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    for name, steps in (("T", options.steps), ("reset-steps", options.reset_steps)):
-        if not 1 <= steps <= MAX_STEPS:
-            raise InputError(f"--{name} is {steps}; allowed: 1..{MAX_STEPS}")
+    check("induction_steps", options.steps, "--T")
+    check("induction_steps", options.reset_steps, "--reset-steps")
     for name in options.only:
         for suffix in ("csv", "png"):
             checkpoint.check_writable(options.out / f"{name}.{suffix}")

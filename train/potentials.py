@@ -15,7 +15,7 @@ from train import checkpoint
 from train.calibrate import calibrate_potentials
 from train.data import load
 from train.origin import check_images, recipe
-from train.recipe import MAX_STEPS
+from train.recipe import check
 from train.shipped import NAMES, model_path
 from train.snn import neurons
 
@@ -45,9 +45,9 @@ def parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    for key, value, most in (("T", options.steps, MAX_STEPS), ("rounds", options.rounds, 100)):
-        if not 1 <= value <= most:
-            raise InputError(f"--{key} is {value}; allowed: 1..{most}")
+    check("induction_steps", options.steps, "--T")
+    if not 1 <= options.rounds <= 100:
+        raise InputError(f"--rounds is {options.rounds}; allowed: 1..100")
     path = model_path(options.model, options.pretrained)
     checkpoint.check_writable(options.out, inputs=[path, *map(Path, options.data)])
     network, content = checkpoint.load_model(path)
