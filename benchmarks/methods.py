@@ -26,14 +26,14 @@ from deploy.files import write_json
 from export.fold.lower import lower
 from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
-from train.activation import RateReLU
-from train.calibrate import balance_thresholds
-from train.checkpoint import load_model
-from train.data import ImageSet, load
-from train.models import Network
-from train.neuron import RESETS, Reset
-from train.origin import held_out
-from train.snn import neurons
+from train.data.images import ImageSet, load
+from train.loop.calibrate import balance_thresholds
+from train.loop.checkpoint import load_model
+from train.loop.origin import held_out
+from train.model.activation import RateReLU
+from train.model.models import Network
+from train.model.neuron import RESETS, Reset
+from train.model.snn import neurons
 
 SCALES = (1.0, 0.5, 0.25)
 THRESHOLD_IMAGES = 128

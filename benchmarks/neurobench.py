@@ -28,7 +28,7 @@ from deploy.images import add_arguments, channels_first, check_steps, load_for, 
 from nqlava import netx
 from nqlava.engine.integer import Engine
 from nqlava.network import IMAGE, Connection, IntegerNetwork
-from train.checkpoint import check_writable
+from train.loop.checkpoint import check_writable
 
 _FLOAT64, _INT32, _INT8, _INT24 = 8, 4, 1, 3  # bytes
 

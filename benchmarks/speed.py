@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import engine_speed, lava_speed, layers, machine, peak, scaling, startup
 from benchmarks.timing import Effort
 from deploy.files import write_json
-from train.models import MODELS
+from train.model.models import MODELS
 
 _TITLES = {
     "engine": "Integer engine against SpikingJelly and PyTorch",

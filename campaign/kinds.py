@@ -20,9 +20,12 @@ from nqlava.errors import InputError
 from nqlava.network import Connection, IntegerNetwork
 from tests.strategies import images_for, random_layer, random_neurons
 from tests.tiny import image_set, tiny, write_folder, write_zip
-from train import checkpoint, cifar, command, data, models
-from train.recipe import Recipe
-from train.trainer import checkpoint_path, train
+from train import cifar, command
+from train.data import images as data
+from train.loop import checkpoint
+from train.loop.recipe import Recipe
+from train.loop.trainer import checkpoint_path, train
+from train.model import models
 
 _RECIPE = Recipe(model="tiny", epochs=1, batch=10, validation=5, induction_steps=2, cutout=2)
 _CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ import torch
 
 from campaign.plan import Figure, Outcome, Plan
 from campaign.sandbox import Ending, Sandbox
-from train import checkpoint
-from train.data import SAMPLE
-from train.trainer import checkpoint_path
+from train.data.images import SAMPLE
+from train.loop import checkpoint
+from train.loop.trainer import checkpoint_path
 
 KILLS, _WITH_DECODERS = 30, 3
 _OPTIONS = ["--model", "vgg_tiny", "--epochs", "24", "--batch", "50", "--validation", "20", "--learning-rate", "0.02"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from nqlava import netx
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
-from train.checkpoint import check_folder, check_writable
+from train.loop.checkpoint import check_folder, check_writable
 
 
 def parser() -> Parser:

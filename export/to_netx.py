@@ -27,9 +27,9 @@ from nqlava.command.parser import Parser, add_data
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
-from train.calibrate import evaluate
-from train.checkpoint import check_folder, check_writable, load_model
-from train.data import ImageSet, load
+from train.data.images import ImageSet, load
+from train.loop.calibrate import evaluate
+from train.loop.checkpoint import check_folder, check_writable, load_model
 from train.shipped import NAMES, is_shipped, model_path
 
 _CHECK_IMAGES = 2  # on which the lowering is checked

@@ -12,7 +12,7 @@ from nqlava.bounds import float32_exact
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
-from train.checkpoint import check_folder, check_writable
+from train.loop.checkpoint import check_folder, check_writable
 
 WARNING = (
     "NIR has no field for reset by subtraction, v(0), the spike at v = v_threshold or the 24-bit limit: they are in "

@@ -11,17 +11,17 @@ import torch
 
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
-from train import checkpoint
-from train.calibrate import evaluate
-from train.data import Split
-from train.kernels import Kernels
-from train.processes import own_device, processes
-from train.recipe import ENTRIES, RELU_STEPS, Option, Recipe
+from train.data.images import Split
+from train.data.stream import Images
+from train.loop import checkpoint
+from train.loop.calibrate import evaluate
+from train.loop.processes import own_device, processes
+from train.loop.recipe import ENTRIES, RELU_STEPS, Option, Recipe
+from train.loop.tensorboard import EpochLog
+from train.loop.trainer import Training, checkpoint_path, fast_bfloat16, require_finished, train
+from train.model.kernels import Kernels
+from train.model.snn import neurons
 from train.shipped import NAMES, pretrained
-from train.snn import neurons
-from train.stream import Images
-from train.tensorboard import EpochLog
-from train.trainer import Training, checkpoint_path, fast_bfloat16, require_finished, train
 
 REPORTED_STEPS = {"nq": (1, 2, 4, 8, 16), "relu": (4, 8, 16, 32)}
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from nqlava.command.files import replacing
-from train.activation import NQ, Neuron, RateReLU
-from train.calibrate import Evaluation, evaluate
-from train.data import ImageSet
-from train.neuron import Reset
-from train.snn import neurons, spiking
+from train.data.images import ImageSet
+from train.loop.calibrate import Evaluation, evaluate
+from train.model.activation import NQ, Neuron, RateReLU
+from train.model.neuron import Reset
+from train.model.snn import neurons, spiking
 
 MAX_CELLS = 256  # of a histogram, between 0 and θ
 CONTINUOUS = 20  # cells between 0 and θ where the values do not lie on a grid
@@ -156,7 +156,7 @@ def measure(
 ) -> tuple[Evaluation, list[LayerCurves]]:
     """Accuracies of ANN and SNN, and the curves of every activation, over all images; memory for one batch.
 
-    ``observe_scores`` is as for ``train.calibrate.evaluate``.
+    ``observe_scores`` is as for ``train.loop.calibrate.evaluate``.
     """
     found = []
     for neuron in neurons(network):

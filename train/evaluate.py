@@ -14,16 +14,16 @@ import torch
 from nqlava.command.files import replacing
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
-from train.activation import RateReLU
-from train.calibrate import balance_thresholds, evaluate
-from train.checkpoint import check_writable, load_model
-from train.data import load
-from train.neuron import RESETS
-from train.origin import check_images, held_out, recipe
-from train.recipe import check
+from train.data.images import load
+from train.loop.calibrate import balance_thresholds, evaluate
+from train.loop.checkpoint import check_writable, load_model
+from train.loop.origin import check_images, held_out, recipe
+from train.loop.recipe import check
+from train.loop.trainer import THRESHOLD_IMAGES
+from train.model.activation import RateReLU
+from train.model.neuron import RESETS
+from train.model.snn import neurons, poisson_input
 from train.shipped import NAMES, model_path
-from train.snn import neurons, poisson_input
-from train.trainer import THRESHOLD_IMAGES
 
 
 def parser() -> Parser:

@@ -26,8 +26,6 @@ except ModuleNotFoundError:
 from nqlava.command.files import replacing
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
-from train import checkpoint
-from train.calibrate import Evaluation, evaluate
 from train.curves import (
     LayerCurves,
     by_noise_factor,
@@ -40,10 +38,12 @@ from train.curves import (
     recipe,
     write_csv,
 )
-from train.data import DataError, ImageSet, load
+from train.data.images import DataError, ImageSet, load
+from train.loop import checkpoint
+from train.loop.calibrate import Evaluation, evaluate
+from train.loop.recipe import check
+from train.model.snn import neurons
 from train.plot_style import BLUE, CYCLE, GREY, MARKERS, ORANGE, STYLE
-from train.recipe import check
-from train.snn import neurons
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
 NOISE_STEPS = (1, 2, 4)

@@ -11,13 +11,13 @@ import torch
 
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
-from train import checkpoint
-from train.calibrate import calibrate_potentials
-from train.data import load
-from train.origin import check_images, recipe
-from train.recipe import check
+from train.data.images import load
+from train.loop import checkpoint
+from train.loop.calibrate import calibrate_potentials
+from train.loop.origin import check_images, recipe
+from train.loop.recipe import check
+from train.model.snn import neurons
 from train.shipped import NAMES, model_path
-from train.snn import neurons
 
 
 def parser() -> Parser:

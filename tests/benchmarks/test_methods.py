@@ -11,9 +11,9 @@ from benchmarks.methods import main, table
 from export.fold.lower import lower
 from export.round.quantize import quantize
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.checkpoint import model_content, save
-from train.data import load
-from train.models import MODELS
+from train.data.images import load
+from train.loop.checkpoint import model_content, save
+from train.model.models import MODELS
 
 CLASSES = tuple(f"class{i}" for i in range(5))
 RECIPE = {"validation": 15, "seed": 0, "noise_factor": 1.0, "induction_steps": 2}

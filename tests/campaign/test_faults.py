@@ -14,8 +14,8 @@ from campaign.training_kills import differences
 from deploy.lava.models import PyLayerGroup
 from nqlava import netx
 from tests.tiny import random_tiny, tiny
-from train import checkpoint
-from train.models import MODELS
+from train.loop import checkpoint
+from train.model.models import MODELS
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ import torch
 
 from nqlava.errors import InputError
 from tests.tiny import image_set, tiny, write_folder, write_zip
-from train import command, trainer
-from train.checkpoint import load, load_model, save
+from train import command
 from train.cifar import main
-from train.models import MODELS
+from train.loop import trainer
+from train.loop.checkpoint import load, load_model, save
+from train.model.models import MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def test_end_to_end(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_table_holds_the_accuracies_by_steps(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from train.calibrate import Evaluation
+    from train.loop.calibrate import Evaluation
 
     result = Evaluation(ann=90.0, snn=tuple(float(t) for t in range(1, 17)), sigma=())
     monkeypatch.setattr(command, "evaluate", lambda *_: result)

@@ -1,4 +1,4 @@
-"""The command reads models, scales thresholds, and gives the accuracies that train.calibrate computes."""
+"""The command reads models, scales thresholds, and gives the accuracies that train.loop.calibrate computes."""
 
 import json
 import tempfile
@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.activation import RateReLU
-from train.calibrate import evaluate
-from train.checkpoint import load_model, model_content, save
-from train.data import load
+from train.data.images import load
 from train.evaluate import main
-from train.models import MODELS
-from train.snn import neurons
+from train.loop.calibrate import evaluate
+from train.loop.checkpoint import load_model, model_content, save
+from train.model.activation import RateReLU
+from train.model.models import MODELS
+from train.model.snn import neurons
 
 RECIPE = {"validation": 15, "seed": 3, "induction_steps": 4}
 

@@ -12,13 +12,13 @@ from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
 from tests import float_oracle
 from tests.tiny import image_set, random_residual, random_tiny, tiny, write_folder
-from train import data
-from train.activation import NQ
-from train.calibrate import calibrate_potentials
-from train.checkpoint import CheckpointError, load, load_model, model_content, save
-from train.models import MODELS
+from train.data import images as data
+from train.loop.calibrate import calibrate_potentials
+from train.loop.checkpoint import CheckpointError, load, load_model, model_content, save
+from train.model.activation import NQ
+from train.model.models import MODELS
+from train.model.snn import neurons, simulate
 from train.potentials import main
-from train.snn import neurons, simulate
 
 IMAGES = image_set(40).images.permute(0, 3, 1, 2)
 CLASSES = tuple(f"class{i}" for i in range(5))

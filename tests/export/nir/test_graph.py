@@ -18,7 +18,7 @@ from nqlava.engine.integer import Engine
 from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 from tests.export.nir import oracle as nir_oracle
 from tests.strategies import images_for, networks, random_layer
-from train.checkpoint import load_model
+from train.loop.checkpoint import load_model
 from train.shipped import model_path
 
 
