@@ -28,14 +28,14 @@ from export.fold.lower import lower
 from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
-from train.activation import RateReLU
-from train.calibrate import balance_thresholds
-from train.checkpoint import load_model
-from train.data import ImageSet, load
-from train.models import Network
-from train.neuron import RESETS, Reset
-from train.origin import held_out
-from train.snn import neurons
+from train.data.images import ImageSet, load
+from train.loop.calibrate import balance_thresholds
+from train.loop.checkpoint import load_model
+from train.loop.origin import held_out
+from train.model.activation import RateReLU
+from train.model.models import Network
+from train.model.neuron import RESETS, Reset
+from train.model.snn import neurons
 
 SCALES = (1.0, 0.5, 0.25)
 THRESHOLD_IMAGES = 128
@@ -63,7 +63,7 @@ def measure(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The results of one model file: one for NQ, for ReLU one for each reset with α = 1 and with the chosen α."""
     network, content = load_model(path)
     recipe = content["info"]["recipe"]
-    nq = content.get("activation", "nq") == "nq"
+    nq = content["activation"] == "nq"
     steps, choice_steps = options.steps if nq else options.relu_steps, options.choice_steps
     test = load(options.data, "test")
     if not nq and options.relu_samples is not None:

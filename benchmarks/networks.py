@@ -12,10 +12,10 @@ from deploy.images import channels_first
 from export.fold.lower import lower
 from export.round.quantize import Precision, quantize
 from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
-from train.checkpoint import load_model
-from train.data import load
-from train.models import MODELS
-from train.snn import neurons
+from train.data.images import load
+from train.loop.checkpoint import load_model
+from train.model.models import MODELS
+from train.model.snn import neurons
 
 _STATISTICS = 64  # images behind the batch-norm statistics of untrained models
 
@@ -27,7 +27,7 @@ def sample_images(count: int) -> NDArray[np.uint8]:
 
 
 def exported(name: str, checkpoints: Mapping[str, Path]) -> IntegerNetwork:
-    """A model of train.models with 8-bit weights and one scale per layer, from its checkpoint or untrained."""
+    """A model of train.model.models with 8-bit weights and one scale per layer, from its checkpoint or untrained."""
     if name in checkpoints:
         model, content = load_model(checkpoints[name])
         if content["architecture"] != name:

@@ -30,7 +30,7 @@ from nqlava.command.parser import Parser
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
 from nqlava.network import IMAGE, Connection, IntegerNetwork
-from train.checkpoint import check_writable
+from train.loop.checkpoint import check_writable
 
 _FLOAT64, _INT32, _INT8, _INT24 = 8, 4, 1, 3  # bytes
 

@@ -28,7 +28,7 @@ from nqlava import netx
 from nqlava.engine.cpu.machine import int8_limit
 from nqlava.engine.integer import Engine
 from nqlava.testing import cpu_modes
-from train.data import load
+from train.data.images import load
 
 NATIVE = "as it is"
 

@@ -17,7 +17,7 @@ from benchmarks import engine_speed, lava_speed, layers, machine, peak, scaling,
 from benchmarks.options import Options
 from benchmarks.timing import Effort
 from deploy.files import write_json
-from train.models import MODELS
+from train.model.models import MODELS
 
 _TITLES = {
     "engine": ("Integer engine against SpikingJelly and PyTorch", engine_speed),

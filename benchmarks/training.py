@@ -3,9 +3,10 @@
     python -m benchmarks.training --out runs/training
 
 "plain" is what one would write first: float32, contiguous memory, NQ in PyTorch's operations with a fresh Gaussian per
-element, ordinary SGD. Its images are in memory as batches and not augmented. "trainer" is an epoch of train.trainer
-with everything in it: bfloat16 where the processor has it, channels-last memory, compiled activations, the noise pool,
-augmentation. "ReLU" is the same epoch without noise and thresholds: what training costs without NQ.
+element, ordinary SGD. Its images are in memory as batches and not augmented. "trainer" is an epoch of
+train.loop.trainer with everything in it: bfloat16 where the processor has it, channels-last memory, compiled
+activations, the noise pool, augmentation. "ReLU" is the same epoch without noise and thresholds: what training costs
+without NQ.
 
 Before anything is timed, the plain loop and the trainer compute the same loss and gradients. The noise pool is drawn
 once per epoch; here it is drawn in every run of --steps steps, which is more often than in training.
@@ -28,12 +29,12 @@ from benchmarks.markdown import with_spread
 from benchmarks.options import Options
 from benchmarks.timing import Contestant, interleaved, rates, ratios, spread
 from deploy.files import write_json
-from train.activation import NQ
-from train.data import ImageSet, load
-from train.kernels import Kernels
-from train.models import MODELS, Network
-from train.recipe import Recipe
-from train.trainer import Training, choose_kernels, fast_bfloat16
+from train.data.images import ImageSet, load
+from train.loop.recipe import Recipe
+from train.loop.trainer import Training, choose_kernels, fast_bfloat16
+from train.model.activation import NQ
+from train.model.kernels import Kernels
+from train.model.models import MODELS, Network
 
 CPU = torch.device("cpu")
 EPOCH = 50_000  # images of CIFAR-10

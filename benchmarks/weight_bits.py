@@ -25,11 +25,11 @@ from export.round.quantize import Precision, quantize
 from export.round.rounding import NEAREST, CalibratedRounding, Method
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
-from train.calibrate import evaluate
-from train.checkpoint import load_model
-from train.data import ImageSet, load
-from train.recipe import Recipe
-from train.trainer import fast_bfloat16, train
+from train.data.images import ImageSet, load
+from train.loop.calibrate import evaluate
+from train.loop.checkpoint import load_model
+from train.loop.recipe import Recipe
+from train.loop.trainer import fast_bfloat16, train
 
 ABLATION = (
     Method(feedback=False, scale_search=False),

@@ -24,7 +24,7 @@ from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
 from nqlava.netx import read
 from nqlava.trace import Trace
-from train.data import Split, load
+from train.data.images import Split, load
 
 __all__ = ["Result", "images", "read", "run", "run_lava"]
 

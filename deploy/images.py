@@ -13,7 +13,7 @@ from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
 
 if TYPE_CHECKING:
-    from train.data import ImageSet
+    from train.data.images import ImageSet
 
 MAX_STEPS = 4096
 
@@ -50,7 +50,7 @@ def load_for(net: Path, network: IntegerNetwork, sources: Sequence[str], otherwi
     Raises:
         InputError: no usable images, or none of the network's size; ``otherwise`` names what else is allowed.
     """
-    from train.data import load
+    from train.data.images import load
 
     data = load(sources, "test")
     if data.shape != network.input_shape:

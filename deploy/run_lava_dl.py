@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
     from deploy.compare.verify import require_lava, require_lava_dl
     from deploy.lava_dl import reader as lava_dl
     from deploy.lava_dl.engine import LifEngine
-    from train.checkpoint import check_writable
+    from train.loop.checkpoint import check_writable
 
     if options.out is not None:
         check_writable(options.out, inputs=[options.net, options.inputs])

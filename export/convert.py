@@ -19,8 +19,8 @@ from nqlava import netx
 from nqlava.bounds import worst_case
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
-from train.calibrate import evaluate
-from train.data import ImageSet
+from train.data.images import ImageSet
+from train.loop.calibrate import evaluate
 
 _CHECK_IMAGES = 2  # on which the lowering is checked
 _ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured

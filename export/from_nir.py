@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace) -> None:
             f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"
         ) from None
     from nqlava import netx
-    from train.checkpoint import check_folder, check_writable
+    from train.loop.checkpoint import check_folder, check_writable
 
     check_writable(options.net, inputs=[options.graph])
     check_folder(options.net)

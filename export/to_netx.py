@@ -100,8 +100,8 @@ def _run(options: argparse.Namespace) -> None:
     from export.report import describe
     from export.round.quantize import Precision
     from nqlava import netx
-    from train.checkpoint import check_folder, check_writable, load_model
-    from train.data import load
+    from train.data.images import load
+    from train.loop.checkpoint import check_folder, check_writable, load_model
 
     check_folder(options.net)
     path = model_path(options.model, options.pretrained)

@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> None:
         ) from None
     from nqlava import netx
     from nqlava.bounds import float32_exact
-    from train.checkpoint import check_folder, check_writable
+    from train.loop.checkpoint import check_folder, check_writable
 
     check_writable(options.graph, inputs=[options.net])
     check_folder(options.graph)

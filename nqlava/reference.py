@@ -8,7 +8,7 @@ docs/semantics.md: the functions stand in the order of that page.
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ IMAGE = "input"
 """Source of the connections that receive the image."""
 
 Values = NDArray[np.int64]
+Weights = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def run(network: "IntegerNetwork", image: NDArray[np.uint8], steps: int) -> Run:
     )
 
 
-def exact_weights(connection: "Connection") -> NDArray:
+def exact_weights(connection: "Connection") -> Weights:
     """w as float64, with which a product is exact and fast where no sum can reach 2^53; else as int64.
 
     Inputs are at most 255 and weights at most 127, so that no partial sum exceeds A = 255 · 127 · (inputs of a neuron).
@@ -87,7 +88,7 @@ def exact_weights(connection: "Connection") -> NDArray:
     return connection.weight.astype(np.float64 if largest < EXACT_FLOAT64 else np.int64)
 
 
-def synaptic_sum(connection: "Connection", x: Values, weight: NDArray | None = None) -> Values:
+def synaptic_sum(connection: "Connection", x: Values, weight: Weights | None = None) -> Values:
     """2^e · Σ w · x of one connection; x is (C, H, W) or (N,), weight is ``exact_weights`` of the connection."""
     weight = exact_weights(connection) if weight is None else weight
     if weight.ndim == 2:  # dense: the input flattened in (C, H, W) order
@@ -99,7 +100,7 @@ def synaptic_sum(connection: "Connection", x: Values, weight: NDArray | None = N
 
 
 def convolve(
-    weight: NDArray,
+    weight: Weights,
     x: Values,
     stride: tuple[int, int],
     padding: tuple[int, int],
@@ -124,7 +125,8 @@ def convolve(
             taps[:, j, k] = padded[:, rows, columns]
     kernels = weight.reshape(groups, outputs // groups, inputs * kh * kw)
     inputs_of_group = taps.reshape(groups, inputs * kh * kw, height * width)
-    return np.matmul(kernels, inputs_of_group).reshape(outputs, height, width).astype(np.int64)
+    sums: Values = np.matmul(kernels, inputs_of_group).reshape(outputs, height, width).astype(np.int64)
+    return sums
 
 
 def spread(value: NDArray[np.int32], neurons: Values) -> Values:

@@ -22,9 +22,12 @@ from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
 from nqlava.testing.networks import images_for, small_networks
 from stress import damage
-from train import checkpoint, cifar, command, data, models
-from train.recipe import Recipe
-from train.trainer import checkpoint_path, train
+from train import cifar, command
+from train.data.images import images as data
+from train.loop import checkpoint
+from train.loop.recipe import Recipe
+from train.loop.trainer import checkpoint_path, train
+from train.model import models
 
 _SHAPE = (3, 8, 6)
 _GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"

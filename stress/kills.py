@@ -18,10 +18,10 @@ from statistics import median
 import torch
 
 from stress.sandbox import END_SECONDS, Ending, Sandbox
-from train import checkpoint
-from train.data import SAMPLE
+from train.data.images import SAMPLE
+from train.loop import checkpoint
+from train.loop.trainer import checkpoint_path
 from train.shipped import pretrained
-from train.trainer import checkpoint_path
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 _PART = 0.95  # of the duration, within which signals come: later ones mostly miss the command

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from train.activation import Neuron
-from train.models import BasicBlock, Network, Normalize
+from train.model.activation import Neuron
+from train.model.models import BasicBlock, Network, Normalize
 
 
 def layer_output(module: nn.Module, x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from deploy import api
 from nqlava import netx
 from nqlava.testing.engines import judged, saturations
 from tests.test_run_lava import small_network
-from train.data import load
+from train.data.images import load
 
 
 @pytest.fixture

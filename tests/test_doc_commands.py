@@ -24,7 +24,7 @@ from tests.lava_dl.test_run_lava_dl import NETWORK
 from tests.tiny import write_folder
 from tools.docs import PAGES, ROOT, Code, code
 from train.cifar import main as train_cifar
-from train.data import load
+from train.data.images import load
 
 # By module: options that take the place of those on the page, or are added; "" is a flag's value.
 REDUCED: dict[str, dict[str, str]] = {
@@ -61,7 +61,7 @@ NOT_RUN = {
     "make test": "runs this test",
     "pip install": "installs packages; tools/install.sh does so in every clean clone",
     ". .venv/bin/activate": "changes the shell alone",
-    "tensorboard --logdir": "serves pages until it is stopped; tests/train/test_tensorboard.py reads the same folder",
+    "tensorboard --logdir": "serves pages until stopped; tests/train/loop/test_tensorboard.py reads the same folder",
     "dask scheduler": "runs until it is stopped; tests/compare/test_cluster.py starts a cluster",
     "dask worker": "runs until it is stopped; tests/compare/test_cluster.py starts a cluster",
     "python tools/make_sample.py": "needs the complete CIFAR-10 archives",
@@ -81,7 +81,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few real images as folders, and small trained networks under the names that pages use."""
     folder = tmp_path_factory.mktemp("shelf")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.data.user_cache_path", lambda _name: folder / "cache")
+        patch.setattr("train.data.images.user_cache_path", lambda _name: folder / "cache")
         splits = {split: load(["sample"], split) for split in ("train", "test")}
         few = {
             "train": splits["train"].subset(torch.arange(0, 1000, 20)),
@@ -130,7 +130,7 @@ def desk(tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "few").symlink_to(shelf / "few")
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("train.data.user_cache_path", lambda _name: shelf / "cache")
+    monkeypatch.setattr("train.data.images.user_cache_path", lambda _name: shelf / "cache")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return tmp_path
 

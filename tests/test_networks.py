@@ -13,8 +13,8 @@ from deploy.lava import build
 from export.fold.lower import lower
 from export.round.quantize import quantize
 from nqlava import netx
-from train.data import load
-from train.models import Network, resnet18, resnet20, resnet34, vgg16
+from train.data.images import load
+from train.model.models import Network, resnet18, resnet20, resnet34, vgg16
 
 
 @pytest.mark.slow

@@ -9,15 +9,15 @@ import pytest
 from benchmarks import weight_bits
 from benchmarks.weight_bits import main
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.checkpoint import load_model, model_content, save
-from train.models import MODELS
-from train.recipe import Recipe
+from train.loop.checkpoint import load_model, model_content, save
+from train.loop.recipe import Recipe
+from train.model.models import MODELS
 
 
 @pytest.fixture
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setitem(MODELS, "tiny", tiny)
-    monkeypatch.setattr("train.data.user_cache_path", lambda _name: tmp_path / "cache")
+    monkeypatch.setattr("train.data.images.user_cache_path", lambda _name: tmp_path / "cache")
     write_folder(tmp_path / "data", train=image_set(60), test=image_set(10, seed=1))
     recipe: dict[str, Any] = {"model": "tiny", "batch": 20, "threshold": 1.0}
     content = model_content(random_tiny(3), "tiny", tuple(f"class{i}" for i in range(5)), {"recipe": recipe})

@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from train.activation import NQ
-from train.data import ImageSet
-from train.models import BasicBlock, Form, Network, Normalize
+from train.data.images import ImageSet
+from train.model.activation import NQ
+from train.model.models import BasicBlock, Form, Network, Normalize
 
 SHAPE = (3, 8, 6)
 
 
 def tiny(classes: int = 10, **form: Any) -> Network:
-    """Two convolutions, a hidden and an output linear layer over 8x6 images; arguments as in train.models.MODELS."""
+    """Two convolutions, a hidden and an output linear layer over 8x6 images; arguments as in train.model.models."""
     made = Form(**form)
     layers = [
         Normalize((0.5, 0.4, 0.6), (0.25, 0.2, 0.3)),

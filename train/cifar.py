@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from nqlava.command.parser import SOURCES
 from train import command
-from train.data import load
-from train.recipe import Recipe
+from train.data.images import load
+from train.loop.recipe import Recipe
 
 COMMAND = command.Command(
     name="train.cifar",

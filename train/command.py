@@ -3,30 +3,26 @@
 import argparse
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
-from train import checkpoint
-from train.augment import POLICIES
-from train.calibrate import evaluate
-from train.data import Split
-from train.kernels import Kernels
-from train.models import ACTIVATIONS, MODELS
-from train.neuron import RESETS
-from train.processes import own_device, processes
-from train.recipe import Recipe
+from train.data.images import Split
+from train.data.stream import Images
+from train.loop import checkpoint
+from train.loop.calibrate import evaluate
+from train.loop.processes import own_device, processes
+from train.loop.recipe import ENTRIES, RELU_STEPS, Option, Recipe
+from train.loop.tensorboard import EpochLog
+from train.loop.trainer import Training, checkpoint_path, fast_bfloat16, require_finished, train
+from train.model.kernels import Kernels
+from train.model.snn import neurons
 from train.shipped import NAMES, pretrained
-from train.snn import neurons
-from train.stream import Images
-from train.tensorboard import EpochLog
-from train.trainer import Training, checkpoint_path, fast_bfloat16, require_finished, train
 
-RELU_STEPS = 32  # of the thresholds' calibration: with fewer, spikes may not reach the last layers
 REPORTED_STEPS = {"nq": (1, 2, 4, 8, 16), "relu": (4, 8, 16, 32)}
 
 
@@ -53,12 +49,6 @@ class Command:
     workers: int | None = None
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; it must be a whole number from 1")
-    return int(text)
-
-
 def _layer_bits(text: str) -> tuple[str, int]:
     name, _, bits = text.rpartition("=")
     if not name or not bits.isdecimal():
@@ -68,7 +58,6 @@ def _layer_bits(text: str) -> tuple[str, int]:
 
 def parser(command: Command) -> Parser:
     """The command's options."""
-    default = command.default
     made = Parser(command.name, command.description, command.examples)
     data = made.add_argument_group("data and files")
     data.add_argument(
@@ -97,101 +86,12 @@ def parser(command: Command) -> Parser:
     start = data.add_mutually_exclusive_group()
     start.add_argument("--init", type=Path, metavar="MODEL", help="fine-tune this model file instead of random weights")
     start.add_argument("--pretrained", choices=NAMES, help="fine-tune a model that ships with the project")
-    net = made.add_argument_group("network")
-    net.add_argument("--model", choices=list(MODELS), help=f"default: that of --init, else {default.model}")
-    net.add_argument(
-        "--activation",
-        choices=ACTIVATIONS,
-        help="nq, or relu for RMP-SNN: no biases, no batch norm, thresholds from the largest currents "
-        f"(default: that of --init, else {default.activation})",
-    )
-    net.add_argument(
-        "--levels",
-        "--L",
-        type=_positive,
-        help=f"quantization levels L of NQ (default: those of --init, else {default.levels})",
-    )
-    net.add_argument(
-        "--threshold", type=float, help=f"λ at the start (default: that of --init, else {default.threshold})"
-    )
-    net.add_argument(
-        "--induction-steps",
-        "--T",
-        type=_positive,
-        help="time steps T of the noise induction and of model choice; for relu of the thresholds' calibration "
-        f"(default: {default.induction_steps}, for relu {RELU_STEPS})",
-    )
-    net.add_argument(
-        "--noise-factor",
-        type=float,
-        default=default.noise_factor,
-        help="times the measured σ; 0 trains plain QCFS (default: %(default)s)",
-    )
-    net.add_argument(
-        "--snn-steps",
-        type=int,
-        default=default.snn_steps,
-        metavar="T",
-        help="train the spiking network itself, for read-outs after 1 to T steps; best with --init "
-        "(default: %(default)s, the activation is trained)",
-    )
-    net.add_argument("--reset", choices=RESETS, help=f"for relu (default: that of --init, else {default.reset})")
-    net.add_argument(
-        "--threshold-scale",
-        type=float,
-        default=default.threshold_scale,
-        metavar="α",
-        help="for relu: threshold as a share of the largest current (default: %(default)s)",
-    )
-    net.add_argument("--dropout", type=float, default=default.dropout, help="for relu (default: %(default)s)")
-    net.add_argument(
-        "--weight-bits",
-        type=int,
-        default=default.weight_bits,
-        metavar="BITS",
-        help="train with weights rounded to 2 to 8 bits, for export with the same --bits and --rounding nearest; "
-        "best with --init (default: %(default)s, not rounded)",
-    )
-    net.add_argument(
-        "--layer-bits",
-        nargs="+",
-        type=_layer_bits,
-        default=[],
-        metavar="LAYER=BITS",
-        help="with --weight-bits: other bits for some layers, such as layers.1=8",
-    )
-    sgd = made.add_argument_group("optimisation")
-    sgd.add_argument("--epochs", type=_positive, default=default.epochs, help="default: %(default)s")
-    sgd.add_argument("--batch", type=_positive, default=default.batch, help="default: %(default)s")
-    sgd.add_argument("--learning-rate", type=float, default=default.learning_rate, help="peak (default: %(default)s)")
-    sgd.add_argument("--momentum", type=float, default=default.momentum, help="default: %(default)s")
-    sgd.add_argument("--weight-decay", type=float, default=default.weight_decay, help="default: %(default)s")
-    sgd.add_argument("--label-smoothing", type=float, default=default.label_smoothing, help="default: %(default)s")
-    if command.workers is None:  # streamed images are cropped at random and not changed further
-        sgd.add_argument(
-            "--cutout", type=int, default=default.cutout, help="side in pixels, 0 for none (default: %(default)s)"
-        )
-        sgd.add_argument(
-            "--augment",
-            choices=POLICIES,
-            default=default.policy,
-            dest="policy",
-            help="beside crop and flip: TrivialAugment or CIFAR-10's AutoAugment (default: %(default)s)",
-        )
-    sgd.add_argument(
-        "--average",
-        type=float,
-        default=default.average,
-        metavar="DECAY",
-        help="keep an exponential moving average of the weights, such as 0.999 (default: %(default)s, none)",
-    )
-    sgd.add_argument(
-        "--validation",
-        type=_positive,
-        help="training images held out for noise induction and model choice "
-        f"(default: {default.validation}, but at most a fifth of the training set)",
-    )
-    sgd.add_argument("--seed", type=int, default=default.seed, help="default: %(default)s")
+    groups = {name: made.add_argument_group(name) for name in ("network", "optimisation")}
+    for name, entry in ENTRIES.items():
+        option: Option = entry.metadata["option"]
+        if command.workers is None or not option.in_memory:
+            _add(groups[option.group], name, entry.type, option, getattr(command.default, name))
+    sgd = groups["optimisation"]
     sgd.add_argument(
         "--precision",
         choices=["auto", "bfloat16", "float32"],
@@ -200,6 +100,21 @@ def parser(command: Command) -> Parser:
     )
     sgd.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     return made
+
+
+def _add(group: Any, name: str, kind: Any, option: Option, default: object) -> None:
+    """Add the option of an entry of the recipe; None where it is not given."""
+    help = f"default: {'that of --init, else ' if option.start else ''}{default}{option.note}"
+    help = f"{option.help} ({help})" if option.help else help
+    if name == "layer_bits":
+        about: dict[str, Any] = {"nargs": "+", "type": _layer_bits}
+        help = option.help
+    elif kind in (int, float):
+        about = {"type": kind}
+    else:
+        about = {"choices": list(option.choices) or get_args(kind)}
+    flags = option.flags or [f"--{name.replace('_', '-')}"]
+    group.add_argument(*flags, dest=name, metavar=option.metavar, help=help, **about)
 
 
 def _device(name: str) -> torch.device:
@@ -228,14 +143,9 @@ def _start(options: argparse.Namespace) -> dict[str, Any] | None:
         )
     if any(neuron.initial.dim() for neuron in neurons(network)):
         print(f"{path}: its calibrated v(0) is not kept; run train.potentials again afterwards")
-    made = {"activation": "nq", "reset": "soft"} | content  # older files hold NQ networks
-    for option, key in (
-        ("model", "architecture"),
-        ("levels", "levels"),
-        ("activation", "activation"),
-        ("reset", "reset"),
-    ):
-        found = made[key]
+    decided = {"model": "architecture", "levels": "levels", "activation": "activation", "reset": "reset"}
+    for option, key in decided.items():
+        found = content[key]
         asked = getattr(options, option)
         if asked is not None and asked != found:
             raise InputError(f"{path}: {key} is {found!r}; allowed: {asked!r} as asked for")
@@ -243,11 +153,23 @@ def _start(options: argparse.Namespace) -> dict[str, Any] | None:
     return content | {"path": path, "shape": network.input_shape}
 
 
+def _recipe(default: Recipe, options: argparse.Namespace, device: torch.device) -> Recipe:
+    """The recipe that the options give; InputError where it is not allowed."""
+    given = {name: getattr(options, name, None) for name in ENTRIES}
+    given["bfloat16"] = fast_bfloat16(device) if options.precision == "auto" else options.precision == "bfloat16"
+    if options.layer_bits is not None:
+        given["layer_bits"] = dict(options.layer_bits)
+    if options.activation == "relu" and options.induction_steps is None:
+        given["induction_steps"] = RELU_STEPS
+    return replace(default, **{name: value for name, value in given.items() if value is not None})
+
+
 def _run(command: Command, options: argparse.Namespace) -> None:
     device = _device(options.device)
     checkpoint.check_writable(options.out, inputs=[options.init, *map(Path, options.data)])
     log = None if options.tensorboard is None else EpochLog(options.tensorboard)
     start = _start(options)
+    recipe = _recipe(command.default, options, device)
     data = command.load(options, "train")
     if start is not None and start["shape"] != data.shape:
         raise InputError(f"data: images are {data.shape}; allowed: {start['shape']} as {start['path']}")
@@ -255,14 +177,8 @@ def _run(command: Command, options: argparse.Namespace) -> None:
         raise InputError(
             f"{start['path']}: classes are {', '.join(start['classes'])}; allowed: {', '.join(data.classes)}"
         )
-    given = {key: value for key, value in vars(options).items() if value is not None}
-    values = {f.name: given.get(f.name, getattr(command.default, f.name)) for f in fields(Recipe)}
-    if values["activation"] == "relu" and options.induction_steps is None:
-        values["induction_steps"] = RELU_STEPS
-    values["validation"] = options.validation or max(1, min(command.default.validation, len(data) // 5))
-    values["bfloat16"] = fast_bfloat16(device) if options.precision == "auto" else options.precision == "bfloat16"
-    values["layer_bits"] = dict(options.layer_bits)
-    recipe = Recipe(**values)
+    if options.validation is None:
+        recipe = replace(recipe, validation=max(1, min(recipe.validation, len(data) // 5)))
     test = command.load(options, "test")
     with processes(device) as everyone:
         say = print if everyone.rank == 0 else _silent

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from nqlava.command.files import replacing
-from train.activation import NQ, Neuron, RateReLU
-from train.calibrate import Evaluation, evaluate
-from train.data import ImageSet
-from train.neuron import Reset
-from train.snn import neurons, spiking
-from train.trainer import Recipe
+from train.data.images import ImageSet
+from train.loop.calibrate import Evaluation, evaluate
+from train.model.activation import NQ, Neuron, RateReLU
+from train.model.neuron import Reset
+from train.model.snn import neurons, spiking
 
 MAX_CELLS = 256  # of a histogram, between 0 and θ
 CONTINUOUS = 20  # cells between 0 and θ where the values do not lie on a grid
@@ -157,7 +156,7 @@ def measure(
 ) -> tuple[Evaluation, list[LayerCurves]]:
     """Accuracies of ANN and SNN, and the curves of every activation, over all images; memory for one batch.
 
-    ``observe_scores`` is as for ``train.calibrate.evaluate``.
+    ``observe_scores`` is as for ``train.loop.calibrate.evaluate``.
     """
     found = []
     for neuron in neurons(network):
@@ -262,8 +261,7 @@ def by_noise_factor(recipes: Sequence[dict[str, Any]]) -> list[dict[float, list[
     sets: dict[str, dict[float, list[int]]] = {}
     for position, made in enumerate(recipes):
         if _number(made.get("noise_factor")):
-            whole = asdict(Recipe()) | made  # a file older than an entry was made with its default
-            rest = [repr(item) for item in whole.items() if item[0] not in ("noise_factor", "seed")]
+            rest = [repr(item) for item in made.items() if item[0] not in ("noise_factor", "seed")]
             factors = sets.setdefault("".join(sorted(rest)), {})
             factors.setdefault(float(made["noise_factor"]), []).append(position)
     return [dict(sorted(factors.items())) for factors in sets.values() if len(factors) > 1]

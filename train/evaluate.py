@@ -14,16 +14,16 @@ import torch
 from nqlava.command.files import replacing
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
-from train.activation import RateReLU
-from train.calibrate import balance_thresholds, evaluate
-from train.checkpoint import check_writable, load_model
-from train.data import MAX_SEED, load
-from train.neuron import RESETS
-from train.origin import check_images, held_out, recipe
-from train.recipe import MAX_STEPS
+from train.data.images import load
+from train.loop.calibrate import balance_thresholds, evaluate
+from train.loop.checkpoint import check_writable, load_model
+from train.loop.origin import check_images, held_out, recipe
+from train.loop.recipe import check
+from train.loop.trainer import THRESHOLD_IMAGES
+from train.model.activation import RateReLU
+from train.model.neuron import RESETS
+from train.model.snn import neurons, poisson_input
 from train.shipped import NAMES, model_path
-from train.snn import neurons, poisson_input
-from train.trainer import THRESHOLD_IMAGES
 
 
 def parser() -> Parser:
@@ -68,8 +68,8 @@ def parser() -> Parser:
 
 def _run(options: argparse.Namespace) -> None:
     for steps in options.steps:
-        if not 1 <= steps <= MAX_STEPS:
-            raise InputError(f"--T is {steps}; allowed: 1..{MAX_STEPS}")
+        check("induction_steps", steps, "--T")
+    check("seed", options.seed, "--seed")
     path = model_path(options.model, options.pretrained)
     network, content = load_model(path)
     if options.json is not None:
@@ -77,10 +77,8 @@ def _run(options: argparse.Namespace) -> None:
     rate_coded = [neuron for neuron in neurons(network) if isinstance(neuron, RateReLU)]
     if (options.reset or options.threshold_scale is not None) and not rate_coded:
         raise InputError(f"{path}: has NQ activations; allowed with --reset or --threshold-scale: ReLU networks")
-    if options.threshold_scale is not None and not 0 < options.threshold_scale <= 1e6:
-        raise InputError(f"--threshold-scale is {options.threshold_scale}; allowed: positive numbers up to 1000000")
-    if not 0 <= options.seed <= MAX_SEED:
-        raise InputError(f"--seed is {options.seed}; allowed: 0..{MAX_SEED}")
+    if options.threshold_scale is not None:
+        check("threshold_scale", options.threshold_scale, "--threshold-scale")
     data = load(options.data, "test") if options.split == "test" else held_out(options.data, path, content)
     check_images(data, path, network, content)
     if options.samples is not None:

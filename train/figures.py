@@ -26,8 +26,6 @@ except ModuleNotFoundError:
 from nqlava.command.files import replacing
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
-from train import checkpoint
-from train.calibrate import Evaluation, evaluate
 from train.curves import (
     LayerCurves,
     by_noise_factor,
@@ -40,10 +38,12 @@ from train.curves import (
     recipe,
     write_csv,
 )
-from train.data import DataError, ImageSet, load
+from train.data.images import DataError, ImageSet, load
+from train.loop import checkpoint
+from train.loop.calibrate import Evaluation, evaluate
+from train.loop.recipe import check
+from train.model.snn import neurons
 from train.plot_style import BLUE, CYCLE, GREY, MARKERS, ORANGE, STYLE
-from train.recipe import MAX_STEPS, Recipe
-from train.snn import neurons
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
 NOISE_STEPS = (1, 2, 4)
@@ -226,7 +226,7 @@ def noise_factor(subjects: Sequence[Subject], settings: Settings) -> Drawing | s
     for factors, axes in zip(sets, grid, strict=True):
         ends = []
         counts = [len(positions) for positions in factors.values()]
-        network = quantized[next(iter(factors.values()))[0]].recipe.get("model", Recipe().model)
+        network = quantized[next(iter(factors.values()))[0]].recipe.get("model", "?")
         for steps, color, marker in zip(NOISE_STEPS, CYCLE, MARKERS, strict=False):
             line = []
             for factor, positions in factors.items():
@@ -367,7 +367,7 @@ def parser() -> Parser:
         dest="steps",
         help="steps for residuals, activation and activity (default: %(default)s)",
     )
-    made.add_argument("--reset-steps", "--steps", type=int, default=64, help="largest T of rmp (default: %(default)s)")
+    made.add_argument("--reset-steps", type=int, default=64, help="largest T of rmp (default: %(default)s)")
     made.add_argument("--layer", type=int, help="activation drawn by activation, from 1 (default: the middle one)")
     made.add_argument("--samples", type=int, default=1000, help="images, drawn by the seed (default: %(default)s)")
     made.add_argument("--split", choices=["test", "train"], default="test", help="default: %(default)s")
@@ -397,9 +397,8 @@ def _subjects(paths: Sequence[Path], settings: Settings) -> list[Subject]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    for name, steps in (("T", options.steps), ("reset-steps", options.reset_steps)):
-        if not 1 <= steps <= MAX_STEPS:
-            raise InputError(f"--{name} is {steps}; allowed: 1..{MAX_STEPS}")
+    check("induction_steps", options.steps, "--T")
+    check("induction_steps", options.reset_steps, "--reset-steps")
     for name in options.only:
         for suffix in ("csv", "png"):
             checkpoint.check_writable(options.out / f"{name}.{suffix}")

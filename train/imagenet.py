@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from nqlava.errors import InputError
 from train import command
-from train.data import Split
-from train.recipe import Recipe
-from train.stream import StreamedSet, open_tree
+from train.data.images import Split
+from train.data.stream import StreamedSet, open_tree
+from train.loop.recipe import Recipe
 
 
 def _load(options: argparse.Namespace, split: Split) -> StreamedSet:

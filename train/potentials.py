@@ -11,13 +11,13 @@ import torch
 
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
-from train import checkpoint
-from train.calibrate import calibrate_potentials
-from train.data import load
-from train.origin import check_images, recipe
-from train.recipe import MAX_STEPS
+from train.data.images import load
+from train.loop import checkpoint
+from train.loop.calibrate import calibrate_potentials
+from train.loop.origin import check_images, recipe
+from train.loop.recipe import check
+from train.model.snn import neurons
 from train.shipped import NAMES, model_path
-from train.snn import neurons
 
 
 def parser() -> Parser:
@@ -45,16 +45,16 @@ def parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    for key, value, most in (("T", options.steps, MAX_STEPS), ("rounds", options.rounds, 100)):
-        if not 1 <= value <= most:
-            raise InputError(f"--{key} is {value}; allowed: 1..{most}")
+    check("induction_steps", options.steps, "--T")
+    if not 1 <= options.rounds <= 100:
+        raise InputError(f"--rounds is {options.rounds}; allowed: 1..100")
     path = model_path(options.model, options.pretrained)
     checkpoint.check_writable(options.out, inputs=[path, *map(Path, options.data)])
     network, content = checkpoint.load_model(path)
     data = load(options.data, "train")
     check_images(data, path, network, content)
-    info, made = content.get("info", {}), recipe(path, content)
-    if info.get("data", data.digest()) == data.digest() and made["validation"] < len(data):
+    info, made = content["info"], recipe(path, content)
+    if info.get("data") == data.digest() and made["validation"] < len(data):
         data = data.split(made["validation"], made["seed"])[0]  # held-out images stay fit for choices
     else:
         print(f"{path}: trained on other images; those held out then may be among the ones used here")

@@ -14,11 +14,11 @@ from deploy.compare.verify import Verdict
 from nqlava.command.files import reading
 from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
-from train.checkpoint import load_model
-from train.data import ImageSet
-from train.models import Network
+from train.data.images import ImageSet
+from train.loop.checkpoint import load_model
+from train.model.models import Network
+from train.model.snn import simulate
 from train.shipped import NAMES, pretrained
-from train.snn import simulate
 
 _BATCH = 32
 

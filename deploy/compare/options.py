@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from deploy.compare.float_accuracy import FloatAccuracy
     from deploy.compare.verify import Verdict
     from nqlava.network import IntegerNetwork
-    from train.data import ImageSet
-    from train.models import Network
+    from train.data.images import ImageSet
+    from train.model.models import Network
 
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED = 0, 1, 2, 3
 EXIT_STATUS = (
@@ -182,7 +182,7 @@ def check(options: argparse.Namespace) -> None:
 
 def check_outputs(options: argparse.Namespace, *outputs: Path | None) -> None:
     """InputError where an output cannot be written, or is an input or another output too."""
-    from train.checkpoint import check_writable
+    from train.loop.checkpoint import check_writable
 
     inputs = [options.net, options.model, options.config, *map(Path, options.data)]
     chosen = [path for path in outputs if path is not None]

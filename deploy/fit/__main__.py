@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     from deploy.fit.text import lines
     from deploy.fit.wiring import wire
     from nqlava import netx
-    from train.checkpoint import check_writable
+    from train.loop.checkpoint import check_writable
 
     if options.json is not None:
         check_writable(options.json, inputs=[options.net])

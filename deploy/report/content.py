@@ -19,7 +19,7 @@ from deploy.report.measure import Measured
 from deploy.report.stages import Stage, counted, interval, stage
 from nqlava.engine.cpu.machine import describe
 from nqlava.network import IntegerNetwork
-from train.data import ImageSet
+from train.data.images import ImageSet
 
 _PACKAGES = ("nq-lava", "torch", "numpy", "h5py", "lava-nc", "lava-dl", "SciPy", "matplotlib", "Jinja2")
 

@@ -21,8 +21,8 @@ from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
 from train.curves import LayerCurves
 from train.curves import measure as measure_curves
-from train.data import ImageSet
-from train.models import Network
+from train.data.images import ImageSet
+from train.model.models import Network
 
 RECORDED_STEPS = 64
 """Steps of one image that are recorded at most."""

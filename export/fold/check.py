@@ -7,7 +7,7 @@ from export.fold.folded import ExportError, FoldedNetwork
 from export.round.calibration import arriving, pixels
 from export.round.quantize import effective
 from nqlava.network import IMAGE
-from train.snn import neurons
+from train.model.snn import neurons
 
 _TOLERANCE = 1e-3  # of the largest current of a layer: far above the rounding of float32, far below a lost operation
 

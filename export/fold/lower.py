@@ -26,8 +26,8 @@ from export.fold.folded import (
 )
 from nqlava.errors import shown
 from nqlava.network import IMAGE, Pair
-from train.activation import Neuron
-from train.models import Normalize
+from train.model.activation import Neuron
+from train.model.models import Normalize
 
 MODULES = (
     "Normalize, Conv2d, Linear, BatchNorm1d, BatchNorm2d, NQ, RateReLU, AvgPool2d, AdaptiveAvgPool2d, Flatten, "

@@ -12,7 +12,7 @@ from export.fold.folded import Floats, FoldedConnection, FoldedLayer, FoldedNetw
 from export.round.quantize import effective, learned
 from nqlava.engine.layer import PreparedLayer, exact_arithmetic, integrate
 from nqlava.network import IMAGE, INPUT_MAX, IntegerNetwork, Layer
-from train.neuron import integrate_and_fire
+from train.model.neuron import integrate_and_fire
 
 _IMAGES = 32  # at once
 _VALUES = 2**24  # values of unfolded inputs at once: 64 MiB

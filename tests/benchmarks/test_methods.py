@@ -11,8 +11,9 @@ from benchmarks.methods import main, table
 from export.fold.lower import lower
 from export.round.quantize import quantize
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.checkpoint import model_content, save
-from train.models import MODELS
+from train.data.images import load
+from train.loop.checkpoint import model_content, save
+from train.model.models import MODELS
 
 CLASSES = tuple(f"class{i}" for i in range(5))
 RECIPE = {"validation": 15, "seed": 0, "noise_factor": 1.0, "induction_steps": 2}
@@ -21,13 +22,13 @@ RECIPE = {"validation": 15, "seed": 0, "noise_factor": 1.0, "induction_steps": 2
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(MODELS, "tiny", tiny)
-    write_folder(tmp_path / "data", train=image_set(60), test=image_set(20, seed=1))
+    data = write_folder(tmp_path / "data", train=image_set(60), test=image_set(20, seed=1))
     for seed in (0, 1):
         info = {"epoch": 1, "recipe": RECIPE | {"seed": seed}}
         save(tmp_path / f"nq{seed}.pt", model_content(random_tiny(seed), "tiny", CLASSES, info))
     torch.manual_seed(0)
     relu = tiny(5, activation="relu", threshold=0.5)
-    info = {"epoch": 1, "recipe": RECIPE}
+    info = {"epoch": 1, "recipe": RECIPE, "data": load([str(data)], "train").digest()}
     save(tmp_path / "relu.pt", model_content(relu, "tiny", CLASSES, info, activation="relu"))
     return tmp_path
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.training import PlainNQ, compare_gradients, main
-from train.activation import NQ
-from train.kernels import Kernels, quantize_backward, quantize_forward
-from train.recipe import Recipe
+from train.loop.recipe import Recipe
+from train.model.activation import NQ
+from train.model.kernels import Kernels, quantize_backward, quantize_forward
 
 RECIPE = Recipe(model="vgg_tiny")
 

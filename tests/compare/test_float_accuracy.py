@@ -15,10 +15,10 @@ from export.to_netx import main as export_main
 from nqlava import netx
 from nqlava.network import IntegerNetwork
 from tests.tiny import image_set, random_residual, tiny_residual, write_folder
-from train.calibrate import evaluate
-from train.checkpoint import model_content, save
-from train.data import ImageSet
-from train.models import MODELS
+from train.data.images import ImageSet
+from train.loop.calibrate import evaluate
+from train.loop.checkpoint import model_content, save
+from train.model.models import MODELS
 
 COUNT = 70
 

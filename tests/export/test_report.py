@@ -15,8 +15,8 @@ from export.to_netx import main
 from nqlava import netx
 from nqlava.network import MEMBRANE_MAX
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.checkpoint import model_content, save
-from train.models import MODELS
+from train.loop.checkpoint import model_content, save
+from train.model.models import MODELS
 
 
 def report(*ranges: MembraneRange) -> Report:

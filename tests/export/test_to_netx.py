@@ -18,11 +18,11 @@ from export.to_netx import main
 from nqlava import netx
 from nqlava.engine.integer import Engine
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.activation import NQ
-from train.checkpoint import model_content, save
-from train.data import ImageSet, load
-from train.models import MODELS, BasicBlock, Form, Network, Normalize
-from train.snn import simulate
+from train.data.images import ImageSet, load
+from train.loop.checkpoint import model_content, save
+from train.model.activation import NQ
+from train.model.models import MODELS, BasicBlock, Form, Network, Normalize
+from train.model.snn import simulate
 
 
 class Shortcut(nn.Module):

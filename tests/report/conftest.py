@@ -15,7 +15,7 @@ from export.convert import convert
 from nqlava.engine.integer import Engine
 from nqlava.trace import Trace
 from tests.tiny import image_set, random_residual
-from train.models import Network
+from train.model.models import Network
 
 STEPS, COUNT = 3, 40
 NET = Path("net.h5")

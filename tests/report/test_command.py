@@ -17,8 +17,8 @@ from nqlava import netx
 from nqlava.network import IntegerNetwork
 from nqlava.testing.networks import random_layer
 from tests.tiny import image_set, random_residual, tiny_residual, write_folder, write_zip
-from train.checkpoint import model_content, save
-from train.models import MODELS
+from train.loop.checkpoint import model_content, save
+from train.model.models import MODELS
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from nqlava.bounds import worst_case
 from nqlava.trace import Trace
 from tests.report.conftest import COUNT, STEPS, content_of
 from tests.tiny import image_set, random_residual
-from train.calibrate import evaluate
+from train.loop.calibrate import evaluate
 
 
 def test_stages_go_from_the_ann_to_lava(content: Content, trace: Trace) -> None:

@@ -10,8 +10,8 @@ from stress import kills
 from stress.kills import Job, differences
 from stress.sandbox import Ending, Sandbox
 from tests.tiny import random_tiny, tiny
-from train import checkpoint
-from train.models import MODELS
+from train.loop import checkpoint
+from train.model.models import MODELS
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ import torch
 
 from nqlava.errors import InputError
 from tests.tiny import image_set, tiny, write_folder, write_zip
-from train import command, trainer
-from train.checkpoint import load, load_model, save
+from train import command
 from train.cifar import main
-from train.models import MODELS
+from train.loop import trainer
+from train.loop.checkpoint import load, load_model, save
+from train.model.models import MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def test_end_to_end(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_table_holds_the_accuracies_by_steps(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from train.calibrate import Evaluation
+    from train.loop.calibrate import Evaluation
 
     result = Evaluation(ann=90.0, snn=tuple(float(t) for t in range(1, 17)), sigma=())
     monkeypatch.setattr(command, "evaluate", lambda *_: result)
@@ -117,6 +118,8 @@ BAD = {
     "threshold": ("--threshold -1", "threshold is -1.0; allowed: positive numbers up to 1000000"),
     "infinite threshold": ("--threshold inf", "threshold is inf; allowed: positive numbers up to 1000000"),
     "levels": ("--levels 1025", "levels is 1025; allowed: 1..1024"),
+    "negative levels": ("--levels -1", "levels is -1; allowed: 1..1024"),
+    "epochs": ("--epochs 0", "epochs is 0; allowed: whole numbers from 1"),
     "seed": ("--seed 99999999999999999999", "seed is 99999999999999999999; allowed: 0..1099511627776"),
     "smoothing": ("--label-smoothing 2", "label_smoothing is 2.0; allowed: 0..1"),
     "momentum": ("--momentum -1", "momentum is -1.0; allowed: 0..1"),
@@ -154,7 +157,7 @@ def test_bad_input(data: Path, capsys: pytest.CaptureFixture[str], case: str) ->
 
 
 @pytest.mark.parametrize(
-    "more", ["--model resnet", "--epochs 0", "--levels -1", "--batch x", "--precision half", "--layer-bits 8"]
+    "more", ["--model resnet", "--activation x", "--batch x", "--precision half", "--layer-bits 8"]
 )
 def test_bad_usage(data: Path, capsys: pytest.CaptureFixture[str], more: str) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -12,7 +12,6 @@ from torch import nn
 
 from tests import float_oracle
 from tests.tiny import image_set, random_residual, random_tiny, randomise
-from train.activation import NQ, RateReLU
 from train.curves import (
     Resets,
     Residuals,
@@ -26,8 +25,9 @@ from train.curves import (
     recipe,
     write_csv,
 )
-from train.models import Network, Normalize
-from train.snn import neurons
+from train.model.activation import NQ, RateReLU
+from train.model.models import Network, Normalize
+from train.model.snn import neurons
 
 
 def relu_network(threshold: float = 0.4) -> nn.Sequential:
@@ -143,7 +143,7 @@ def test_sets_of_models_that_differ_in_noise_and_seed_alone() -> None:
     recipes = [
         {**base, "noise_factor": 1.0, "seed": 0},
         {**base, "noise_factor": 0, "seed": 0},
-        {**base, "noise_factor": 1.0, "seed": 1, "weight_bits": 0},  # the default, as in older files without it
+        {**base, "noise_factor": 1.0, "seed": 1},
         {**base, "noise_factor": 2.0, "seed": 1, "epochs": 16},
         {},
         {**base, "noise_factor": "much"},

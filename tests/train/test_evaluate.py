@@ -1,20 +1,21 @@
-"""The command reads models, scales thresholds, and gives the accuracies that train.calibrate computes."""
+"""The command reads models, scales thresholds, and gives the accuracies that train.loop.calibrate computes."""
 
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.activation import RateReLU
-from train.calibrate import evaluate
-from train.checkpoint import load_model, model_content, save
-from train.data import load
+from train.data.images import load
 from train.evaluate import main
-from train.models import MODELS
-from train.snn import neurons
+from train.loop.calibrate import evaluate
+from train.loop.checkpoint import load_model, model_content, save
+from train.model.activation import RateReLU
+from train.model.models import MODELS
+from train.model.snn import neurons
 
 RECIPE = {"validation": 15, "seed": 3, "induction_steps": 4}
 
@@ -30,19 +31,24 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def nq(tmp_path: Path) -> Path:
+def info(data: Path) -> dict[str, Any]:
+    return {"recipe": RECIPE, "data": load([str(data)], "train").digest()}
+
+
+@pytest.fixture
+def nq(tmp_path: Path, info: dict[str, Any]) -> Path:
     path = tmp_path / "nq.pt"
-    save(path, model_content(random_tiny(3), "tiny", tuple(f"class{i}" for i in range(5)), {"recipe": RECIPE}))
+    save(path, model_content(random_tiny(3), "tiny", tuple(f"class{i}" for i in range(5)), info))
     return path
 
 
 @pytest.fixture
-def relu(tmp_path: Path) -> Path:
+def relu(tmp_path: Path, info: dict[str, Any]) -> Path:
     torch.manual_seed(0)
     network = tiny(5, activation="relu", threshold=0.2)
     path = tmp_path / "relu.pt"
     classes = tuple(f"class{i}" for i in range(5))
-    save(path, model_content(network, "tiny", classes, {"recipe": RECIPE}, activation="relu"))
+    save(path, model_content(network, "tiny", classes, info, activation="relu"))
     return path
 
 
@@ -98,9 +104,6 @@ def test_poisson_input_follows_the_seed(nq: Path, data: Path, capsys: pytest.Cap
 
 def test_other_training_images_have_no_held_out_ones(nq: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A split of the same seed would give images that the network was trained on."""
-    content = load_model(nq)[1]
-    content["info"]["data"] = load([str(data)], "train").digest()
-    save(nq, content)
     arguments = [str(nq), "--T", "1", "--split", "held-out", "--data"]
     assert main([*arguments, str(data)]) == 0
     other = write_folder(data.parent / "other", train=image_set(60, seed=5), test=image_set(20))

@@ -12,12 +12,12 @@ from PIL import Image
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from tests.train.test_curves import relu_network
 from train import figures
-from train.calibrate import evaluate
-from train.checkpoint import model_content, save
 from train.curves import compare_resets, measure
-from train.data import ImageSet, load
+from train.data.images import ImageSet, load
 from train.figures import FIGURES, Settings, Subject, main, write
-from train.models import MODELS
+from train.loop.calibrate import evaluate
+from train.loop.checkpoint import model_content, save
+from train.model.models import MODELS
 
 
 @pytest.fixture(autouse=True)

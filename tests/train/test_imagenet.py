@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from tests.tiny import image_set
-from train.checkpoint import load_model
 from train.imagenet import main
-from train.models import MODELS, Form, Network, Normalize
+from train.loop.checkpoint import load_model
+from train.model.models import MODELS, Form, Network, Normalize
 
 
 def stem(classes: int = 10, **form: object) -> Network:

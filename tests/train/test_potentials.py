@@ -12,12 +12,13 @@ from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
 from tests import float_oracle
 from tests.tiny import image_set, random_residual, random_tiny, tiny, write_folder
-from train.activation import NQ
-from train.calibrate import calibrate_potentials
-from train.checkpoint import CheckpointError, load, load_model, model_content, save
-from train.models import MODELS
+from train.data.images import images as data
+from train.loop.calibrate import calibrate_potentials
+from train.loop.checkpoint import CheckpointError, load, load_model, model_content, save
+from train.model.activation import NQ
+from train.model.models import MODELS
+from train.model.snn import neurons, simulate
 from train.potentials import main
-from train.snn import neurons, simulate
 
 IMAGES = image_set(40).images.permute(0, 3, 1, 2)
 CLASSES = tuple(f"class{i}" for i in range(5))
@@ -86,7 +87,8 @@ def test_the_integer_network_starts_from_them() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_folder(tmp_path / "data", train=image_set(60), test=image_set(20, seed=1))
-    info = {"recipe": {"validation": 15, "seed": 3, "induction_steps": 4}}
+    recipe = {"validation": 15, "seed": 3, "induction_steps": 4}
+    info = {"recipe": recipe, "data": data.load([str(tmp_path / "data")], "train").digest()}
     save(tmp_path / "m.pt", model_content(random_tiny(3), "tiny", CLASSES, info))
     return tmp_path
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from train.checkpoint import load_model
+from train.loop.checkpoint import load_model
 from train.shipped import NAMES, pretrained
 
 

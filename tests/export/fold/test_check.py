@@ -11,8 +11,8 @@ from export.fold.folded import ExportError
 from export.fold.lower import lower
 from tests.export.fold.test_lower import IMAGE, MODELS
 from tests.tiny import SHAPE, random_residual, random_tiny, randomise
-from train.activation import NQ
-from train.models import Normalize
+from train.model.activation import NQ
+from train.model.models import Normalize
 
 
 def images(shape: tuple[int, int, int]) -> Tensor:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from export.fold.folded import ExportError, FoldedConnection, FoldedNetwork
 from export.fold.lower import lower
 from tests.tiny import SHAPE, random_tiny, randomise
-from train.activation import NQ, RateReLU
-from train.models import BasicBlock, Form, Network, Normalize, resnet20
-from train.snn import neurons
+from train.model.activation import NQ, RateReLU
+from train.model.models import BasicBlock, Form, Network, Normalize, resnet20
+from train.model.snn import neurons
 
 IMAGE = (2, 12, 8)
 

@@ -19,7 +19,7 @@ from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 from nqlava.testing.networks import images_for, random_layer
 from nqlava.testing.strategies import networks
 from tests.export.nir import oracle as nir_oracle
-from train.checkpoint import load_model
+from train.loop.checkpoint import load_model
 from train.shipped import model_path
 
 

@@ -22,8 +22,8 @@ from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork, Layer
 from nqlava.testing.networks import images_for, random_layer
 from nqlava.trace import Trace
-from train.checkpoint import load_model
-from train.data import load
+from train.data.images import load
+from train.loop.checkpoint import load_model
 from train.shipped import model_path
 
 STEPS = 4

@@ -18,9 +18,9 @@ from export.round.quantize import Precision, effective, integer_layer, learned, 
 from export.round.rounding import NEAREST, CalibratedRounding, Method
 from nqlava.engine.integer import Engine
 from tests.tiny import SHAPE, image_set, random_residual, random_tiny, randomise
-from train.activation import NQ
-from train.models import Network, Normalize
-from train.snn import simulate
+from train.model.activation import NQ
+from train.model.models import Network, Normalize
+from train.model.snn import simulate
 
 IMAGES = image_set(24).images.permute(0, 3, 1, 2).contiguous()
 STEPS = 4

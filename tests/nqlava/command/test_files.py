@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nqlava.command.files import open_regular, replacing, write_npz
-from train.checkpoint import CheckpointError, check_writable
+from train.loop.checkpoint import CheckpointError, check_writable
 
 
 def write(path: Path, content: bytes = b"new") -> None:

@@ -1,0 +1,1 @@
+"""The training loop: recipe, checkpoints, calibration, processes."""

@@ -1,0 +1,178 @@
+"""Model and checkpoint files: written atomically, read with weights_only (nothing is unpickled)."""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nqlava.command.files import reading, replacing
+from nqlava.errors import InputError, shown
+from train.model.models import ACTIVATIONS, MAX_LEVELS, MODELS, Activation, Network
+from train.model.neuron import RESETS, Reset
+from train.model.snn import neurons
+
+FORMAT = "nq-lava model"
+VERSION = 1
+MAX_INITIAL = 4096  # v(0) / θ
+
+
+class CheckpointError(InputError):
+    """An unusable file: the message names the file, the key and what is allowed."""
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write with torch.save, complete or not at all.
+
+    Raises:
+        FileError: the file cannot be written, such as to a full disk.
+    """
+    with replacing(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # of the zip file that it cannot end
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def check_writable(path: Path, inputs: Iterable[Path | None] = ()) -> None:
+    """CheckpointError where ``path`` cannot be written or is one of the inputs: found before the work, not after."""
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not path.name:
+            raise IsADirectoryError
+        path.resolve()
+        found = path.exists()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links
+        raise CheckpointError(
+            f"{path}: cannot be written; allowed: a file in a folder that can be written to"
+        ) from None
+    for other in inputs:
+        if other is not None and found:
+            with reading(other):
+                same = other.exists() and path.samefile(other)
+            if same:
+                raise CheckpointError(f"{path}: is an input too; allowed: another file")
+
+
+def check_folder(path: Path) -> None:
+    """CheckpointError where the folder of a file to write is not there."""
+    with reading(path.parent):
+        found = path.absolute().parent.is_dir()
+    if not found:
+        raise CheckpointError(f"{path.parent}: no such folder")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The dictionary in ``path``; tensors arrive on the CPU. CheckpointError where it is not one of ours."""
+    with reading(path):
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # on arbitrary bytes the unpickler raises IndexError, TypeError, struct.error, ...
+        raise CheckpointError(
+            f"{path}: not a model file (it asks to run code, or it is damaged); allowed: a file written by train.cifar"
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a model file; allowed: a file written by train.cifar")
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        raise CheckpointError(f"{path}: version is {_short(version)}; allowed: {VERSION}")
+    return content
+
+
+def _short(value: object) -> str:
+    """A scalar as it is, of anything else the type: one line in either case."""
+    return shown(repr(value)) if value is None or isinstance(value, str | int | float) else type(value).__name__
+
+
+def model_content(
+    network: Network,
+    architecture: str,
+    classes: tuple[str, ...],
+    info: dict[str, Any],
+    *,
+    activation: Activation = "nq",
+    reset: Reset = "soft",
+) -> dict[str, Any]:
+    """What a model file holds; ``info`` takes plain numbers, strings, lists and dictionaries."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": architecture,
+        "activation": activation,
+        "reset": reset,
+        "size": network.input_shape[1],
+        "levels": network.levels,
+        "classes": list(classes),
+        "initial": [neuron.initial.detach().cpu().clone() for neuron in neurons(network)],
+        "state": {key: value.detach().cpu().clone() for key, value in network.state_dict().items()},
+        "info": info,
+    }
+
+
+def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
+    """The network in a model file, in evaluation mode, and the file's content."""
+    content = load(path)
+    if "optimizer" in content:
+        raise CheckpointError(f"{path}: a checkpoint; allowed: the model file, which is written when the training ends")
+    architecture, levels, classes = content.get("architecture"), content.get("levels"), content.get("classes")
+    if not isinstance(architecture, str) or architecture not in MODELS:
+        raise CheckpointError(f"{path}: architecture is {_short(architecture)}; allowed: {', '.join(MODELS)}")
+    if type(levels) is not int or not 1 <= levels <= MAX_LEVELS:
+        raise CheckpointError(f"{path}: levels is {_short(levels)}; allowed: 1..{MAX_LEVELS}")
+    if not isinstance(classes, list) or not 1 <= len(classes) <= 100_000 or not all(type(c) is str for c in classes):
+        raise CheckpointError(f"{path}: classes is not a list of 1 to 100000 names")
+    activation, reset, size, info = (content.get(key) for key in ("activation", "reset", "size", "info"))
+    for key, value, allowed in (("activation", activation, ACTIVATIONS), ("reset", reset, RESETS)):
+        if value not in allowed:
+            raise CheckpointError(f"{path}: {key} is {_short(value)}; allowed: {', '.join(allowed)}")
+    if type(size) is not int:
+        raise CheckpointError(f"{path}: size is {_short(size)}; allowed: an integer")
+    if not isinstance(info, dict):
+        raise CheckpointError(f"{path}: info is {_short(info)}; allowed: a dictionary")
+    try:
+        network = MODELS[architecture](len(classes), levels=levels, activation=activation, reset=reset, size=size)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    check_tensors(path, "state", content.get("state"), network.state_dict())
+    network.load_state_dict(content["state"])
+    _set_initial(network, content.get("initial"), path)
+    return network.eval(), content
+
+
+def check_tensors(path: Path, name: str, tensors: Any, expected: Mapping[str, Tensor]) -> None:
+    """CheckpointError where the value under ``name`` is no dictionary of finite tensors like those expected."""
+    if not isinstance(tensors, dict) or set(tensors) != set(expected):
+        raise CheckpointError(f"{path}: {name} does not hold the tensors of this network")
+    for key, value in expected.items():
+        found = tensors[key]
+        if not isinstance(found, Tensor) or found.shape != value.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise CheckpointError(f"{path}: {key} is {shape}; allowed: {tuple(value.shape)}")
+        if found.layout != torch.strided or found.device.type != "cpu" or found.dtype != value.dtype:
+            raise CheckpointError(f"{path}: {key} is {found.dtype}, {found.layout}; allowed: dense {value.dtype}")
+        if not torch.isfinite(found.float()).all():
+            raise CheckpointError(f"{path}: {key} is not finite")
+        if key.endswith((".threshold", ".std")) and not (found > 0).all():
+            raise CheckpointError(f"{path}: {key} is {float(found.min())}; allowed: positive numbers")
+        if key.endswith(".running_var") and not (found >= 0).all():
+            raise CheckpointError(f"{path}: {key} is {float(found.min())}; allowed: numbers of at least 0")
+
+
+def _set_initial(network: Network, values: object, path: Path) -> None:
+    """v(0)/θ of every layer of neurons, scalars or one per channel."""
+    found = neurons(network)
+    if not isinstance(values, list) or len(values) != len(found):
+        raise CheckpointError(f"{path}: initial is not a list of {len(found)} tensors")
+    for index, (neuron, shape, value) in enumerate(zip(found, network.activation_shapes(1), values, strict=True)):
+        dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        if not dense or value.shape not in ((), shape[1:2]):
+            raise CheckpointError(f"{path}: initial {index} is no number; allowed: one, or {shape[1]}, one per channel")
+        if not (value.is_floating_point() and (value.abs() <= MAX_INITIAL).all()):
+            raise CheckpointError(f"{path}: initial {index} has other values than numbers of up to ±{MAX_INITIAL}")
+        neuron.initial = value.float()

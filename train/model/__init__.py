@@ -1,0 +1,1 @@
+"""Networks that convert, their activations and neurons, and their simulation as SNNs."""
