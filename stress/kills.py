@@ -137,8 +137,9 @@ def _jobs(sandbox: Sandbox) -> list[Job]:
     folders = {name: sandbox.outputs / name for name in ("training", "decoding", "export", "deployment")}
     for folder in folders.values():
         folder.mkdir()
-    train = ["train.cifar", *images, "--model", "vgg_tiny", "--epochs", "24", "--batch", "50", "--validation", "20"]
-    decode = ["train.imagenet", *images, "--batch", "2", "--validation", "4", "--epochs", "1", "--workers", "2"]
+    train = ["train.cifar", *images, "--model", "vgg_tiny", "--epochs", "12", "--batch", "50", "--validation", "20"]
+    decode = ["train.imagenet", *images, "--model", "vgg_tiny", "--batch", "20", "--validation", "20", "--epochs", "1"]
+    decode += ["--workers", "2"]
     net, result = folders["export"] / "net.h5", folders["deployment"] / "result.json"
     export = ["export.to_netx", str(pretrained("vgg_small")), str(net), "--T", "2", "--calibration", "16"]
     given = sandbox.folder / "net.h5"
