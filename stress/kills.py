@@ -88,7 +88,7 @@ class Training(Job):
 
 def run(seconds: float, seed: int, folder: Path) -> tuple[dict[str, object], list[str]]:
     """Sends random signals to random jobs until the time is up; figures and failures."""
-    until, rng = time.monotonic() + seconds, random.Random(seed)
+    rng = random.Random(seed)
     survived: Counter[str] = Counter()
     endings: list[float] = []
     failures: list[str] = []
@@ -99,6 +99,7 @@ def run(seconds: float, seed: int, folder: Path) -> tuple[dict[str, object], lis
             ending = sandbox.start(job.command).end()
             job.seconds = time.monotonic() - began
             failures += [f"{job.name}: {line}" for line in ending.check() or job.problems(ending)]
+        until = time.monotonic() + seconds  # after runs that nothing interrupts
         while time.monotonic() < until and not (failures and not endings):
             job, number = rng.choice(jobs), rng.choice(_SIGNALS)
             group = number != signal.SIGKILL and rng.random() < 0.5
