@@ -1,1 +1,1 @@
-"""Export: the integer-network representation, lowering from PyTorch, and the netx HDF5 file."""
+"""Export: lowering of trained networks to integers, netx files and NIR graphs."""

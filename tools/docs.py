@@ -1,12 +1,7 @@
-"""Code blocks of the documentation, for its tests; ``python -m tools.docs`` draws the figures of the tutorial again."""
+"""Code blocks of the documentation, for its tests."""
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,19 +38,3 @@ def code(page: Path) -> Iterator[Code]:
             words = shlex.split(line, comments=True)
             if words:
                 yield Code("sh", shlex.join(words))
-
-
-def draw() -> None:
-    """Runs the tutorial, and keeps its figures."""
-    with tempfile.TemporaryDirectory() as folder:
-        parts = code(ROOT / "docs" / "tutorial.md")
-        program = "\n".join(part.text for part in parts if part.language == "python")
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # sums depend on it
-        subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
-        for figure in sorted(Path(folder).glob("*.png")):
-            shutil.copy(figure, ROOT / "docs" / "figures")
-            print(f"docs/figures/{figure.name}: {figure.stat().st_size:,} bytes")
-
-
-if __name__ == "__main__":
-    draw()
