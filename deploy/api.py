@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from deploy.compare.job import Job, Part
 from deploy.compare.options import BACKENDS
-from deploy.compare.verify import Verdict, backend_traces, verify
+from deploy.compare.tally import merge
+from deploy.compare.verify import Verdict, compared, verdict_of
 from deploy.images import MAX_STEPS, channels_first, steps_for
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
@@ -131,7 +132,7 @@ def run_lava(
     cores = len(os.sched_getaffinity(0))
     job = Job(path, network.digest(), backend, _steps(net, network, steps), batch, cores, reference_samples)
     part = Part(0, images.transpose(0, 2, 3, 1), truth)
-    return verify(network, part, backend_traces(job, network, part), job.judged)
+    return verdict_of(network, merge(compared(job, network, part)), len(images))
 
 
 def _steps(name: str | os.PathLike[str], network: IntegerNetwork, steps: int | None) -> int:

@@ -76,8 +76,8 @@ def _run(options: argparse.Namespace) -> int:
     result = json.loads((options.out / "result.json").read_text(encoding="utf-8"))
     print(f"\nAccuracy on {result['samples']} test images, T = {result['T']}:")
     rows = (
-        ("ANN (noise-free NQ)", result["accuracy_ann"]),
-        ("float SNN", result["accuracy_float_snn"]),
+        ("ANN (noise-free NQ)", result["float"]["accuracy_ann"]),
+        ("float SNN", result["float"]["accuracy_float_snn"]),
         ("integer SNN", result["accuracy_integer"][-1]),
         ("Lava", result["accuracy_lava"][-1]),
     )

@@ -17,5 +17,9 @@ class CoverageError(RuntimeError):
     """A sample was compared twice or not at all; the message says which."""
 
 
+class WorkerError(RuntimeError):
+    """An internal error in a worker process; the message is its traceback."""
+
+
 class ClusterError(RuntimeError):
     """The Dask cluster cannot run the evaluation: something is missing there, or its workers died; in one line."""

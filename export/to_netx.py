@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace) -> None:
     info = {
         "L": content["levels"],
         "architecture": content["architecture"],
-        "source": path.name if is_shipped(path) else os.path.relpath(path, options.net.absolute().parent),
+        "source": path.name if is_shipped(path) else os.path.relpath(path.resolve(), options.net.resolve().parent),
         "source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     print(

@@ -62,13 +62,11 @@ class Trace:
         """Number of saturations per layer, the read-out included."""
         return tuple(self.saturations.sum(axis=1).tolist())
 
-    def sample(self, index: int) -> "Trace":
-        """The trace of one sample alone."""
-        one = slice(index, index + 1)
-        membranes = None if self.membranes is None else tuple(v[one] for v in self.membranes)
-        return Trace(
-            self.shapes, tuple(s[one] for s in self.spikes), self.readout[one], self.saturations[:, one], membranes
-        )
+    def part(self, samples: slice) -> "Trace":
+        """The trace of some of the samples: views."""
+        membranes = None if self.membranes is None else tuple(v[samples] for v in self.membranes)
+        spikes = tuple(layer[samples] for layer in self.spikes)
+        return Trace(self.shapes, spikes, self.readout[samples], self.saturations[:, samples], membranes)
 
     def classes(self) -> NDArray[np.int64]:
         """Class after each step, (samples, T); of equal values the lowest index."""
@@ -140,9 +138,9 @@ class Mismatch:
     Attributes:
         sample: from 0.
         layer: name of the layer.
-        step: local step k = 1 … T.
-        neuron: (c, y, x) or (n,).
-        expected, got: spike (0 or 1), or membrane potential in the read-out.
+        step: local step k = 1 … T; 0 where the saturations of the sample differ.
+        neuron: (c, y, x) or (n,); empty for saturations.
+        expected, got: spike (0 or 1), membrane potential in the read-out, or number of saturations.
     """
 
     sample: int
@@ -153,10 +151,8 @@ class Mismatch:
     got: int
 
     def __str__(self) -> str:
-        return (
-            f"sample {self.sample}, layer {self.layer}, step {self.step}, neuron {self.neuron}: "
-            f"expected {self.expected}, got {self.got}"
-        )
+        place = f"step {self.step}, neuron {self.neuron}" if self.step else "saturations"
+        return f"sample {self.sample}, layer {self.layer}, {place}: expected {self.expected}, got {self.got}"
 
 
 def first_difference(network: IntegerNetwork, reference: Trace, other: Trace) -> Mismatch | None:
@@ -183,15 +179,23 @@ def first_difference(network: IntegerNetwork, reference: Trace, other: Trace) ->
             one, two = (_unpack(bits[sample], reference.shapes[index]) for bits in (expected, got))
         place = tuple(int(n) for n in np.argwhere(one != two)[0])
         best = Mismatch(sample, layer.name, place[0] + 1, place[1:], int(one[place]), int(two[place]))
+    clips = np.argwhere(reference.saturations.T != other.saturations.T)
+    if best is None and len(clips):
+        sample, index = map(int, clips[0])
+        counts = (int(trace.saturations[index, sample]) for trace in (reference, other))
+        best = Mismatch(sample, network.layers[index].name, 0, (), *counts)
     return best
 
 
 def count_differences(reference: Trace, other: Trace) -> tuple[int, ...]:
-    """Per layer, the read-out last, how many values (one per sample, step and neuron) differ."""
+    """Per layer, the read-out last, how many values differ: one per sample, step and neuron, and saturations, one per
+    sample."""
     _require_same_shapes(reference, other)
     pairs = zip(reference.spikes, other.spikes, strict=True)
-    spikes = [0 if np.array_equal(a, b) else _ones(a ^ b) for a, b in pairs]
-    return (*spikes, int((reference.readout != other.readout).sum()))
+    values = [0 if np.array_equal(a, b) else int(np.unpackbits(a ^ b).sum()) for a, b in pairs]
+    values.append(int((reference.readout != other.readout).sum()))
+    clips = (reference.saturations != other.saturations).sum(axis=1).tolist()
+    return tuple(value + clip for value, clip in zip(values, clips, strict=True))
 
 
 def _require_same_shapes(reference: Trace, other: Trace) -> None:

@@ -13,14 +13,13 @@ import h5py
 import numpy as np
 import pytest
 
-from deploy.compare.verify import verify
 from deploy.lava import build, netx_network, stock
 from nqlava import netx, reference
 from nqlava.engine.integer import Engine
 from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from nqlava.testing.engines import assert_same, judged, saturations
 from nqlava.trace import Trace, concatenate
-from tests.parts import part_of
+from tests.parts import part_of, verify
 from tests.with_lava_dl import needs_lava_dl
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -176,18 +175,18 @@ def test_lava(version: int, batch: int) -> None:
     got = concatenate(list(build.run(network, IMAGES, STEPS, batch=batch, membranes=len(IMAGES))))
     assert digest_of(got) == RUN[version]
     assert (states_of(got), got.saturation_counts()) == STATE[version]
-    verdict = verify(network, part_of(IMAGES, LABELS), build.run(network, IMAGES, STEPS, batch=batch))
+    verdict = verify(network, part_of(IMAGES, LABELS), STEPS, build.run(network, IMAGES, STEPS, batch=batch))
     assert verdict.exact and verdict.digest == DIGEST[version]
 
 
 @pytest.mark.slow
 def test_lava_of_stock_parts() -> None:
-    verdict = verify(netx.read(FILES[1]), part_of(IMAGES, LABELS), stock.run(netx.read(FILES[1]), IMAGES, STEPS))
+    verdict = verify(netx.read(FILES[1]), part_of(IMAGES, LABELS), STEPS, stock.run(netx.read(FILES[1]), IMAGES, STEPS))
     assert verdict.exact and verdict.digest == DIGEST[1]
 
 
 @pytest.mark.slow
 @needs_lava_dl
 def test_lava_dl() -> None:
-    verdict = verify(netx.read(FILES[1]), part_of(IMAGES, LABELS), netx_network.run(FILES[1], IMAGES, STEPS))
+    verdict = verify(netx.read(FILES[1]), part_of(IMAGES, LABELS), STEPS, netx_network.run(FILES[1], IMAGES, STEPS))
     assert verdict.exact and verdict.digest == DIGEST[1]

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from deploy.compare.job import Part
-from deploy.compare.verify import verify
 from deploy.lava import build
 from export.fold.lower import lower
 from export.round.quantize import quantize
 from nqlava import netx
+from tests.parts import verify
 from train.data.images import load
 from train.model.models import Network, resnet18, resnet20, resnet34, vgg16
 
@@ -36,6 +36,6 @@ def test_bit_exact_in_lava(tmp_path: Path, make: Callable[..., Network], layers:
     stored = netx.read(tmp_path / "net.h5")
     assert stored.digest() == network.digest() and stored.depth == layers
     part = Part(0, data.images.numpy(), data.labels.numpy())
-    verdict = verify(stored, part, build.run(stored, images.numpy(), steps, batch=1, membranes=2))
+    verdict = verify(stored, part, steps, build.run(stored, images.numpy(), steps, batch=1, membranes=2))
     assert verdict.mismatches == (0,) * layers
     assert all(0.0005 < rate < 0.5 for rate in verdict.spike_rates)

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from deploy.compare.verify import Verdict
-from nqlava.command.files import reading
-from nqlava.errors import InputError
+from nqlava.command.files import open_regular, reading
+from nqlava.errors import InputError, shown
 from nqlava.network import IntegerNetwork
 from train.data.images import ImageSet
 from train.loop.checkpoint import load_model
@@ -21,6 +21,7 @@ from train.model.snn import simulate
 from train.shipped import NAMES, pretrained
 
 _BATCH = 32
+_MOST = 2**32  # bytes of a model file
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,31 @@ def find_model(net: Path, network: IntegerNetwork) -> ModelSearch:
     The netx file holds its path, relative to its own folder, and its SHA-256; only a file with that digest counts.
     """
     expected, source = network.info.get("source_sha256"), network.info.get("source")
-    if not isinstance(expected, str) or not isinstance(source, str):
-        return ModelSearch(None, f"{net} does not name the model file that it was exported from")
+    if not isinstance(expected, str):
+        return ModelSearch(None, f"{net} was not exported from a model file")
+    if not isinstance(source, str):
+        return ModelSearch(None, f"{net} does not say where its model file was; name it with --model")
     name = os.path.basename(source)
-    places = [net.parent / name, net.parent / source]
+    folders = dict.fromkeys([net.parent, net.resolve().parent])
+    places = [folder / place for folder in folders for place in (name, source)]
     places += [pretrained(known) for known in NAMES if f"{known}.pt" == name]
     for path in places:
         try:
-            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == expected:
+            if _sha256(path) == expected:
                 return ModelSearch(path)
         except OSError:
             continue
-    return ModelSearch(None, f"its model file, {name} with SHA-256 {expected[:16]}, is not there")
+    missing = f"its model file, {shown(name)} with SHA-256 {shown(expected, 16)}, is not there"
+    return ModelSearch(None, f"{missing}; name it with --model")
+
+
+def _sha256(path: Path) -> str:
+    """Of a regular file of at most _MOST bytes; OSError for another."""
+    sha = hashlib.sha256()
+    with open_regular(path, _MOST) as file:
+        while block := file.read(2**20):
+            sha.update(block)
+    return sha.hexdigest()
 
 
 def exported_model(network: IntegerNetwork, path: Path) -> Network:
@@ -95,11 +109,13 @@ def exported_model(network: IntegerNetwork, path: Path) -> Network:
 
     Raises:
         CheckpointError: ``path`` is not a model file.
-        InputError: it is another model.
+        InputError: it is another model, or does not fit the network.
     """
-    model, _ = load_model(path)
+    model, content = load_model(path)
+    if model.input_shape != network.input_shape or len(content["classes"]) != network.classes:
+        raise InputError(f"{path}: takes other images or has other classes than the network; allowed: its own model")
     with reading(path):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = _sha256(path)
     if digest != network.info.get("source_sha256"):
         raise InputError(f"{path}: not the model that the network was exported from; allowed: that file")
     return model

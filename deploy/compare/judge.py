@@ -5,7 +5,7 @@ The comparison unpacks and orders bits itself, so that a fault in what the engin
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +41,8 @@ class Disagreement:
 
 SECONDS = 3.0
 """What the reference may take by default, if the rest of the run takes as long."""
-_POTENTIALS = 2**26
-"""Bytes of v(T) kept for the reference by default."""
+_KEPT = 2**26
+"""Bytes of v(T) and spikes kept for the reference by default."""
 
 
 def _shown(value: int) -> str:
@@ -50,56 +50,76 @@ def _shown(value: int) -> str:
     return str(value) if abs(value) < 2**64 else f"{value:064x}"[:16]
 
 
-def most_judged(network: IntegerNetwork, samples: int, asked: int | None) -> int:
+def most_judged(network: IntegerNetwork, samples: int, steps: int, asked: int | None) -> int:
     """How many of the first ``samples`` samples the reference may judge: those asked for, else what fits in memory."""
     neurons = sum(int(np.prod(shape)) for shape in network.shapes)
-    return min(samples, max(1, _POTENTIALS // (4 * neurons)) if asked is None else asked)
+    each = neurons * (4 + steps // 8)  # v(T), and spikes as bits
+    return min(samples, max(1, _KEPT // each) if asked is None else asked)
 
 
 class Judge:
     """Compares the first samples of a run with the reference, as their traces come and as time allows.
 
     By default it judges at least one sample, and more until it has spent SECONDS, or as much time as the rest of the
-    run. The clock starts when the judge is made. What has to wait is kept.
+    run. The clock starts when the judge is made. What has to wait is kept. The images are copied at once, so that
+    nothing that runs later can change what the judge sees.
 
     Args:
         network: what is run.
-        start: number of the first sample among all.
-        most: samples to judge at most.
-        timed: whether the time counts; if not, all of ``most`` are judged.
+        images: uint8 (n, H, W, C), the first samples, as many as may be judged.
+        start: number of the first of them among all.
+        timed: whether the time counts; if not, all are judged.
 
     Attributes:
         judged: number of samples so far.
     """
 
-    def __init__(self, network: IntegerNetwork, start: int, most: int, *, timed: bool) -> None:
-        self._network, self._start, self._most, self._timed = network, start, most, timed
+    def __init__(self, network: IntegerNetwork, images: NDArray[np.uint8], start: int, *, timed: bool) -> None:
+        self._network, self._images, self._start, self._timed = network, images.copy(), start, timed
         self._digest = network.digest()
+        self._most = len(images)
         self._began, self._spent = time.monotonic(), 0.0
-        self._waiting: deque[tuple[NDArray[np.uint8], Trace, Trace]] = deque()
+        self._waiting: deque[tuple[Trace, Trace]] = deque()
         self.judged = 0
 
     @property
     def wanted(self) -> int:
         """How many more samples may be judged."""
-        return self._most - self.judged - len(self._waiting)
+        return self._most - self.judged - sum(engine.samples for engine, _ in self._waiting)
 
-    def see(self, pixels: NDArray[np.uint8], engine: Trace, lava: Trace) -> None:
-        """Takes the next samples, uint8 (n, H, W, C), as far as they are wanted; traces of them with v(T)."""
-        for index in range(min(self.wanted, len(pixels))):
-            self._waiting.append((pixels[index], engine.sample(index), lava.sample(index)))
+    def see(self, engine: Trace, lava: Trace) -> None:
+        """Takes the traces of the next samples, with v(T), as far as they are wanted."""
+        taken = slice(min(self.wanted, engine.samples))
+        if taken.stop:
+            self._waiting.append((engine.part(taken), lava.part(taken)))
 
     def judge(self) -> tuple[int, Disagreement | None]:
         """Judges what waits while there is time: how many samples it did, and the first disagreement."""
         first, before = None, self.judged
         while self._waiting and self._has_time():
-            began = time.monotonic()
-            number = self._start + self.judged
-            found = compare(self._network, *self._waiting.popleft(), number=number, digest=self._digest)
-            first = first or found
+            first = first or self._judge_chunk(*self._waiting.popleft())
+        return self.judged - before, first
+
+    def _judge_chunk(self, engine: Trace, lava: Trace) -> Disagreement | None:
+        """Judges samples of a chunk one by one, and then together, as the run counts them; what is left waits on."""
+        first, runs, number = None, list[reference.Run](), self._start + self.judged
+        while len(runs) < engine.samples and self._has_time():
+            began, one = time.monotonic(), slice(len(runs), len(runs) + 1)
+            pixels = np.moveaxis(self._images[self.judged], -1, 0)
+            runs.append(reference.run(self._network, pixels, engine.steps))
+            traces = engine.part(one), lava.part(one)
+            first = first or compare(self._network, runs[-1], *traces, number=self._start + self.judged)
             self.judged += 1
             self._spent += time.monotonic() - began
-        return self.judged - before, first
+        done, left = slice(len(runs)), slice(len(runs), None)
+        parts = engine.part(done), lava.part(done)
+        first = first or compare_together(self._network, runs, *parts, number=number, digest=self._digest)
+        if self._timed and self._spent >= SECONDS:
+            self._most = self.judged
+            self._waiting.clear()
+        elif len(runs) < engine.samples:
+            self._waiting.appendleft((engine.part(left), lava.part(left)))
+        return first
 
     def _has_time(self) -> bool:
         rest = time.monotonic() - self._began - self._spent
@@ -107,34 +127,59 @@ class Judge:
 
 
 def compare(
-    network: IntegerNetwork, pixels: NDArray[np.uint8], engine: Trace, lava: Trace, *, number: int, digest: str
+    network: IntegerNetwork, expected: reference.Run, engine: Trace, lava: Trace, *, number: int
 ) -> Disagreement | None:
     """The first difference of one sample, in the order of the layers; None where all three are equal.
 
-    Compared are the spikes of every layer at every step, v(T), the read-outs, classes, saturations and digest. v(T)
-    and saturations are compared where the traces have them: in Lava only neurons of this project leave them.
+    Compared are the spikes of every layer at every step, v(T), the read-outs, classes and saturations. v(T) and
+    saturations are compared where the traces have them: in Lava only neurons of this project leave them.
 
     Args:
         network: what was run.
-        pixels: uint8 (H, W, C), the image.
+        expected: what the reference computes.
         engine, lava: traces of this sample alone.
         number: of the sample among all.
-        digest: of the network.
     """
-    expected = reference.run(network, np.moveaxis(pixels, -1, 0), engine.steps)
     for what, value, *found in _values(network, expected, engine, lava):
-        if any(one is not None and one.shape != value.shape for one in found):
-            raise ValueError(
-                f"{what}: shapes {[one is not None and one.shape for one in found]}, expected {value.shape}"
-            )
+        for one in found:
+            if one is not None and one.shape != value.shape:
+                raise ValueError(f"{what}: shape is {one.shape}; expected {value.shape}")
         wrong = np.any([one != value for one in found if one is not None], axis=0)
         if wrong.any():
             place = tuple(int(n) for n in np.argwhere(wrong)[0])
             numbers = [None if one is None else int(one[place]) for one in found]
             return Disagreement(number, _place(what, place), int(value[place]), *numbers)
-    own = reference.digest(digest, number, expected)
-    digests = [trace.digest(digest, number) for trace in (engine, lava)]
-    return None if digests == [own, own] else Disagreement(number, "digest", own, *digests)
+    return None
+
+
+def compare_together(
+    network: IntegerNetwork, runs: Sequence[reference.Run], engine: Trace, lava: Trace, *, number: int, digest: str
+) -> Disagreement | None:
+    """The first difference in what the run says of several samples: digest, classes, counts of spikes and saturations.
+
+    Args:
+        network: what was run.
+        runs: what the reference computes of the samples.
+        engine, lava: traces of these samples.
+        number: of the first of them among all.
+        digest: of the network.
+    """
+    traces = engine, lava
+    digests = sum(reference.digest(digest, number + index, run) for index, run in enumerate(runs)) % 2**256
+    rows = [("digest", digests, [trace.digest(digest, number) for trace in traces])]
+    for index, layer in enumerate(network.layers[:-1]):
+        spikes = sum(int(run.spikes[index].sum()) for run in runs)
+        rows.append((f"spikes of layer {layer.name}", spikes, [trace.spike_counts()[index] for trace in traces]))
+    for index, layer in enumerate(network.layers):
+        clips = sum(run.saturations[index] for run in runs)
+        counts = [trace.saturation_counts()[index] for trace in traces]
+        rows.append((f"saturations of layer {layer.name}", clips, counts if lava.membranes is not None else counts[:1]))
+    for index, run in enumerate(runs):
+        rows.append((f"class of sample {index}", int(run.classes[-1]), [int(t.classes()[index, -1]) for t in traces]))
+    for what, expected, (one, *two) in rows:
+        if [one, *two] != [expected] * (1 + len(two)):
+            return Disagreement(number, f"{what}, {len(runs)} samples together", expected, one, two[0] if two else None)
+    return None
 
 
 _Row = tuple[str, NDArray, NDArray | None, NDArray | None]

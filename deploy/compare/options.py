@@ -100,7 +100,7 @@ class Outcome:
     def comparison(self) -> str:
         """Against the float SNN, in a line."""
         if self.floating is None:
-            return f"not compared with the float SNN: {self.model_from}; name it with --model"
+            return f"not compared with the float SNN: {self.model_from}"
         change = f"{abs(self.lost):.2f} points {'lost' if self.lost >= 0 else 'gained'}"
         return f"{self.floating.describe()}; {change} (tolerance {self.allowed:.2f}); model {self.model_from}"
 
@@ -140,8 +140,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--reference-samples",
         type=_judged,
         metavar="N",
-        help="images, from the first, on which the reference judges Lava and the engine, or all (default: at least "
-        "one, and more for as long as the rest of the run, but at most 3 s)",
+        help="images, from the first, on which the reference judges Lava and the engine, or all (default: in every "
+        "process at least one, and more for as long as the rest of the run, but at most 3 s)",
     )
     parser.add_argument(
         "--backend",
@@ -214,10 +214,17 @@ def load(options: argparse.Namespace) -> Task:
     if expected is not None and expected != list(data.classes):
         raise InputError(f"data: classes are {', '.join(data.classes)}; allowed: those of {options.net}")
     found = ModelSearch(options.model) if options.model is not None else find_model(options.net, network)
-    model = None if found.path is None else exported_model(network, found.path)
+    model, model_from = None, found.missing
+    try:
+        if found.path is not None:
+            model, model_from = exported_model(network, found.path), str(found.path)
+    except InputError as error:
+        if options.model is not None:
+            raise
+        model_from = str(error)
     cores = 1 if options.scheduler is not None else max(1, len(os.sched_getaffinity(0)) // options.workers)
     job = Job(options.net, network.digest(), options.backend, steps, options.batch, cores, options.reference_samples)
-    return Task(job, network, data, model, found.missing if found.path is None else str(found.path))
+    return Task(job, network, data, model, model_from)
 
 
 def planned(options: argparse.Namespace, task: Task) -> str:

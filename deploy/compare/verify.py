@@ -13,7 +13,7 @@ import numpy as np
 
 from deploy.compare.job import Job, Part
 from deploy.compare.judge import Disagreement, Judge, most_judged
-from deploy.compare.tally import Tally, merge
+from deploy.compare.tally import Tally
 from deploy.errors import CoverageError, LavaMissingError
 from deploy.images import channels_first
 from nqlava.engine.integer import Engine
@@ -108,7 +108,13 @@ def verdict_of(network: IntegerNetwork, tally: Tally, samples: int) -> Verdict:
 
 
 def tallies(
-    network: IntegerNetwork, part: Part, chunks: Generator[Trace, None, None], judged: int | None = None
+    network: IntegerNetwork,
+    part: Part,
+    steps: int,
+    chunks: Generator[Trace, None, None],
+    judged: int | None = None,
+    *,
+    potentials: bool = False,
 ) -> Generator[Tally, None, None]:
     """Compares traces, as they come, with the integer engine and the reference on the same images: a tally for each.
 
@@ -117,16 +123,20 @@ def tallies(
     Args:
         network: what all three run.
         part: the images and labels.
+        steps: T.
         chunks: traces of consecutive samples of the part, together all of it.
         judged: how many of the first of all samples the reference judges; None for as many as it has time for.
+        potentials: whether the traces must have v(T) of the samples that the reference may judge.
 
     Raises:
+        CoverageError: traces of another T, or without v(T).
         whatever the backend raises.
     """
     engine, images = Engine(network), channels_first(part.images)
-    judge = Judge(network, part.start, _most_judged(network, part, judged), timed=judged is None)
+    most = _most_judged(network, part, steps, judged)
+    judge = Judge(network, part.images[:most], part.start, timed=judged is None)
     network_digest = network.digest()
-    done = steps = 0
+    done = 0
     with closing(chunks):  # ends the backend also where the comparison fails
         while True:
             began = time.monotonic()
@@ -134,12 +144,16 @@ def tallies(
             seconds = time.monotonic() - began
             if trace is None:
                 break
+            if trace.steps != steps:
+                raise CoverageError(f"{trace.steps} time steps were run; expected: {steps}")
+            if potentials and judge.wanted and trace.membranes is None:
+                raise CoverageError("a trace has no membrane potentials; expected: those of the first samples")
             here, number = slice(done, done + trace.samples), part.start + done
-            expected = engine.run(images[here], trace.steps, membranes=judge.wanted > 0)
+            expected = engine.run(images[here], steps, membranes=judge.wanted > 0)
             mismatches = count_differences(expected, trace)
             first = first_difference(network, expected, trace) if any(mismatches) else None
-            right, engine_right = (t.classes() == part.labels[here, None] for t in (trace, expected))
-            judge.see(part.images[here], expected, trace)
+            right, engine_right = (t.readout.argmax(axis=-1) == part.labels[here, None] for t in (trace, expected))
+            judge.see(expected, trace)
             seen, disagreement = judge.judge()
             yield Tally(
                 right=((number, right[:, -1].tobytes()),),
@@ -154,27 +168,21 @@ def tallies(
                 digest=trace.digest(network_digest, number),
                 seconds=seconds,
             )
-            done, steps = here.stop, trace.steps
+            done = here.stop
     seen, disagreement = judge.judge()  # what had to wait
     if seen:
         yield Tally.of_reference(seen, disagreement, layers=len(network.layers), steps=steps)
 
 
-def verify(
-    network: IntegerNetwork, part: Part, chunks: Generator[Trace, None, None], judged: int | None = None
-) -> Verdict:
-    """The verdict on all images of a part; arguments and errors as of ``tallies``, and CoverageError."""
-    return verdict_of(network, merge(tallies(network, part, chunks, judged)), len(part.images))
-
-
-def _most_judged(network: IntegerNetwork, part: Part, judged: int | None) -> int:
+def _most_judged(network: IntegerNetwork, part: Part, steps: int, judged: int | None) -> int:
     """How many samples of the part the reference may judge."""
-    return most_judged(network, len(part.images), None if judged is None else max(0, judged - part.start))
+    return most_judged(network, len(part.images), steps, None if judged is None else max(0, judged - part.start))
 
 
 def compared(job: Job, network: IntegerNetwork, part: Part) -> Generator[Tally, None, None]:
     """Runs the part on the backend and compares it, in this process; errors as of ``backend_traces``."""
-    return tallies(network, part, backend_traces(job, network, part), job.judged)
+    chunks = backend_traces(job, network, part)
+    return tallies(network, part, job.steps, chunks, job.judged, potentials=job.backend in ("cpu", "netx"))
 
 
 def backend_traces(job: Job, network: IntegerNetwork, part: Part) -> Generator[Trace, None, None]:
@@ -186,7 +194,7 @@ def backend_traces(job: Job, network: IntegerNetwork, part: Part) -> Generator[T
         LavaRunError: a process failed, was killed or stalled.
     """
     require_lava()
-    images, kept = channels_first(part.images), _most_judged(network, part, job.judged)
+    images, kept = channels_first(part.images), _most_judged(network, part, job.steps, job.judged)
     if job.backend == "cpu":
         from deploy.lava import build
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import IO
 
 from deploy.compare.job import Job, Part, run
 from deploy.compare.tally import Tally
-from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError
+from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError, WorkerError
 from nqlava.command.orphans import die_with_parent
 from nqlava.errors import InputError
 
@@ -30,7 +31,8 @@ def in_processes(job: Job, parts: Sequence[Part]) -> Generator[Tally, None, None
     Whatever happens, no process is left when this generator is closed.
 
     Raises:
-        what deploy.compare.job.run raises in a process; LavaRunError, which names the samples, where a process dies.
+        what deploy.compare.job.run raises in a process; WorkerError for any other exception there; LavaRunError, which
+        names the samples, where a process dies.
     """
     workers: list[_Worker] = []
     try:
@@ -118,6 +120,8 @@ def _serve(parent: int, descriptor: int) -> None:
             connection.send(None)
         except _EXPECTED as error:
             connection.send(error)
+        except Exception:
+            connection.send(WorkerError(traceback.format_exc()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from deploy.compare.table import entries
 from deploy.compare.verify import Verdict
 from deploy.fit.report import changes
 from deploy.report.measure import Measured
-from deploy.report.stages import Stage, counted, interval, stage
+from deploy.report.stages import Stage, interval, stage
 from nqlava.engine.cpu.machine import describe
 from nqlava.network import IntegerNetwork
 from train.data.images import ImageSet
@@ -130,11 +130,8 @@ class Content:
         found.append(stage(f"integer SNN, {after}", right, before))
         if run.verdict is not None:
             name = f"Lava, {after}"
-            if run.verdict.exact:
-                found.append(stage(name, right, right))
-            else:
-                correct = round(run.verdict.deployed[-1] * len(right) / 100)
-                found.append(counted(name, correct, len(right)))
+            lava = np.frombuffer(run.verdict.right, np.uint8) == 1
+            found.append(stage(name, lava, right))
         return found
 
     @property

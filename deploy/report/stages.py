@@ -18,7 +18,7 @@ class Stage:
         correct, count: of how many images the class is right, and how many there are.
         low, high: Wilson's 95 % confidence interval of the accuracy, in percent.
         lost, gained: images that the stage before classified correctly and this one does not, and the reverse; None
-            for the first stage, and where only numbers are known.
+            for the first stage.
         probability: that a difference at least as uneven arises by chance (exact McNemar test, two-sided); None where
             ``lost`` is.
     """
@@ -53,8 +53,3 @@ def stage(name: str, right: NDArray[np.bool_], before: NDArray[np.bool_] | None 
     # McNemar, Psychometrika 12, 1947: without a difference, either direction is as likely for each changed image.
     probability = float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
     return Stage(name, correct, count, *interval(correct, count), lost, gained, probability)
-
-
-def counted(name: str, correct: int, count: int) -> Stage:
-    """A stage of which only the number of right images is known."""
-    return Stage(name, correct, count, *interval(correct, count), None, None, None)

@@ -36,7 +36,12 @@ def make(
         image: as for ``measure``.
     """
     run = Run(task, options.data, options.seed, options.tolerance, verdict, seconds, command)
-    return Content(run, measure(task.job, task.network, task.data, options.data, task.model, image))
+    content = Content(run, measure(task.job, task.network, task.data, options.data, task.model, image))
+    if verdict is not None and content.integer_accuracy != list(verdict.engine):
+        raise ValueError(
+            f"the engine's accuracies are {content.integer_accuracy}; expected {verdict.engine} as compared"
+        )
+    return content
 
 
 def write(path: Path, content: Content, traces: Sequence[Trace] | None = None) -> None:

@@ -68,7 +68,7 @@ def test_a_file_that_names_no_model(exported: Path) -> None:
     network = netx.read(exported / "nets" / "net.h5")
     nameless = IntegerNetwork(network.input_shape, network.layers, {})
     search = find_model(Path("net.h5"), nameless)
-    assert search.path is None and search.missing == "net.h5 does not name the model file that it was exported from"
+    assert search.path is None and search.missing == "net.h5 was not exported from a model file"
 
 
 def command(exported: Path, *more: str) -> list[str]:
@@ -82,11 +82,10 @@ def test_the_command_runs_the_float_snn_on_the_images_of_lava(
     result = exported / "result.json"
     assert run_lava.main(command(exported, "--json", str(result))) == 0
     content, printed = json.loads(result.read_text()), capsys.readouterr().out
-    count = content["float_samples"]
+    floating = content["float"]
+    count = floating["samples"]
     assert f"on the same {count} images: ANN " in printed and 32 <= count <= COUNT
-    assert content["points_lost"] == pytest.approx(
-        content["accuracy_float_snn"] - content["accuracy_lava_on_float_samples"]
-    )
+    assert floating["points_lost"] == pytest.approx(floating["accuracy_float_snn"] - floating["accuracy_lava"])
 
 
 def test_a_named_model_runs_on_all_images(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +104,7 @@ def test_without_the_model_nothing_is_judged(
     assert line.endswith("is not there; name it with --model")
     assert "ANN" not in printed and printed.count("accuracy") == 1, "no accuracy but those of the images in Lava"
     content = json.loads((tmp_path / "result.json").read_text())
-    assert content["points_lost"] is None and content["float_samples"] is None
+    assert content["float"] is None
 
 
 def test_lost_accuracy_ends_the_command_with_1(

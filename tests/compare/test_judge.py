@@ -1,7 +1,8 @@
 """Engine and Lava against the reference: what is compared, on how many images, and what a difference looks like."""
 
-import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.compare import judge
-from deploy.compare.judge import Disagreement, Judge, compare, most_judged
+from deploy.compare.judge import Disagreement, Judge, compare, compare_together, most_judged
+from nqlava import reference
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
 from nqlava.testing.networks import images_for, random_layer
@@ -30,15 +32,14 @@ def network() -> IntegerNetwork:
 @settings(max_examples=30, deadline=None)
 @given(networks(), st.integers(1, 5))
 def test_equal_traces(network: IntegerNetwork, steps: int) -> None:
-    images = images_for(network, 1)
+    images = images_for(network, 3)
     trace = Engine(network).run(images, steps, membranes=True)
-    assert compare(network, part_of(images).images[0], trace, trace, number=3, digest=network.digest()) is None
-    assert (
-        compare(
-            network, part_of(images).images[0], trace, replace(trace, membranes=None), number=3, digest=network.digest()
-        )
-        is None
-    )
+    expected = [reference.run(network, image, steps) for image in images]
+    for index, one in enumerate(expected):
+        alone = trace.part(slice(index, index + 1))
+        assert compare(network, one, alone, alone, number=index) is None
+        assert compare(network, one, alone, replace(alone, membranes=None), number=index) is None
+    assert compare_together(network, expected, trace, trace, number=7, digest=network.digest()) is None
 
 
 def one_changed(trace: Trace, what: str) -> Trace:
@@ -65,7 +66,7 @@ def one_changed(trace: Trace, what: str) -> Trace:
     ("what", "place"),
     [
         ("spike", "layer hidden, step 2, spike of neuron (1, 1, 2)"),
-        ("bit behind the last neuron", "digest"),
+        ("bit behind the last neuron", "digest, 1 samples together"),
         ("potential", "layer hidden, potential after the last step of neuron (1, 0, 2)"),
         ("read-out", "layer out, step 3, read-out of class 1"),
         ("saturations", "saturations of layer 1"),
@@ -77,7 +78,9 @@ def test_every_value_is_compared(network: IntegerNetwork, what: str, place: str,
     trace = Engine(network).run(images, 3, membranes=True)
     changed = one_changed(trace, what)
     columns = {"engine": (changed, trace), "Lava": (trace, changed), "both": (changed, changed)}[who]
-    found = compare(network, part_of(images).images[0], *columns, number=8, digest=network.digest())
+    expected = reference.run(network, images[0], 3)
+    found = compare(network, expected, *columns, number=8)
+    found = found or compare_together(network, [expected], *columns, number=8, digest=network.digest())
     assert found is not None and (found.sample, found.what) == (8, place)
     assert (found.engine != found.expected, found.lava != found.expected) == (who != "Lava", who != "engine")
 
@@ -88,41 +91,79 @@ def test_a_disagreement_in_words() -> None:
     assert str(Disagreement(8, "layer hidden, step 2, spike of neuron (1, 1, 2)", 1, 0, None)) == text
 
 
-def seen(network: IntegerNetwork, one: Judge, count: int) -> int:
-    """How many of the samples waiting and the next ones are judged."""
-    images = images_for(network, count)
+@pytest.mark.parametrize(
+    ("method", "damage", "what"),
+    [
+        ("classes", lambda found: np.roll(found, 1, axis=0), "class of sample 0"),
+        ("digest", lambda found: found + 1, "digest"),
+        ("spike_counts", lambda found: tuple(2 * n for n in found), "spikes of layer hidden"),
+        ("saturation_counts", lambda found: tuple(n + 1 for n in found), "saturations of layer hidden"),
+    ],
+)
+def test_what_a_run_says_of_many_samples_is_compared(
+    network: IntegerNetwork, method: str, damage: Callable[[Any], Any], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = images_for(network, 6)
+    trace = Engine(network).run(images, 3, membranes=True)
+    assert len(set(trace.classes()[:, -1])) > 1
+    one = Judge(network, part_of(images).images, 0, timed=False)
+    real = getattr(Trace, method)
+    monkeypatch.setattr(
+        Trace, method, lambda trace, *a: damage(real(trace, *a)) if trace.samples > 1 else real(trace, *a)
+    )
+    one.see(trace, trace)
+    judged, found = one.judge()
+    assert judged == 6 and found is not None and found.what == f"{what}, 6 samples together"
+
+
+def test_the_judge_has_images_of_its_own(network: IntegerNetwork) -> None:
+    images = images_for(network, 2)
     trace = Engine(network).run(images, 2, membranes=True)
-    one.see(part_of(images).images, trace, trace)
+    part = part_of(images)
+    one = Judge(network, part.images, 0, timed=False)
+    part.images[:] = 0
+    one.see(trace, trace)
+    assert one.judge() == (2, None)
+
+
+def judge_of(network: IntegerNetwork, most: int, *, timed: bool) -> Judge:
+    return Judge(network, part_of(images_for(network, most)).images, 0, timed=timed)
+
+
+def seen(network: IntegerNetwork, one: Judge, first: int, count: int) -> int:
+    """How many of the samples waiting and the next ones, of those from ``first`` on, are judged."""
+    images = images_for(network, first + count)[first:]
+    trace = Engine(network).run(images, 2, membranes=True)
+    one.see(trace, trace)
     judged, disagreement = one.judge()
     assert disagreement is None
     return judged
 
 
 def test_as_many_as_asked_for_across_chunks(network: IntegerNetwork) -> None:
-    one = Judge(network, 0, 5, timed=False)
-    assert [seen(network, one, 3) for _ in range(3)] == [3, 2, 0]
+    one = judge_of(network, 5, timed=False)
+    assert [seen(network, one, 3 * chunk, 3) for chunk in range(3)] == [3, 2, 0]
     assert one.judged == 5 and one.wanted == 0
 
 
-def test_at_least_one_and_the_others_when_there_is_time(
+def test_at_least_one_and_no_more_once_the_time_is_up(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "SECONDS", 0.0)
+    one = judge_of(network, 5, timed=True)
+    assert [seen(network, one, 3 * chunk, 3) for chunk in range(2)] == [1, 0]
+    assert one.wanted == 0 and one.judge() == (0, None), "nothing is kept that will not be judged"
+
+
+def test_what_waits_is_judged_when_the_rest_took_as_long(
     network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judge, "SECONDS", 0.0)
-    one = Judge(network, 0, 5, timed=True)
-    assert [seen(network, one, 3) for _ in range(2)] == [1, 0]
-    monkeypatch.setattr(judge, "SECONDS", 60.0)
-    monkeypatch.setattr(one, "_began", one._began - 60)
-    assert one.judge() == (4, None), "what waited"
-
-
-def test_never_more_time_than_the_rest_of_the_run(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "compare", lambda *_, **__: time.sleep(0.01))
-    one = Judge(network, 0, 100, timed=True)
-    time.sleep(0.1)
-    assert 3 <= seen(network, one, 100) <= 30
+    one = judge_of(network, 5, timed=True)
+    monkeypatch.setattr(one, "_began", one._began + 60)  # as if nothing else had taken any time
+    assert seen(network, one, 0, 5) == 1
+    monkeypatch.setattr(one, "_began", one._began - 120)
+    assert one.judge() == (4, None)
 
 
 def test_how_many_fit_into_memory(network: IntegerNetwork) -> None:
-    assert most_judged(network, 50, None) == 50
-    assert most_judged(network, 50, 7) == 7
-    assert most_judged(network, 10**9, None) == 2**26 // (4 * (3 * 3 * 4 + 2))
+    assert most_judged(network, 50, 4, None) == 50
+    assert most_judged(network, 50, 4, 7) == 7
+    assert most_judged(network, 10**9, 16, None) == 2**26 // (6 * (3 * 3 * 4 + 2))

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from deploy import run_lava
+from deploy.lava import build
 from nqlava import netx
 from nqlava.engine.cpu import events, kernels
 from nqlava.engine.cpu.layer import CpuLayer
 from nqlava.engine.cpu.machine import int8_limit
+from nqlava.engine.cpu.synapses import Synapses
 from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from tests.tiny import image_set, write_folder
 from tests.with_lava_dl import needs_lava_dl
@@ -231,7 +233,20 @@ def digest_without_readout(trace: Any, network: str, start: int = 0) -> int:
     return start + sum(int(layer.sum()) for layer in trace.spikes)
 
 
+def image_overwritten(patch: pytest.MonkeyPatch) -> None:
+    real = Synapses.sums
+
+    def sums(synapses: Synapses, inputs: torch.Tensor) -> torch.Tensor:
+        if synapses.source == "input":
+            inputs[..., 0] = 0
+        return real(synapses, inputs)
+
+    patch.setattr(Synapses, "sums", sums)
+
+
 SHARED: dict[str, Damage] = {
+    "image overwritten by a kernel": image_overwritten,
+    "count of spikes": instead("nqlava.trace._ones", lambda packed: 0),
     "synaptic sums": around("nqlava.engine.cpu.synapses.Synapses.sums", lambda sums: sums + 7),
     "sums of the first source left out": around("nqlava.engine.cpu.layer._merge", lambda merged: merged[-1:]),
     "merged weights": after("nqlava.engine.cpu.layer.Merged.__init__", lambda merged, *_: other_weights(merged)),
@@ -330,6 +345,15 @@ def test_damage_is_noticed(
     assert status == 1
     assert "NOT EXACT: " in printed.splitlines()[-1]
     assert "sample 0, " in printed.splitlines()[-1] or "the first: sample " in printed.splitlines()[-1]
+
+
+def test_a_backend_that_runs_fewer_steps_is_found_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = build.plan
+    monkeypatch.setattr(build, "plan", lambda network, *, steps, **more: real(network, steps=steps - 1, **more))
+    assert run(folder, "cpu") == 3
+    assert "2 time steps were run; expected: 3" in capsys.readouterr().err
 
 
 def test_every_piece_is_in_the_docs() -> None:

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.compare.tally import Tally, merge
-from deploy.compare.verify import tallies, verdict_of, verify
+from deploy.compare.verify import tallies, verdict_of
 from deploy.errors import CoverageError
 from nqlava.engine.integer import Engine
 from nqlava.testing.networks import images_for
 from nqlava.testing.strategies import networks
-from nqlava.trace import Mismatch, Trace, concatenate
-from tests.parts import part_of
+from nqlava.trace import Mismatch, Trace
+from tests.parts import part_of, verify
 
 MADE = Tally(
     right=((4, b"\0\1\1"),),
@@ -36,7 +36,7 @@ MADE = Tally(
 
 def part(trace: Trace, start: int, stop: int) -> Trace:
     """Some samples of a trace."""
-    return concatenate([trace.sample(index) for index in range(start, stop)])
+    return trace.part(slice(start, stop))
 
 
 @settings(max_examples=30, deadline=None)
@@ -55,9 +55,9 @@ def test_any_division_gives_the_same_verdict(network, data: st.DataObject) -> No
         """The samples from ``start`` to ``stop``, in chunks of any size."""
         bounds = [start, *sorted(data.draw(st.sets(st.integers(start, stop)))), stop]
         chunks = (part(trace, *pair) for pair in pairwise(bounds) if pair[0] < pair[1])
-        return tallies(network, part_of(images[start:stop], labels[start:stop], start), chunks, count)
+        return tallies(network, part_of(images[start:stop], labels[start:stop], start), steps, chunks, count)
 
-    whole = verify(network, part_of(images, labels), (piece for piece in [part(trace, 0, count)]), count)
+    whole = verify(network, part_of(images, labels), steps, (piece for piece in [part(trace, 0, count)]), count)
     bounds = [0, *sorted(data.draw(st.sets(st.integers(1, count)))), count]
     parts = [merge(run(*pair)) for pair in pairwise(bounds) if pair[0] < pair[1]]
     tally = merge(data.draw(st.permutations(parts)))

@@ -8,13 +8,13 @@ from collections.abc import Generator
 import numpy as np
 import pytest
 
-from deploy.compare.verify import tallies, verify
+from deploy.compare.verify import tallies
 from deploy.errors import CoverageError
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
 from nqlava.testing.networks import images_for, random_layer
 from nqlava.trace import Trace
-from tests.parts import part_of
+from tests.parts import part_of, verify
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def engine_traces(network: IntegerNetwork, images: np.ndarray, size: int) -> Gen
 
 def test_a_tally_for_each_chunk(network: IntegerNetwork) -> None:
     images, labels = images_for(network, 5), np.zeros(5, np.int64)
-    found = list(tallies(network, part_of(images, labels, 10), engine_traces(network, images, 2)))
+    found = list(tallies(network, part_of(images, labels, 10), 3, engine_traces(network, images, 2)))
     assert [tally.ranges for tally in found] == [((10, 12),), ((12, 14),), ((14, 15),)]
     assert all(tally.steps == 3 and tally.mismatches == (0, 0) and tally.first is None for tally in found)
 
@@ -41,7 +41,7 @@ def test_accuracies_and_rates(network: IntegerNetwork) -> None:
     trace = Engine(network).run(images, 3)
     labels = trace.classes()[:, -1].copy()
     labels[4] ^= 1
-    verdict = verify(network, part_of(images, labels), engine_traces(network, images, 4))
+    verdict = verify(network, part_of(images, labels), 3, engine_traces(network, images, 4))
     assert verdict.exact and verdict.deployed == verdict.engine
     assert (verdict.layers, verdict.samples, verdict.steps) == (("hidden", "out"), 6, 3)
     assert verdict.deployed[-1] == pytest.approx(500 / 6)
@@ -58,14 +58,14 @@ def test_no_trace_is_kept(network: IntegerNetwork) -> None:
             assert sum(reference() is not None for reference in made) <= 2
             yield trace
 
-    verify(network, part_of(images), chunks(), judged=1)
+    verify(network, part_of(images), 3, chunks(), judged=1)
     assert len(made) == 12
 
 
 def test_a_backend_that_loses_samples_is_found_out(network: IntegerNetwork) -> None:
     images = images_for(network, 5)
     with pytest.raises(CoverageError, match=r"samples 0\.\.3 were compared; expected: 0\.\.4"):
-        verify(network, part_of(images), engine_traces(network, images[:4], 2))
+        verify(network, part_of(images), 3, engine_traces(network, images[:4], 2))
 
 
 @pytest.mark.slow

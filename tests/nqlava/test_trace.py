@@ -71,7 +71,7 @@ def test_first_difference_prefers_sample_then_layer_then_step(
 
 def test_concatenation(values: tuple[list[np.ndarray], np.ndarray]) -> None:
     trace = make_trace(*values)
-    whole = concatenate([trace.sample(index) for index in range(4)])
+    whole = concatenate([trace.part(slice(index, index + 1)) for index in range(4)])
     np.testing.assert_array_equal(whole.readout, trace.readout)
     np.testing.assert_array_equal(whole.spikes[1], trace.spikes[1])
     assert whole.saturation_counts() == (4, 0, 8)

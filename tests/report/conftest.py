@@ -7,13 +7,13 @@ import pytest
 
 from deploy.compare.job import Job, Part
 from deploy.compare.options import Task
-from deploy.compare.verify import verify
 from deploy.images import channels_first
 from deploy.report.content import Content, Run
 from deploy.report.measure import measure
 from export.convert import convert
 from nqlava.engine.integer import Engine
 from nqlava.trace import Trace
+from tests.parts import verify
 from tests.tiny import image_set, random_residual
 from train.model.models import Network
 
@@ -38,7 +38,7 @@ def content_of(
     if change:
         trace.spikes[0][7, 1, 0] ^= 128
     part = Part(0, data.images.numpy(), data.labels.numpy())
-    verdict = verify(network, part, (one for one in [trace])) if lava else None
+    verdict = verify(network, part, STEPS, (one for one in [trace])) if lava else None
     job = Job(NET, network.digest(), "cpu", STEPS, 64, 1)
     task = Task(job, network, data, model if with_model else None, f"model.pt{'' if with_model else ' is not there'}")
     run = Run(task, ["folder"], 0, tolerance, verdict, 2.5, "python -m deploy.report net.h5")

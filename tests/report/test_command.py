@@ -47,7 +47,7 @@ def test_page_and_numbers_are_written(
     printed, page, content = capsys.readouterr().out, out.read_text(encoding="utf-8"), json.loads(numbers.read_text())
     assert "EXACT: Lava = engine in every spike and read-out of 20 images, reference = engine = Lava on " in printed
     assert "<strong>Exact</strong>" in page and content["exact"] is True and content["tolerance"] == 100
-    assert len(content["stages"]) == 4 and content["run"]["float_samples"] == 20
+    assert len(content["stages"]) == 4 and content["run"]["float"]["samples"] == 20
     assert content["origin"]["command"].startswith("python -m deploy.report")
     assert [file.name for file in out.parent.iterdir()] == ["a page.html"]
 

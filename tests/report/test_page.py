@@ -45,7 +45,7 @@ def test_verdict_comes_first(page: str, content: Content) -> None:
         ({"lava": False}, ["<strong>Not run in Lava</strong>"]),
         (
             {"with_model": False},
-            ["Not measured: it needs the exported model", "model.pt is not there; name it"],
+            ["Not measured: it needs the exported model", "model.pt is not there"],
         ),
     ],
 )
