@@ -23,7 +23,7 @@ from nqlava.errors import InputError
 from nqlava.testing.networks import images_for, small_networks
 from stress import damage
 from train import cifar, command
-from train.data.images import images as data
+from train.data import images as data
 from train.loop import checkpoint
 from train.loop.recipe import Recipe
 from train.loop.trainer import checkpoint_path, train

@@ -172,6 +172,8 @@ def run(page: str, line: str, patch: pytest.MonkeyPatch) -> None:
             source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
             if "deploy.images" in source:  # and its options
                 source += (ROOT / "deploy" / "images.py").read_text(encoding="utf-8") + '"--data"'
+            if "benchmarks.options" in source:
+                source += (ROOT / "benchmarks" / "options.py").read_text(encoding="utf-8")
             assert all(f'"{word}"' in source for word in options if word.startswith("--")), f"{page}: {line}"
         else:
             assert run_module(page, module, options).returncode == 0, f"{page}: {line}"

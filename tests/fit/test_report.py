@@ -1,7 +1,6 @@
 """python -m deploy.fit: what it prints, writes and returns."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from PIL import Image
 
 from deploy.fit import text
-from deploy.fit.__main__ import main, parser
+from deploy.fit.__main__ import main
 from deploy.fit.activity import measure
 from deploy.fit.chips import LOIHI2
 from deploy.fit.examine import examine
@@ -219,12 +218,6 @@ def test_bits_of_several_connections_are_explained() -> None:
         " 8/3 " in printed and "bits: of the weights, every width among the connections onto the layer once" in printed
     )
     assert "bits: of the weights" not in "\n".join(text.lines(examined(small_network())))
-
-
-def test_every_option_is_documented() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "fit.md").read_text(encoding="utf-8")
-    options_shown = set(re.findall(r"--[A-Za-z]+", parser().format_help())) - {"--help"}
-    assert options_shown and {name for name in options_shown if f"`{name}" not in page} == set()
 
 
 def test_long_names_lose_their_middle() -> None:

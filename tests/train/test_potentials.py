@@ -12,7 +12,7 @@ from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
 from tests import float_oracle
 from tests.tiny import image_set, random_residual, random_tiny, tiny, write_folder
-from train.data.images import images as data
+from train.data import images as data
 from train.loop.calibrate import calibrate_potentials
 from train.loop.checkpoint import CheckpointError, load, load_model, model_content, save
 from train.model.activation import NQ
