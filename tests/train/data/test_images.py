@@ -289,7 +289,7 @@ def test_members_of_an_archive_are_unpacked_as_they_are_needed(folder: Path, tmp
     try:
         with pytest.raises(DataError, match=r"train/class0/zeros\d+.png is not a readable image"):
             load([str(archive)], "train")
-        assert tracemalloc.get_traced_memory()[1] < 2**28
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**24, "half of what is in the archive"
     finally:
         tracemalloc.stop()
 
