@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     for count in (*options.steps, *options.relu_steps, options.choice_steps):
         if not 1 <= count <= 4096:
-            raise InputError(f"T is {count}; allowed: 1..4096")
+            raise InputError(f"--T {count}: must be 1 to 4096")
     path = options.out / "methods.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
     measured = {row["sha256"] for row in rows}

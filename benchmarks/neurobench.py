@@ -166,7 +166,7 @@ def _parser() -> Parser:
 def _run(options: argparse.Namespace) -> int:
     check_steps(options.steps)
     if options.samples < 1 or options.batch < 1:
-        raise InputError(f"--samples and --batch are {options.samples} and {options.batch}; allowed: at least 1")
+        raise InputError(f"--samples {options.samples} --batch {options.batch}: both must be at least 1")
     if options.json is not None:
         check_writable(options.json, inputs=[options.net])
     settings = machine.describe()
@@ -176,7 +176,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         rows, found = compare(network, channels_first(data.images.numpy()), data.labels.numpy(), steps, options.batch)
     except ModuleNotFoundError as error:
-        raise InputError(f"{error}; allowed: with NeuroBench, which docs/fit.md says how to install") from None
+        raise InputError(f"{error}: install NeuroBench as docs/fit.md says") from None
     print(report(rows, len(data)))
     if options.json is not None:
         run: dict[str, Any] = {"samples": len(data), "steps": steps, "data": options.data, "seed": options.seed}

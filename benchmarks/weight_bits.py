@@ -173,7 +173,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = {"T": options.steps, "seed": options.seed, "calibration": options.calibration, "held_out": len(held_out)}
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else settings | {"rows": []}
     if {key: result[key] for key in settings} != settings:
-        raise InputError(f"{file}: made with other settings; allowed: {settings}")
+        raise InputError(f"{file} holds results of other settings; name another --out, or use its settings")
     exact = result.setdefault("float", {"test": None})
     for name, part in (("held_out", held_out), ("test", test)):
         if part is not None and exact.get(name) is None:

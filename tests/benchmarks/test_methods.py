@@ -59,7 +59,7 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         ([str(folder / "gone.pt"), "--out", str(folder)], f"{folder / 'gone.pt'}: no such file"),
-        ([str(folder / "nq0.pt"), "--out", str(folder), "--T", "0"], "T is 0; allowed: 1..4096"),
+        ([str(folder / "nq0.pt"), "--out", str(folder), "--T", "0"], "--T 0: must be 1 to 4096"),
     ):
         assert main(arguments) == 2
         assert capsys.readouterr().err == f"benchmarks.methods: {message}\n"
