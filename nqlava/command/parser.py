@@ -2,22 +2,25 @@
 
 import argparse
 import errno
+import io
 import os
 import shlex
 import signal
 import sys
 import textwrap
 import traceback
-from argparse import SUPPRESS, Action, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, NoReturn
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+import configargparse
 
 from nqlava.command.files import open_regular
 from nqlava.command.interruption import Interruption
@@ -33,10 +36,36 @@ EXIT_BAD_INPUT, EXIT_INTERNAL = 2, 70
 """Exit statuses of every command; 70 is EX_SOFTWARE of sysexits.h."""
 _MAX_CONFIG = 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_KINDS = {"int": "a whole number", "float": "a number"}
 
 
-class Parser(argparse.ArgumentParser):
+class _Toml(configargparse.ConfigFileParser):  # type: ignore[misc]
+    """Reads a TOML file of options, without tables."""
+
+    def get_syntax_description(self) -> str:
+        return "TOML"
+
+    def parse(self, stream: IO[str]) -> dict[str, str | list[str]]:
+        found: dict[str, str | list[str]] = {}
+        try:
+            for key, value in tomllib.loads(stream.read()).items():
+                words = [_word(key, one) for one in (value if isinstance(value, list) else [value])]
+                if (name := key.replace("_", "-")) in found or name == "config":
+                    raise ValueError(f"{key} is given twice; remove one")
+                found[name] = words if isinstance(value, list) else words[0]
+        except (ValueError, RecursionError) as error:
+            raise configargparse.ConfigFileParserException(f"not a TOML file of options: {error}") from None
+        return found
+
+
+def _word(key: str, value: object) -> str:
+    """A value in the file as it would be typed."""
+    word = str(value).lower() if isinstance(value, bool) else str(value)
+    if not isinstance(value, str | int | float) or "\0" in word:
+        raise ValueError(f"{key} is {shown(value)}; allowed: strings, numbers, true and false, and lists of them")
+    return word
+
+
+class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
     """The options of one command.
 
     Bad options end the command with one line on stderr and exit status 2. Every option, but no positional argument, may
@@ -52,6 +81,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, description: str, examples: Sequence[str], notes: str = "") -> None:
         self.command = command
+        self._configured = ""
         self.examples = [line if " -m " in line else f"python -m {line}" for line in examples]
         self.notes = notes
         ending = "\n  ".join(["examples:", *self.examples])
@@ -61,9 +91,14 @@ class Parser(argparse.ArgumentParser):
             epilog=f"{textwrap.fill(notes, 100)}\n\n{ending}" if notes else ending,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            config_file_parser_class=_Toml,
+            config_file_open_func=self._open,
+            add_config_file_help=False,
+            add_env_var_help=False,
         )
         self.add_argument(
             "--config",
+            is_config_file=True,
             type=Path,
             metavar="FILE",
             help="TOML file with options, such as samples = 1000; flags win over it",
@@ -136,94 +171,17 @@ class Parser(argparse.ArgumentParser):
         print(f"{self.command}: {_lines(text)}", file=sys.stderr)
         return status
 
+    def _open(self, path: str, _mode: str = "r") -> IO[str]:
+        file = io.TextIOWrapper(open_regular(Path(path), _MAX_CONFIG), "utf-8")
+        self._configured = f"with {path}: "
+        return file
+
     def error(self, message: str) -> NoReturn:
-        line = shown(" ".join(message.removeprefix("argument ").split()), 2000)
+        line = shown(self._configured + " ".join(message.removeprefix("argument ").split()), 2000)
         if " are required: " in line and " are required: -" not in line:
             line += ", before options that take several values such as --data"
-        self.exit(2, f"{self.command}: {line} (--help has the options and examples)\n")
-
-    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> Namespace:  # type: ignore[override]
-        """The options, of the command line, else of the file, else the defaults."""
-        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        first.add_argument("--config", type=Path, nargs="?")  # the second parser says what is wrong with it
-        path = first.parse_known_args(args)[0].config
-        configured = {} if path is None else self._read(path)
-        for action in configured:
-            action.required = False
-        options = [action for action in self._actions if action.option_strings and action.default != SUPPRESS]
-        # None tells options that were not given; argparse itself sets defaults only of what is not there yet.
-        found = super().parse_args(args, Namespace(**{action.dest: None for action in options}))
-        given = {action for action in options if getattr(found, action.dest) is not None}
-        for group in self._mutually_exclusive_groups:
-            if given.intersection(group._group_actions):
-                configured = {
-                    action: value for action, value in configured.items() if action not in group._group_actions
-                }
-        for action in options:
-            if action not in given:
-                setattr(found, action.dest, configured.get(action, action.default))
-        return found
-
-    def _read(self, path: Path) -> dict[Action, Any]:
-        """The options in a TOML file, converted and checked as flags are."""
-        try:
-            with open_regular(path, _MAX_CONFIG) as file:
-                content = tomllib.loads(file.read().decode())
-        except OSError as error:
-            self.error(f"{path}: {error.strerror}")
-        except (ValueError, RecursionError) as error:
-            self.error(f"{path}: not a TOML file: {error}")
-        known = {
-            name.lstrip("-").replace("-", "_"): action
-            for action in self._actions
-            for name in action.option_strings
-            if action.dest not in ("help", "config") and name.startswith("--") and not name.startswith("--no-")
-        }
-        found: dict[Action, Any] = {}
-        for key, value in content.items():
-            action = known.get(key.replace("-", "_"))
-            if action is None:
-                names = ", ".join(sorted(known, key=str.lower))
-                self.error(f"{path}: {key} is no option; allowed: {names}")
-            if action in found:
-                self.error(f"{path}: {key} is given twice; allowed: once")
-            found[action] = self._converted(f"{path}: {key}", action, value)
-        for group in self._mutually_exclusive_groups:
-            both = [action.dest for action in found if action in group._group_actions]
-            if len(both) > 1:
-                self.error(f"{path}: {' and '.join(both)} are given; allowed: one of them")
-        return found
-
-    def _converted(self, name: str, action: Action, value: object) -> Any:
-        if action.nargs == 0:
-            if not isinstance(value, bool):
-                self.error(f"{name} is {_quoted(value)}; allowed: true, false")
-            return value
-        if action.nargs == "?" and value is True:
-            return action.const
-        several = action.nargs == "+" or isinstance(action.nargs, int)
-        entries = value if several and isinstance(value, list) else [value]
-        if not entries:
-            self.error(f"{name} is empty; allowed: at least one value")
-        converted = [self._one(name, action, entry) for entry in entries]
-        return converted if several else converted[0]
-
-    def _one(self, name: str, action: Action, value: object) -> Any:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            self.error(f"{name} is {_quoted(value)}; allowed: a string or a number")
-        if isinstance(value, str) and "\0" in value:  # which no path can have, nor a flag
-            self.error(f"{name} is {_quoted(value)}; allowed: no null character")
-        convert = action.type if callable(action.type) else str
-        try:
-            result = convert(str(value))
-        except argparse.ArgumentTypeError as error:
-            self.error(f"{name}: {error}")
-        except ValueError:
-            kind = getattr(convert, "__name__", "another value")
-            self.error(f"{name} is {_quoted(value)}; allowed: {_KINDS.get(kind, kind)}")
-        if action.choices is not None and result not in action.choices:
-            self.error(f"{name} is {_quoted(value)}; allowed: {', '.join(map(str, action.choices))}")
-        return result
+        print(f"{self.command}: {line} (--help has the options and examples)", file=sys.stderr)
+        raise SystemExit(EXIT_BAD_INPUT)
 
 
 def _is_about_input(error: OSError, options: Namespace) -> bool:
@@ -244,10 +202,6 @@ def _is_about_input(error: OSError, options: Namespace) -> bool:
 def _lines(text: str) -> str:
     """Lines without control characters."""
     return "\n".join(shown(line, 4000) for line in text.splitlines())
-
-
-def _quoted(value: object) -> str:
-    return repr(shown(value)) if isinstance(value, str) else shown(value)
 
 
 def add_data(parser: argparse.ArgumentParser, what: str) -> None:
