@@ -30,7 +30,7 @@ from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
 from train.data.images import ImageSet, load
 from train.loop.calibrate import balance_thresholds
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.loop.origin import held_out
 from train.model.activation import RateReLU
 from train.model.models import Network
@@ -61,14 +61,13 @@ def set_reset(network: Network, reset: Reset) -> None:
 
 def measure(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The results of one model file: one for NQ, for ReLU one for each reset with α = 1 and with the chosen α."""
-    network, content = load_model(path)
-    recipe = content["info"]["recipe"]
-    nq = content["activation"] == "nq"
+    model = read_model(path)
+    network, recipe, nq = model.network, model.recipe, model.activation == "nq"
     steps, choice_steps = options.steps if nq else options.relu_steps, options.choice_steps
     test = load(options.data, "test")
     if not nq and options.relu_samples is not None:
         test = test.sample(options.relu_samples, seed=0)
-    common = {"model": path.name, "recipe": recipe, "epoch": content["info"]["epoch"], "images": len(test)}
+    common = {"model": path.name, "recipe": recipe, "epoch": model.info["epoch"], "images": len(test)}
     common["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def result(method: str, **more: Any) -> dict[str, Any]:
@@ -80,8 +79,8 @@ def measure(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         name = "NQ" if recipe["noise_factor"] else "QCFS"
         if recipe.get("snn_steps"):
             name = f"spikes, T = {recipe['snn_steps']}"
-        return [result(name + (", v(0) calibrated" if "potentials" in content["info"] else ""))]
-    choice = held_out(options.data, path, content)
+        return [result(name + (", v(0) calibrated" if "potentials" in model.info else ""))]
+    choice = held_out(options.data, model)
     calibration = _images(choice)[:THRESHOLD_IMAGES]
     rows = []
     for reset in RESETS:

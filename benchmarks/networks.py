@@ -8,12 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deploy.images import channels_first
 from export.fold.lower import lower
 from export.round.quantize import Precision, quantize
 from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 from train.data.images import load
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.model.models import MODELS
 from train.model.snn import neurons
 
@@ -22,17 +21,18 @@ _STATISTICS = 64  # images behind the batch-norm statistics of untrained models
 
 def sample_images(count: int) -> NDArray[np.uint8]:
     """``count`` of the test images shipped with the project, repeated where there are fewer: (N, C, H, W)."""
-    images = channels_first(load(["sample"], "test").images.numpy())
+    images = load(["sample"], "test").pixels
     return np.resize(images, (count, *images.shape[1:]))
 
 
 def exported(name: str, checkpoints: Mapping[str, Path]) -> IntegerNetwork:
     """A model of train.model.models with 8-bit weights and one scale per layer, from its checkpoint or untrained."""
     if name in checkpoints:
-        model, content = load_model(checkpoints[name])
-        if content["architecture"] != name:
-            raise ValueError(f"--checkpoint {name}: holds {content['architecture']}; allowed: {name}")
-        for neuron in neurons(model):  # what it is compared with has one first potential per layer
+        found = read_model(checkpoints[name])
+        model = found.network
+        if found.architecture != name:
+            raise ValueError(f"--checkpoint {name}: holds {found.architecture}; allowed: {name}")
+        for neuron in neurons(model):  # what it is compared with has one v0 per layer
             neuron.initial = neuron.initial.mean()
     else:
         torch.manual_seed(0)

@@ -24,11 +24,12 @@ from benchmarks.torch_modules import Neurons, TorchNetwork
 from deploy.files import write_json
 from deploy.fit.activity import measure
 from deploy.fit.wiring import wire
-from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
+from deploy.images import add_arguments, load_for
 from nqlava import netx
 from nqlava.command.parser import Parser
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
+from nqlava.info import Info
 from nqlava.network import IMAGE, Connection, IntegerNetwork
 from train.loop.checkpoint import check_writable
 
@@ -164,17 +165,16 @@ def _parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    check_steps(options.steps)
     if options.samples < 1 or options.batch < 1:
         raise InputError(f"--samples {options.samples} --batch {options.batch}: both must be at least 1")
     if options.json is not None:
         check_writable(options.json, inputs=[options.net])
     settings = machine.describe()
     network = netx.read(options.net)
-    steps = steps_for(options.net, network, options.steps)
+    steps = Info.of(network.info).steps_or(options.steps)
     data = load_for(options.net, network, options.data).sample(options.samples, options.seed)
     try:
-        rows, found = compare(network, channels_first(data.images.numpy()), data.labels.numpy(), steps, options.batch)
+        rows, found = compare(network, data.pixels, data.labels.numpy(), steps, options.batch)
     except ModuleNotFoundError as error:
         raise InputError(f"{error}: install NeuroBench as docs/fit.md says") from None
     print(report(rows, len(data)))

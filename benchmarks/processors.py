@@ -23,7 +23,6 @@ from benchmarks import machine
 from benchmarks.markdown import table, with_spread
 from benchmarks.options import Options
 from benchmarks.timing import Contestant, interleaved, rates, ratios
-from deploy.images import channels_first
 from nqlava import netx
 from nqlava.engine.cpu.machine import int8_limit
 from nqlava.engine.integer import Engine
@@ -49,7 +48,7 @@ def _serve(options: argparse.Namespace) -> None:
     """Writes the largest int8 input and the read-outs' digest, then for each line that it reads processor seconds."""
     torch.set_num_threads(1)
     engine = Engine(netx.read(options.net))
-    images = channels_first(load(options.data, "test").images.numpy())[: options.samples]
+    images = load(options.data, "test").pixels[: options.samples]
     digest = hashlib.sha256(engine.scores(images, options.T).tobytes()).hexdigest()[:16]
     print(int8_limit(), digest, len(images), flush=True)
     for _ in sys.stdin:

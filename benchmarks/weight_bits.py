@@ -27,7 +27,7 @@ from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
 from train.data.images import ImageSet, load
 from train.loop.calibrate import evaluate
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.loop.recipe import Recipe
 from train.loop.trainer import fast_bfloat16, train
 
@@ -95,14 +95,16 @@ def cases(options: argparse.Namespace) -> list[tuple[Case, Method, bool]]:
     return found
 
 
-def fine_tuned(case: Case, options: argparse.Namespace, content: dict[str, Any], data: ImageSet) -> nn.Module:
+def fine_tuned(case: Case, options: argparse.Namespace, data: ImageSet) -> nn.Module:
     """The model after some epochs with rounded weights; it is kept in the folder of the results."""
     path = options.out / f"{case.bits}-{case.first}.pt"
     if not path.exists():
-        model, _ = load_model(options.model)
-        first = next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear))
+        model = read_model(options.model)
+        first = next(
+            name for name, module in model.network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
+        )
         recipe = replace(
-            Recipe(**content["info"]["recipe"]),
+            Recipe(**model.recipe),
             epochs=case.epochs,
             learning_rate=options.learning_rate,
             weight_bits=case.bits,
@@ -112,9 +114,9 @@ def fine_tuned(case: Case, options: argparse.Namespace, content: dict[str, Any],
             bfloat16=fast_bfloat16(torch.device("cpu")),
         )
         resume = path.with_name(path.name + ".checkpoint").exists()
-        start = None if resume else content["state"]
+        start = None if resume else model.network.state_dict()
         train(recipe, data, out=path, device=torch.device("cpu"), resume=resume, start=start)
-    return load_model(path)[0]
+    return read_model(path).network
 
 
 def _percent(accuracy: float | None) -> str:
@@ -167,7 +169,7 @@ def _run(options: argparse.Namespace) -> int:
     rest, held_out = data.split(options.held_out, options.seed)
     test = None if options.no_test else load(options.data, "test")
     images = Images(rest.sample(options.calibration, options.seed), held_out, test)
-    model, content = load_model(options.model)
+    model = read_model(options.model).network
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "weight_bits.json"
     settings = {"T": options.steps, "seed": options.seed, "calibration": options.calibration, "held_out": len(held_out)}
@@ -182,7 +184,7 @@ def _run(options: argparse.Namespace) -> int:
         known = [row for row in result["rows"] if asdict(case).items() <= row.items()]
         if known and (known[0]["test"] is not None or not tested or options.no_test):
             continue
-        tuned = fine_tuned(case, options, content, data) if case.epochs else model
+        tuned = fine_tuned(case, options, data) if case.epochs else model
         row = measure(tuned, case, method, images, options.steps, tested=tested)
         result["rows"] = [r for r in result["rows"] if r not in known] + [row]
         file.write_text(json.dumps(result, indent=1) + "\n")

@@ -8,20 +8,20 @@ print(result.accuracy[-1], result.spike_rates, verdict.exact)
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deploy.compare.job import Job, Part
-from deploy.compare.options import BACKENDS
-from deploy.compare.tally import merge
-from deploy.compare.verify import Verdict, compared, verdict_of
-from deploy.images import MAX_STEPS, channels_first, steps_for
+from deploy.compare.compare import compared
+from deploy.compare.part import Part
+from deploy.compare.settings import Settings
+from deploy.compare.verdict import Verdict, merge
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
+from nqlava.info import Info
 from nqlava.network import IntegerNetwork
 from nqlava.netx import read
 from nqlava.trace import Trace
@@ -66,7 +66,7 @@ def images(
     data = load(sources or ["sample"], split)
     if count is not None:
         data = data.sample(count, seed)
-    return channels_first(data.images.numpy()), data.labels.numpy()
+    return data.pixels, data.labels.numpy()
 
 
 def run(
@@ -85,7 +85,7 @@ def run(
     if not isinstance(network, IntegerNetwork):
         raise InputError(f"network is {type(network).__name__}; allowed: an IntegerNetwork, such as read(path) returns")
     _check_images(images, network)
-    trace = Engine(network).run(images, _steps("network", network, steps))
+    trace = Engine(network).run(images, Info.of(network.info).steps_or(steps))
     classes = trace.classes()
     accuracy: tuple[float, ...] = ()
     if labels is not None:
@@ -121,24 +121,14 @@ def run_lava(
         InputError: unusable arguments or file.
         LavaMissingError, LavaRunError, Loihi2UnavailableError: of deploy.errors.
     """
-    if backend not in BACKENDS:
-        raise InputError(f"backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
-    path = Path(net)
-    network = read(path)
+    settings = Settings(Path(net), backend=backend, batch=batch, reference_samples=reference_samples)
+    network = read(net)
     _check_images(images, network)
-    truth = _labels(labels, len(images))
-    if reference_samples is not None and not (isinstance(reference_samples, int) and reference_samples >= 1):
-        raise InputError(f"reference_samples is {reference_samples!r}; allowed: 1 or more, or None")
-    cores = len(os.sched_getaffinity(0))
-    job = Job(path, network.digest(), backend, _steps(net, network, steps), batch, cores, reference_samples)
-    part = Part(0, images.transpose(0, 2, 3, 1), truth)
-    return verdict_of(network, merge(compared(job, network, part)), len(images))
-
-
-def _steps(name: str | os.PathLike[str], network: IntegerNetwork, steps: int | None) -> int:
-    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= MAX_STEPS):
-        raise InputError(f"steps is {steps!r}; allowed: 1..{MAX_STEPS}")
-    return steps_for(Path(name), network, steps)
+    steps = Info.of(network.info).steps_or(steps)
+    part = Part(0, images, _labels(labels, len(images)))
+    verdict = merge(compared(replace(settings, steps=steps, digest=network.digest()), network, part))
+    verdict.require_all(len(images))
+    return verdict
 
 
 def _check_images(images: object, network: IntegerNetwork) -> None:

@@ -6,18 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.compare.options import (
-    EXIT_EXACT,
-    EXIT_STATUS,
-    FAILURES,
-    Outcome,
-    add_options,
-    check,
-    check_outputs,
-    load,
-    planned,
-    run,
-)
+from deploy.compare.settings import EXIT_EXACT, EXIT_MISMATCH, EXIT_STATUS, FAILURES, Settings, add_options
 from nqlava.command.parser import Parser
 
 
@@ -44,69 +33,41 @@ def parser() -> Parser:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    check(options)
+    settings = Settings.of(options)
+    from deploy.compare.dry_run import plan
     from deploy.compare.float_accuracy import measure
-    from deploy.compare.table import entries, table
+    from deploy.compare.run import check_outputs, execute, prepare
+    from deploy.compare.table import entries, heading, outcome, table
     from deploy.files import write_json
-    from nqlava.engine.cpu.machine import describe
 
     if options.report is not None:
         from deploy.report.needs import require
 
         require("--report")
-    check_outputs(options, options.json, options.report)
-    task = load(options)
-    network, data = task.network, task.data
-    print(
-        f"{options.net}: {len(network.layers)} layers, network {network.digest()[:16]}; "
-        f"{len(data)} test images, T = {task.job.steps}, backend {options.backend}; kernels: {describe()}",
-        flush=True,
-    )
-    print(
-        f"images of {' '.join(options.data)}, seed {options.seed}; batch {options.batch}, "
-        f"{options.scheduler or f'workers {options.workers}'}, tolerance "
-        f"{'by the number of images' if options.tolerance is None else f'{options.tolerance:g} points'}",
-        flush=True,
-    )
+    check_outputs(settings, options.config, options.json, options.report)
+    run = prepare(settings)
+    print(heading(run), flush=True)
     if options.dry_run:
-        print(planned(options, task))
+        print(plan(run))
         return EXIT_EXACT
-    verdict, wall_seconds = run(options, task)
+    verdict = execute(run)
     print(table(verdict))
     content = None
     if options.report is not None:
         from deploy.report.write import make, write
 
-        content = make(options, task, verdict, wall_seconds, command)
-        floating = content.floating
-    elif task.model is not None:
-        floating = measure(task.model, data, verdict, None if options.model is not None else wall_seconds)
+        content = make(run, verdict, command)
+        assert content.verdict is not None
+        verdict = content.verdict
     else:
-        floating = None
-    outcome = Outcome(verdict, floating, task.model_from, options.tolerance)
-    print(outcome.comparison())
-    print(
-        f"Lava: {verdict.seconds:.1f} s with its start, {len(data) / verdict.seconds:.1f} images/s per network; "
-        f"all with the comparison: {wall_seconds:.1f} s, {len(data) / wall_seconds:.1f} images/s"
-    )
-    print(f"digest of the network, all spikes and all read-outs: {verdict.digest}")
-    print(outcome)
+        verdict = measure(run, verdict)
+    print(outcome(verdict))
     if options.json is not None:
-        settings = {
-            "net": str(options.net),
-            "network_sha256": network.digest(),
-            "backend": options.backend,
-            "data": options.data,
-            "seed": options.seed,
-            "workers": options.workers,
-            "scheduler": options.scheduler,
-            "tolerance": outcome.allowed,
-        }
-        write_json(options.json, settings | entries(verdict, floating, wall_seconds))
+        write_json(options.json, entries(verdict, run.settings))
     if content is not None:
         write(options.report, content)
         print(f"report: {options.report}")
-    return outcome.status
+    return EXIT_EXACT if verdict.passed else EXIT_MISMATCH
 
 
 def main(argv: Sequence[str] | None = None) -> int:

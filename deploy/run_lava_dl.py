@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.compare.options import EXIT_EXACT, EXIT_MISMATCH, FAILURES
-from deploy.images import MAX_STEPS
+from deploy.compare.settings import EXIT_EXACT, EXIT_MISMATCH, FAILURES
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
+from nqlava.info import Info
 
 if TYPE_CHECKING:
     from deploy.lava_dl.check import Comparison
@@ -84,10 +84,9 @@ def parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.steps is not None and not 1 <= options.steps <= MAX_STEPS:
-        raise InputError(f"--T is {options.steps}; allowed: 1..{MAX_STEPS}")
+    Info().steps_or(options.steps)
     from deploy.arrays import load_array, whole_numbers, write_arrays
-    from deploy.compare.verify import require_lava, require_lava_dl
+    from deploy.compare.backends import require_lava, require_lava_dl
     from deploy.lava_dl import reader as lava_dl
     from deploy.lava_dl.engine import LifEngine
     from train.loop.checkpoint import check_writable

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from export.round.rounding import NEAREST, CalibratedRounding, Method
 from nqlava import netx
 from nqlava.bounds import worst_case
 from nqlava.engine.integer import Engine
+from nqlava.info import Info, Value
 from nqlava.network import IntegerNetwork
 from train.data.images import ImageSet
 from train.loop.calibrate import evaluate
@@ -33,7 +36,8 @@ def convert(
     steps: int,
     precision: Precision | None = None,
     method: Method | None = None,
-    info: dict[str, str | int | float] | None = None,
+    origin: Info | None = None,
+    notes: Mapping[str, Value] | None = None,
 ) -> tuple[IntegerNetwork, Report]:
     """Lower a trained network to integers and compare it with the float SNN on calibration images.
 
@@ -43,7 +47,7 @@ def convert(
         steps: T, stored in the file as the default of deployment; bounds and accuracies are for it.
         precision: bits of the weights and what shares a scale; 8 bits and one scale per channel without it.
         method: how weights are rounded, on the calibration images where it needs some; to the nearest without it.
-        info: more entries for the network's info.
+        origin: the model file, as far as it is one. notes: more entries for the network's info.
 
     Raises:
         ExportError, NetworkError: the model cannot be expressed.
@@ -86,9 +90,8 @@ def convert(
             network.layers, network.shapes, scales, ranges, errors, strict=True
         )
     )
-    stored: dict[str, str | int | float] = {
-        "T": steps,
-        "classes": json.dumps(calibration.classes),
+    stored: dict[str, Value] = {
+        **replace(origin or Info(), steps=steps, classes=calibration.classes).entries(),
         "mean": json.dumps(folded.mean.tolist()),
         "std": json.dumps(folded.std.tolist()),
         "granularity": precision.granularity,
@@ -98,7 +101,7 @@ def convert(
         "calibration_images": len(calibration),
         "calibration_sha256": calibration.digest(),
         **{f"version_{package}": version(package) for package in ("torch", "numpy", "h5py")},
-        **(info or {}),
+        **(notes or {}),
     }
     report = Report(rows, floating.ann, floating.snn[-1], integer, ranges, str(method))
     return IntegerNetwork(network.input_shape, network.layers, stored), report

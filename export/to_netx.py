@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
+from nqlava.info import Info, Value
 from train.shipped import NAMES, is_shipped, model_path
 
 if TYPE_CHECKING:
@@ -94,41 +95,40 @@ def _method(options: argparse.Namespace, precision: "Precision") -> "Method":
 
 
 def _run(options: argparse.Namespace) -> None:
-    if not 1 <= options.steps <= 4096:
-        raise InputError(f"--T is {options.steps}; allowed: 1..4096")
     from export.convert import convert, plan
     from export.report import describe
     from export.round.quantize import Precision
     from nqlava import netx
     from train.data.images import load
-    from train.loop.checkpoint import check_folder, check_writable, load_model
+    from train.loop.checkpoint import check_folder, check_writable, read_model
 
+    Info().steps_or(options.steps)
     check_folder(options.net)
     path = model_path(options.model, options.pretrained)
     check_writable(options.net, inputs=[path, *map(Path, options.data)])
-    model, content = load_model(path)
+    file = read_model(path)
+    model = file.network
     images = load(options.data, "train")
     if not 1 <= options.calibration <= len(images):
         raise InputError(f"--calibration is {options.calibration}; allowed: 1..{len(images)}")
     calibration = images.sample(options.calibration, options.seed)
-    if len(content["classes"]) != len(calibration.classes):
-        raise InputError(f"data: {len(calibration.classes)} classes; allowed: {len(content['classes'])} as the model")
-    if list(calibration.classes) != content["classes"]:
+    if len(file.classes) != len(calibration.classes):
+        raise InputError(f"data: {len(calibration.classes)} classes; allowed: {len(file.classes)} as the model")
+    if calibration.classes != file.classes:
         raise InputError(
-            f"data: classes are {', '.join(calibration.classes)}; allowed: {', '.join(content['classes'])} as the model"
+            f"data: classes are {', '.join(calibration.classes)}; allowed: {', '.join(file.classes)} as the model"
         )
     if calibration.shape != model.input_shape:
         raise InputError(f"data: images are {calibration.shape}; allowed: {model.input_shape} as the model")
     precision = Precision(options.bits, _layer_bits(options.layer_bits), options.granularity)
     method = _method(options, precision)
-    info = {
-        "L": content["levels"],
-        "architecture": content["architecture"],
-        "source": path.name if is_shipped(path) else os.path.relpath(path.resolve(), options.net.resolve().parent),
-        "source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }
+    origin = Info(
+        source=path.name if is_shipped(path) else os.path.relpath(path.resolve(), options.net.resolve().parent),
+        source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    notes: dict[str, Value] = {"L": model.levels, "architecture": file.architecture}
     print(
-        f"{path}: {content['architecture']}, L = {content['levels']}; T = {options.steps}, {precision.bits}-bit weights"
+        f"{path}: {file.architecture}, L = {model.levels}; T = {options.steps}, {precision.bits}-bit weights"
         f"{f' (besides {len(precision.layers)} layers)' if precision.layers else ''} per {precision.granularity}, "
         f"rounding {method}; {len(calibration)} calibration images of {' '.join(options.data)}, seed {options.seed}",
         flush=True,
@@ -136,7 +136,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(plan(model, calibration, precision, options.net))
         return
-    network, report = convert(model, calibration, steps=options.steps, precision=precision, method=method, info=info)
+    network, report = convert(
+        model, calibration, steps=options.steps, precision=precision, method=method, origin=origin, notes=notes
+    )
     netx.write(network, options.net)
     print(describe(report, options.steps, len(calibration)))
     print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]})")

@@ -131,13 +131,13 @@ def _images(count: int) -> data.ImageSet:
 
 def _model(folder: Path) -> list[bytes]:
     models.MODELS["tiny"] = _tiny
-    content = checkpoint.model_content(_tiny(levels=4), "tiny", tuple("abcde"), {"recipe": {"model": "x"}})
-    checkpoint.save(folder / "m.pt", content)
+    model = checkpoint.ModelFile(_tiny(levels=4), "tiny", tuple("abcde"), {"recipe": {"model": "x"}})
+    checkpoint.write_model(folder / "m.pt", model)
     return [(folder / "m.pt").read_bytes()]
 
 
 def _read_model(path: Path) -> None:
-    network, _ = checkpoint.load_model(path)
+    network = checkpoint.read_model(path).network
     if network.input_shape == _SHAPE:
         with torch.no_grad():
             network(torch.zeros(1, *network.input_shape))

@@ -35,9 +35,10 @@ import numpy as np
 import psutil
 
 from deploy import api, run_lava
-from deploy.compare.job import Job, Part
-from deploy.compare.tally import merge
-from deploy.compare.verify import backend_traces, verdict_of
+from deploy.compare.backends import traces
+from deploy.compare.part import Part
+from deploy.compare.settings import Settings
+from deploy.compare.verdict import merge
 from deploy.compare.workers import in_processes
 from deploy.errors import LavaRunError
 from nqlava import netx
@@ -77,7 +78,7 @@ class Bench:
 
     def part(self, net: Path, count: int) -> Part:
         """Always the same images for this file."""
-        return Part(0, images_for(api.read(net), count).transpose(0, 2, 3, 1), np.zeros(count, np.int64))
+        return Part(0, images_for(api.read(net), count), np.zeros(count, np.int64))
 
     def any_net(self) -> Path:
         return self.nets[self.rng.integers(len(self.nets))]
@@ -121,8 +122,9 @@ def _compare(bench: Bench, net: Path, backend: str, count: int, steps: int, batc
 def worker_processes(bench: Bench) -> None:
     net, count, steps = bench.any_net(), bench.one_of(2, 8), bench.one_of(1, 4)
     network = api.read(net)
-    job = Job(net, network.digest(), "cpu", steps, bench.one_of(1, 3), cores=1)
-    verdict = verdict_of(network, merge(in_processes(job, bench.part(net, count).split(2))), count)
+    settings = Settings(net, steps=steps, batch=bench.one_of(1, 3), workers=2, digest=network.digest())
+    verdict = merge(in_processes(settings, bench.part(net, count).split(2)))
+    verdict.require_all(count)
     assert verdict.exact, verdict.first
     bench.same(verdict.digest, net.name, count, steps)
 
@@ -163,7 +165,7 @@ def _started(bench: Bench) -> Generator[Trace, None, None]:
     """A run of nine images in batches of one, on two processes."""
     net = bench.any_net()
     network = api.read(net)
-    return backend_traces(Job(net, network.digest(), "cpu", 3, 1, 2), network, bench.part(net, 9))
+    return traces(Settings(net, steps=3, batch=1), network, images_for(network, 9))
 
 
 def run_given_up(bench: Bench) -> None:

@@ -52,7 +52,7 @@ def test_lava_is_compared_with_the_engine(net: Path) -> None:
     verdict = api.run_lava(net, images, labels.tolist(), steps=2, batch=2)
     result = api.run(api.read(net), images, labels, steps=2)
     assert verdict.exact and verdict.first is None and verdict.disagreement is None and verdict.samples == 5
-    assert verdict.deployed == pytest.approx(result.accuracy)
+    assert verdict.accuracy == pytest.approx(result.accuracy)
     assert dict(zip(verdict.layers, verdict.spike_rates, strict=False)) == pytest.approx(result.spike_rates)
 
 
@@ -65,12 +65,12 @@ def test_bad_arguments(net: Path) -> None:
         api.run_lava(net, images, labels[:2])
     with pytest.raises(ValueError, match=r"images are float64 of shape \(3, 3, 32, 32\); allowed: uint8"):
         api.run(network, images / 255, labels)
-    with pytest.raises(ValueError, match=r"steps is 5000; allowed: 1\.\.4096"):
+    with pytest.raises(ValueError, match=r"T is 5000; allowed: 1\.\.4096"):
         api.run(network, images, labels, steps=5000)
-    with pytest.raises(ValueError, match=r"steps is 0; allowed: 1\.\.4096"):
+    with pytest.raises(ValueError, match=r"T is 0; allowed: 1\.\.4096"):
         api.run_lava(net, images, labels, steps=0)
     for steps in (1.5, "2"):
-        with pytest.raises(ValueError, match=rf"steps is {steps!r}; allowed: 1\.\.4096"):
+        with pytest.raises(ValueError, match=rf"T is {steps!r}; allowed: 1\.\.4096"):
             api.run(network, images, labels, steps=steps)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"labels are float64 of shape \(3,\); allowed: integers"):
         api.run(network, images, labels + 0.5)

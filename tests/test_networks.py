@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from deploy.compare.job import Part
+from deploy.compare.part import Part
 from deploy.lava import build
 from export.fold.lower import lower
 from export.round.quantize import quantize
@@ -35,7 +35,7 @@ def test_bit_exact_in_lava(tmp_path: Path, make: Callable[..., Network], layers:
     netx.write(network, tmp_path / "net.h5")
     stored = netx.read(tmp_path / "net.h5")
     assert stored.digest() == network.digest() and stored.depth == layers
-    part = Part(0, data.images.numpy(), data.labels.numpy())
+    part = Part(0, data.pixels, data.labels.numpy())
     verdict = verify(stored, part, steps, build.run(stored, images.numpy(), steps, batch=1, membranes=2))
     assert verdict.mismatches == (0,) * layers
     assert all(0.0005 < rate < 0.5 for rate in verdict.spike_rates)

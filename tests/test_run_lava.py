@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import deploy.compare.verify
+import deploy.compare.compare
 from deploy import run_lava
 from export.to_netx import main as export_main
 from nqlava import netx
@@ -83,15 +83,15 @@ def test_the_reference_judges_as_many_images_as_asked_for(
 def test_first_mismatch_is_named(
     net: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = deploy.compare.verify.backend_traces
+    real = deploy.compare.compare.traces
 
-    def with_one_flipped_spike(*arguments: object) -> Iterator[Trace]:
-        for trace in real(*arguments):  # type: ignore[arg-type]
+    def with_one_flipped_spike(*arguments: object, **named: object) -> Iterator[Trace]:
+        for trace in real(*arguments, **named):  # type: ignore[arg-type]
             spikes = trace.spikes[0].copy()
             spikes[3, 1, 10] ^= 0b00100000  # neuron 82: y = 2, x = 4, channel 2, at step 2
             yield replace(trace, spikes=(spikes,))
 
-    monkeypatch.setattr(deploy.compare.verify, "backend_traces", with_one_flipped_spike)
+    monkeypatch.setattr(deploy.compare.compare, "traces", with_one_flipped_spike)
     assert run_lava.main([str(net), "--samples", "5", "--reference-samples", "2"]) == 1
     printed = capsys.readouterr().out
     assert "NOT EXACT: Lava and the engine differ in 1 value; the first: sample 3, layer first, step 2, " in printed
@@ -166,7 +166,7 @@ def test_bad_file_gives_one_line_and_2(
 @pytest.mark.parametrize(
     ("option", "value", "named"),
     [
-        ("--T", "0", "--T is 0; allowed: 1..4096"),
+        ("--T", "0", "T is 0; allowed: 1..4096"),
         ("--samples", "0", "--samples is 0"),
         ("--samples", "1001", "samples is 1001; allowed: 1..1000"),
         ("--batch", "0", "--batch is 0"),

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import weight_bits
 from benchmarks.weight_bits import main
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.loop.checkpoint import load_model, model_content, save
+from train.loop.checkpoint import ModelFile, read_model, write_model
 from train.loop.recipe import Recipe
 from train.model.models import MODELS
 
@@ -20,8 +20,8 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("train.data.images.user_cache_path", lambda _name: tmp_path / "cache")
     write_folder(tmp_path / "data", train=image_set(60), test=image_set(10, seed=1))
     recipe: dict[str, Any] = {"model": "tiny", "batch": 20, "threshold": 1.0}
-    content = model_content(random_tiny(3), "tiny", tuple(f"class{i}" for i in range(5)), {"recipe": recipe})
-    save(tmp_path / "m.pt", content)
+    classes = tuple(f"class{i}" for i in range(5))
+    write_model(tmp_path / "m.pt", ModelFile(random_tiny(3), "tiny", classes, {"recipe": recipe}))
     options = (
         "--bits 8 3 --first-layer-8 2 --ablation 3 --fine-tune 3 2 --epochs 1 --calibration 12 --held-out 15 --out"
     )
@@ -52,7 +52,7 @@ def test_every_case_has_its_row(
     ]
     assert all(row["test"] is None and len(row["errors"]) == 4 for row in result["rows"])
     assert result["float"]["test"] is None and 0 <= result["float"]["held_out"] <= 100
-    recipe = load_model(folder / "2-8.pt")[1]["info"]["recipe"]
+    recipe = read_model(folder / "2-8.pt").recipe
     assert recipe.items() >= {"weight_bits": 2, "layer_bits": {"layers.1": 8}, "validation": 15}.items()
     assert Recipe(**recipe).epochs == 1
 

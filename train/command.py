@@ -131,26 +131,30 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _start(options: argparse.Namespace) -> dict[str, Any] | None:
-    """The content of the model file to start from; fills in what the options leave to it."""
+def _start(options: argparse.Namespace) -> checkpoint.ModelFile | None:
+    """The model to start from; fills in what the options leave to it."""
     path = pretrained(options.pretrained) if options.pretrained else options.init
     if path is None:
         return None
-    network, content = checkpoint.load_model(path)
+    model = checkpoint.read_model(path)
     if options.threshold is not None:
         raise InputError(
             f"--threshold is {options.threshold}; allowed with a model to start from: none, it has its own"
         )
-    if any(neuron.initial.dim() for neuron in neurons(network)):
+    if any(neuron.initial.dim() for neuron in neurons(model.network)):
         print(f"{path}: its calibrated v(0) is not kept; run train.potentials again afterwards")
-    decided = {"model": "architecture", "levels": "levels", "activation": "activation", "reset": "reset"}
-    for option, key in decided.items():
-        found = content[key]
+    decided = {
+        "model": model.architecture,
+        "levels": model.network.levels,
+        "activation": model.activation,
+        "reset": model.reset,
+    }
+    for option, found in decided.items():
         asked = getattr(options, option)
         if asked is not None and asked != found:
-            raise InputError(f"{path}: {key} is {found!r}; allowed: {asked!r} as asked for")
+            raise InputError(f"{path}: {option} is {found!r}; allowed: {asked!r} as asked for")
         setattr(options, option, found)
-    return content | {"path": path, "shape": network.input_shape}
+    return model
 
 
 def _recipe(default: Recipe, options: argparse.Namespace, device: torch.device) -> Recipe:
@@ -171,12 +175,10 @@ def _run(command: Command, options: argparse.Namespace) -> None:
     start = _start(options)
     recipe = _recipe(command.default, options, device)
     data = command.load(options, "train")
-    if start is not None and start["shape"] != data.shape:
-        raise InputError(f"data: images are {data.shape}; allowed: {start['shape']} as {start['path']}")
-    if start is not None and start["classes"] != list(data.classes):
-        raise InputError(
-            f"{start['path']}: classes are {', '.join(start['classes'])}; allowed: {', '.join(data.classes)}"
-        )
+    if start is not None and start.network.input_shape != data.shape:
+        raise InputError(f"data: images are {data.shape}; allowed: {start.network.input_shape} as {start.path}")
+    if start is not None and start.classes != data.classes:
+        raise InputError(f"{start.path}: classes are {', '.join(start.classes)}; allowed: {', '.join(data.classes)}")
     if options.validation is None:
         recipe = replace(recipe, validation=max(1, min(recipe.validation, len(data) // 5)))
     test = command.load(options, "test")
@@ -192,7 +194,7 @@ def _run(command: Command, options: argparse.Namespace) -> None:
         say(_choices(recipe), flush=True)
         if list(options.data) == ["sample"] and start is None:
             say("The sample shows that everything works; for accuracy give the whole data set with --data.", flush=True)
-        state = None if start is None else start["state"]
+        state = None if start is None else start.network.state_dict()
         if options.dry_run:
             training = Training(recipe, data, device=device, start=state, processes=everyone, kernels=Kernels())
             say(_plan(options, training, len(data), len(test)), flush=True)

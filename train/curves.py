@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nqlava.command.files import replacing
 from train.data.images import ImageSet
 from train.loop.calibrate import Evaluation, evaluate
+from train.loop.checkpoint import ModelFile
 from train.model.activation import NQ, Neuron, RateReLU
 from train.model.neuron import Reset
 from train.model.snn import neurons, spiking
@@ -229,22 +230,18 @@ def is_relu(network: nn.Module) -> bool:
     return bool(found) and all(isinstance(neuron, RateReLU) for neuron in found)
 
 
-def recipe(content: dict[str, Any]) -> dict[str, Any]:
-    """The recipe in a model file's content and how v(0) was calibrated; empty where there is none."""
-    info = content.get("info")
-    found = info.get("recipe") if isinstance(info, dict) else None
-    if not isinstance(info, dict) or not isinstance(found, dict):
-        return {}
-    return found | ({"potentials": info["potentials"]} if "potentials" in info else {})
+def recipe(model: ModelFile) -> dict[str, Any]:
+    """The recipe in a model file and how v(0) was calibrated; empty where there is none."""
+    if not model.recipe or "potentials" not in model.info:
+        return model.recipe
+    return model.recipe | {"potentials": model.info["potentials"]}
 
 
-def history(content: dict[str, Any]) -> list[tuple[int, float, float]]:
-    """(epoch, ANN accuracy, SNN accuracy), in percent on held-out images, of every epoch that the content tells of."""
-    info = content.get("info")
-    entries = info.get("history") if isinstance(info, dict) else None
+def history(model: ModelFile) -> list[tuple[int, float, float]]:
+    """(epoch, ANN accuracy, SNN accuracy), in percent on held-out images, of every epoch that the file tells of."""
     return [
         (entry["epoch"], entry["ann"], entry["snn"])
-        for entry in (entries if isinstance(entries, list) else [])
+        for entry in model.history
         if isinstance(entry, dict) and all(_number(entry.get(key)) for key in ("epoch", "ann", "snn"))
     ]
 

@@ -16,7 +16,7 @@ from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
 from train.data.images import load
 from train.loop.calibrate import balance_thresholds, evaluate
-from train.loop.checkpoint import check_writable, load_model
+from train.loop.checkpoint import check_writable, read_model
 from train.loop.origin import check_images, held_out, recipe
 from train.loop.recipe import check
 from train.loop.trainer import THRESHOLD_IMAGES
@@ -71,7 +71,8 @@ def _run(options: argparse.Namespace) -> None:
         check("induction_steps", steps, "--T")
     check("seed", options.seed, "--seed")
     path = model_path(options.model, options.pretrained)
-    network, content = load_model(path)
+    model = read_model(path)
+    network = model.network
     if options.json is not None:
         check_writable(options.json, inputs=[path, *map(Path, options.data)])
     rate_coded = [neuron for neuron in neurons(network) if isinstance(neuron, RateReLU)]
@@ -79,15 +80,15 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"{path}: has NQ activations; allowed with --reset or --threshold-scale: ReLU networks")
     if options.threshold_scale is not None:
         check("threshold_scale", options.threshold_scale, "--threshold-scale")
-    data = load(options.data, "test") if options.split == "test" else held_out(options.data, path, content)
-    check_images(data, path, network, content)
+    data = load(options.data, "test") if options.split == "test" else held_out(options.data, model)
+    check_images(data, model)
     if options.samples is not None:
         data = data.sample(options.samples, options.seed)
     for neuron in rate_coded:
         neuron.reset = options.reset or neuron.reset
     if options.threshold_scale is not None:
-        images = next(held_out(options.data, path, content).batches(THRESHOLD_IMAGES))[0]
-        steps = recipe(path, content)["induction_steps"]
+        images = next(held_out(options.data, model).batches(THRESHOLD_IMAGES))[0]
+        steps = recipe(model)["induction_steps"]
         balance_thresholds(network, images, steps, options.threshold_scale)
     spikes = poisson_input(network, torch.Generator().manual_seed(options.seed))
     with spikes if options.input == "poisson" else nullcontext():

@@ -41,6 +41,7 @@ from train.curves import (
 from train.data.images import DataError, ImageSet, load
 from train.loop import checkpoint
 from train.loop.calibrate import Evaluation, evaluate
+from train.loop.checkpoint import ModelFile
 from train.loop.recipe import check
 from train.model.snn import neurons
 from train.plot_style import BLUE, CYCLE, GREY, MARKERS, ORANGE, STYLE
@@ -69,11 +70,11 @@ class Settings:
 class Subject:
     """A network and what its file tells of its training; it is simulated when a figure first asks for it."""
 
-    def __init__(self, name: str, network: nn.Module, content: dict[str, Any], settings: Settings) -> None:
+    def __init__(self, name: str, model: ModelFile, settings: Settings) -> None:
         self.name = name
-        self.network = network
-        self.recipe = recipe(content)
-        self.history = history(content)
+        self.network: nn.Module = model.network
+        self.recipe = recipe(model)
+        self.history = history(model)
         self.settings = settings
 
     @cached_property
@@ -379,20 +380,20 @@ def _subjects(paths: Sequence[Path], settings: Settings) -> list[Subject]:
     stems = [path.stem for path in paths]
     subjects = []
     for path in paths:
-        network, content = checkpoint.load_model(path)
+        model = checkpoint.read_model(path)
         data = settings.data
         shape = (data.images.shape[3], *data.images.shape[1:3])
-        if shape != network.input_shape:
-            raise DataError(f"data: images are {shape}; allowed: {network.input_shape} for {path}")
-        if content["classes"] != list(data.classes):
+        if shape != model.network.input_shape:
+            raise DataError(f"data: images are {shape}; allowed: {model.network.input_shape} for {path}")
+        if model.classes != data.classes:
             raise DataError(
-                f"data: classes are {', '.join(data.classes)}; allowed: {', '.join(content['classes'])} for {path}"
+                f"data: classes are {', '.join(data.classes)}; allowed: {', '.join(model.classes)} for {path}"
             )
-        count = len(neurons(network))
+        count = len(neurons(model.network))
         if settings.layer is not None and not 1 <= settings.layer <= count:
             raise InputError(f"layer is {settings.layer}; allowed: 1..{count} for {path}")
         name = path.stem if stems.count(path.stem) == 1 else str(path)
-        subjects.append(Subject(name, network, content, settings))
+        subjects.append(Subject(name, model, settings))
     return subjects
 
 

@@ -1,10 +1,11 @@
-"""Calibrate the neurons' first potentials of a trained model: ``python -m train.potentials model.pt out.pt --T 2``."""
+"""Calibrate the initial potentials v0 of a trained model: ``python -m train.potentials model.pt out.pt --T 2``."""
 
 import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,25 +51,24 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"--rounds is {options.rounds}; allowed: 1..100")
     path = model_path(options.model, options.pretrained)
     checkpoint.check_writable(options.out, inputs=[path, *map(Path, options.data)])
-    network, content = checkpoint.load_model(path)
+    model = checkpoint.read_model(path)
+    network = model.network
     data = load(options.data, "train")
-    check_images(data, path, network, content)
-    info, made = content["info"], recipe(path, content)
-    if info.get("data") == data.digest() and made["validation"] < len(data):
+    check_images(data, model)
+    made = recipe(model)
+    if model.data == data.digest() and made["validation"] < len(data):
         data = data.split(made["validation"], made["seed"])[0]  # held-out images stay fit for choices
     else:
         print(f"{path}: trained on other images; those held out then may be among the ones used here")
     print(
-        f"{path}: {content['architecture']}; v(0) for T = {options.steps} in {options.rounds} rounds, on "
+        f"{path}: {model.architecture}; v(0) for T = {options.steps} in {options.rounds} rounds, on "
         f"{options.calibration} training images of {' '.join(options.data)}, seed {options.seed}",
         flush=True,
     )
     images = data.sample(options.calibration, options.seed).images.permute(0, 3, 1, 2)
     calibrate_potentials(network, images, options.steps, options.rounds)
     potentials = {key: getattr(options, key) for key in ("steps", "calibration", "seed", "rounds")}
-    content["info"] = info | {"potentials": potentials}
-    content["initial"] = [neuron.initial for neuron in neurons(network)]
-    checkpoint.save(options.out, content)
+    checkpoint.write_model(options.out, replace(model, info={**model.info, "potentials": potentials}))
     values = torch.cat([neuron.initial for neuron in neurons(network)])
     print(f"{options.out}: v(0)/θ from {values.min():.2f} to {values.max():.2f}, on average {values.mean():.2f}")
 

@@ -14,8 +14,9 @@ import dask
 from distributed import Client, Future, KilledWorker, as_completed, get_worker
 from distributed.comm import CommClosedError, resolve_address
 
-from deploy.compare.job import Job, Part
-from deploy.compare.tally import Tally, merge
+from deploy.compare.part import Part
+from deploy.compare.settings import Settings
+from deploy.compare.verdict import Verdict, merge
 from deploy.compare.workers import in_processes
 from deploy.errors import ClusterError
 from nqlava.command.files import reading
@@ -30,15 +31,14 @@ _PACKAGES = ("nqlava", "deploy")
 _CONFIGURATION = {"distributed.admin.large-graph-warning-threshold": "1GiB"}  # the images go with the tasks
 
 
-def on_cluster(address: str, job: Job, whole: Part) -> Generator[Tally, None, None]:
-    """Runs ``whole`` in parts on the workers of a Dask scheduler; yields their tallies as they come.
+def on_cluster(settings: Settings, whole: Part) -> Generator[Verdict, None, None]:
+    """Runs ``whole`` in parts on the workers of a Dask scheduler; yields verdicts on them as they come.
 
     The part of a worker that dies is run again by another one. Network and images go with the tasks, through the
     scheduler, and not as scattered data, which would be lost with the workers that hold it.
 
     Args:
-        address: of the scheduler, such as tcp://10.0.0.1:8786.
-        job: what to run; ``cores`` per part.
+        settings: what to run, and the address of the scheduler, such as tcp://10.0.0.1:8786.
         whole: all samples.
 
     Raises:
@@ -46,15 +46,17 @@ def on_cluster(address: str, job: Job, whole: Part) -> Generator[Tally, None, No
         ClusterError: no or another nq-lava on the scheduler or a worker, too many workers died, or the scheduler did.
         what deploy.compare.workers.in_processes raises on a worker.
     """
+    address = settings.scheduler
+    assert address is not None
     try:
-        yield from _on_cluster(address, job, whole)
+        yield from _on_cluster(address, settings, whole)
     except CommClosedError as error:  # an OSError
         raise ClusterError(f"--scheduler {address}: the connection is lost: {' '.join(str(error).split())}") from None
 
 
-def _on_cluster(address: str, job: Job, whole: Part) -> Iterator[Tally]:
-    with reading(job.net):
-        content = job.net.read_bytes()
+def _on_cluster(address: str, settings: Settings, whole: Part) -> Iterator[Verdict]:
+    with reading(settings.net):
+        content = settings.net.read_bytes()
     with dask.config.set(_CONFIGURATION), _connected(address) as client:
         threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
         if not threads:
@@ -62,7 +64,7 @@ def _on_cluster(address: str, job: Job, whole: Part) -> Iterator[Tally]:
         known = _require_project(client, address, set())
         parts = whole.split(max(1, min(_PARTS_PER_THREAD * threads, len(whole.images) // _FEWEST_SAMPLES)))
         net = client.submit(_same, content, pure=False)
-        futures = [client.submit(_evaluate, fingerprint(), net, job, part, pure=False) for part in parts]
+        futures = [client.submit(_evaluate, fingerprint(), net, settings, part, pure=False) for part in parts]
         for future in _completed(client, address, futures, known):
             try:
                 yield future.result()
@@ -112,7 +114,7 @@ def _same(net: bytes) -> bytes:
     return net
 
 
-def _evaluate(expected: str, net: bytes, job: Job, part: Part) -> Tally:
+def _evaluate(expected: str, net: bytes, settings: Settings, part: Part) -> Verdict:
     """Runs on a worker."""
     worker = get_worker()
     if fingerprint() != expected:
@@ -120,7 +122,7 @@ def _evaluate(expected: str, net: bytes, job: Job, part: Part) -> Tally:
     with tempfile.NamedTemporaryFile(dir=worker.local_directory, suffix=".h5") as file:
         file.write(net)
         file.flush()
-        return merge(in_processes(replace(job, net=Path(file.name)), [part]))
+        return merge(in_processes(replace(settings, net=Path(file.name)), [part]))
 
 
 @cache

@@ -4,18 +4,18 @@ import hashlib
 import math
 import os
 import time
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from deploy.compare.verify import Verdict
+from deploy.compare.run import Run
+from deploy.compare.verdict import Verdict
 from nqlava.command.files import open_regular, reading
 from nqlava.errors import InputError, shown
+from nqlava.info import Info
 from nqlava.network import IntegerNetwork
-from train.data.images import ImageSet
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.model.models import Network
 from train.model.snn import simulate
 from train.shipped import NAMES, pretrained
@@ -33,6 +33,8 @@ class FloatAccuracy:
         lava: of the network in Lava after T steps.
         steps: T.
         count: number of these images.
+        allowed: points that may be lost; None for 0.5, and 30/√images for chance (two standard errors if 2 % of the
+            images differ).
     """
 
     ann: float
@@ -40,6 +42,7 @@ class FloatAccuracy:
     lava: float
     steps: int
     count: int
+    allowed: float | None = None
 
     @property
     def lost(self) -> float:
@@ -47,14 +50,20 @@ class FloatAccuracy:
         return self.snn - self.lava
 
     @property
-    def default_tolerance(self) -> float:
-        """Points that may be lost: 0.5, and 30/√images for chance (two standard errors if 2 % of the images differ)."""
-        return 0.5 + 30 / math.sqrt(self.count)
+    def tolerance(self) -> float:
+        """Points that may be lost."""
+        return 0.5 + 30 / math.sqrt(self.count) if self.allowed is None else self.allowed
 
-    def describe(self) -> str:
+    @property
+    def kept(self) -> bool:
+        """Whether no more than the tolerance is lost."""
+        return self.lost <= self.tolerance
+
+    def __str__(self) -> str:
+        change = f"{abs(self.lost):.2f} points {'lost' if self.lost >= 0 else 'gained'}"
         return (
             f"on the same {self.count} images: ANN {self.ann:.2f} %, float SNN T={self.steps} {self.snn:.2f} %, "
-            f"Lava {self.lava:.2f} %"
+            f"Lava {self.lava:.2f} %; {change} (tolerance {self.tolerance:.2f})"
         )
 
 
@@ -71,15 +80,15 @@ class ModelSearch:
     missing: str = ""
 
 
-def find_model(net: Path, network: IntegerNetwork) -> ModelSearch:
+def find_model(net: Path, info: Info) -> ModelSearch:
     """The model file that the network was exported from: beside the netx file, where it was, or among those shipped.
 
     The netx file holds its path, relative to its own folder, and its SHA-256; only a file with that digest counts.
     """
-    expected, source = network.info.get("source_sha256"), network.info.get("source")
-    if not isinstance(expected, str):
+    expected, source = info.source_sha256, info.source
+    if expected is None:
         return ModelSearch(None, f"{net} was not exported from a model file")
-    if not isinstance(source, str):
+    if source is None:
         return ModelSearch(None, f"{net} does not say where its model file was; name it with --model")
     name = os.path.basename(source)
     folders = dict.fromkeys([net.parent, net.resolve().parent])
@@ -104,49 +113,45 @@ def _sha256(path: Path) -> str:
     return sha.hexdigest()
 
 
-def exported_model(network: IntegerNetwork, path: Path) -> Network:
+def exported_model(network: IntegerNetwork, info: Info, path: Path) -> Network:
     """The model that the network was exported from.
 
     Raises:
         CheckpointError: ``path`` is not a model file.
         InputError: it is another model, or does not fit the network.
     """
-    model, content = load_model(path)
-    if model.input_shape != network.input_shape or len(content["classes"]) != network.classes:
+    model = read_model(path)
+    if model.network.input_shape != network.input_shape or len(model.classes) != network.classes:
         raise InputError(f"{path}: takes other images or has other classes than the network; allowed: its own model")
     with reading(path):
         digest = _sha256(path)
-    if digest != network.info.get("source_sha256"):
+    if digest != info.source_sha256:
         raise InputError(f"{path}: not the model that the network was exported from; allowed: that file")
-    return model
+    return model.network
 
 
 @torch.no_grad()
-def measure(model: Network, data: ImageSet, verdict: Verdict, seconds: float | None) -> FloatAccuracy:
-    """Runs ANN and float SNN on the first images of ``data``, over the T of the verdict.
+def measure(run: Run, verdict: Verdict) -> Verdict:
+    """The verdict with the accuracy of ANN and float SNN on the first images of the run, over its T.
 
-    Args:
-        model: in any mode; left in it.
-        data: the images of the verdict.
-        verdict: of their run in Lava.
-        seconds: no batch starts after them; None for all images. The first batch always runs.
+    Without a model nothing changes. A model that the settings name runs on all images; one that was found, until it has
+    taken as long as Lava, but on one batch at least.
     """
-    training, began = model.training, time.monotonic()
-    model.eval()
-    ann = snn = done = 0
-    try:
-        for images, labels in data.batches(_BATCH):
-            ann += int((model(images).argmax(1) == labels).sum())
-            snn += int((simulate(model, images, verdict.steps)[-1].argmax(1) == labels).sum())
-            done += len(labels)
-            if seconds is not None and time.monotonic() - began >= seconds:
-                break
-    finally:
-        model.train(training)
-    return accuracy_of(ann, snn, done, verdict)
+    if run.model is None:
+        return verdict
+    seconds = None if run.settings.model is not None else verdict.wall_seconds
+    began, ann, snn, done = time.monotonic(), 0, 0, 0
+    for images, labels in run.data.batches(_BATCH):
+        ann += int((run.model(images).argmax(1) == labels).sum())
+        snn += int((simulate(run.model, images, run.settings.T)[-1].argmax(1) == labels).sum())
+        done += len(labels)
+        if seconds is not None and time.monotonic() - began >= seconds:
+            break
+    return with_float(verdict, ann, snn, done, run.settings.tolerance)
 
 
-def accuracy_of(ann: int, snn: int, count: int, verdict: Verdict) -> FloatAccuracy:
-    """From the numbers of right classes among the first ``count`` images."""
-    right = sum(islice(verdict.right, count))
-    return FloatAccuracy(100 * ann / count, 100 * snn / count, 100 * right / count, verdict.steps, count)
+def with_float(verdict: Verdict, ann: int, snn: int, count: int, tolerance: float | None) -> Verdict:
+    """The verdict with the accuracy of the float SNN, from the numbers of right classes among the first images."""
+    lava = verdict.accuracy_of_first(count)
+    floating = FloatAccuracy(100 * ann / count, 100 * snn / count, lava, verdict.steps, count, tolerance)
+    return replace(verdict, floating=floating)

@@ -66,7 +66,7 @@ class Judge:
 
     Args:
         network: what is run.
-        images: uint8 (n, H, W, C), the first samples, as many as may be judged.
+        images: uint8 (n, C, H, W), the first samples, as many as may be judged.
         start: number of the first of them among all.
         timed: whether the time counts; if not, all are judged.
 
@@ -105,8 +105,7 @@ class Judge:
         first, runs, number = None, list[reference.Run](), self._start + self.judged
         while len(runs) < engine.samples and self._has_time():
             began, one = time.monotonic(), slice(len(runs), len(runs) + 1)
-            pixels = np.moveaxis(self._images[self.judged], -1, 0)
-            runs.append(reference.run(self._network, pixels, engine.steps))
+            runs.append(reference.run(self._network, self._images[self.judged], engine.steps))
             traces = engine.part(one), lava.part(one)
             first = first or compare(self._network, runs[-1], *traces, number=self._start + self.judged)
             self.judged += 1

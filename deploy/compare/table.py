@@ -2,8 +2,23 @@
 
 from typing import Any
 
-from deploy.compare.float_accuracy import FloatAccuracy
-from deploy.compare.verify import Verdict
+from deploy.compare.run import Run
+from deploy.compare.settings import Settings
+from deploy.compare.verdict import Verdict
+from nqlava.engine.cpu.machine import describe
+
+
+def heading(run: Run) -> str:
+    """What runs, with the options that decide it, in two lines."""
+    settings = run.settings
+    by_default = "by the number of images"
+    return (
+        f"{settings.net}: {len(run.network.layers)} layers, network {settings.digest[:16]}; {len(run.data)} test "
+        f"images, T = {run.settings.T}, backend {settings.backend}; kernels: {describe()}\n"
+        f"images of {' '.join(settings.data)}, seed {settings.seed}; batch {settings.batch}, "
+        f"{settings.scheduler or f'workers {settings.workers}'}, tolerance "
+        f"{by_default if settings.tolerance is None else f'{settings.tolerance:g} points'}"
+    )
 
 
 def table(verdict: Verdict) -> str:
@@ -14,14 +29,42 @@ def table(verdict: Verdict) -> str:
     for row in zip(verdict.layers, rates, verdict.mismatches, verdict.saturations, strict=True):
         lines.append(f"{row[0].ljust(width)}  {row[1]:>26}  {row[2]:>10,}  {row[3]:>11,}")
     lines.append("accuracy after step     " + "".join(f"{step:>9}" for step in range(1, verdict.steps + 1)))
-    for name, values in (("Lava", verdict.deployed), ("integer engine", verdict.engine)):
+    for name, values in (("Lava", verdict.accuracy), ("integer engine", verdict.engine_accuracy)):
         lines.append(f"  {name:<22}" + "".join(f"{value:>8.2f}%" for value in values))
     return "\n".join(lines)
 
 
-def entries(verdict: Verdict, floating: FloatAccuracy | None, wall_seconds: float) -> dict[str, Any]:
-    """The same, and what it is compared with, for a JSON file."""
+def comparison(verdict: Verdict) -> str:
+    """Against the float SNN, in a line."""
+    if verdict.floating is None:
+        return f"not compared with the float SNN: {verdict.model}"
+    return f"{verdict.floating}; model {verdict.model}"
+
+
+def outcome(verdict: Verdict) -> str:
+    """Accuracy against the float SNN, speed and digest, and in the last line the verdict."""
+    samples, seconds, wall = verdict.samples, verdict.seconds, verdict.wall_seconds
+    return (
+        f"{comparison(verdict)}\n"
+        f"Lava: {seconds:.1f} s with its start, {samples / seconds:.1f} images/s per network; "
+        f"all with the comparison: {wall:.1f} s, {samples / wall:.1f} images/s\n"
+        f"digest of the network, all spikes and all read-outs: {verdict.digest}\n"
+        f"{verdict}"
+    )
+
+
+def entries(verdict: Verdict, settings: Settings) -> dict[str, Any]:
+    """Settings, results and the accuracy of the float SNN, for a JSON file."""
+    floating = verdict.floating
     return {
+        "net": str(settings.net),
+        "network_sha256": settings.digest,
+        "backend": settings.backend,
+        "data": settings.data,
+        "seed": settings.seed,
+        "workers": settings.workers,
+        "scheduler": settings.scheduler,
+        "tolerance": settings.tolerance if floating is None else floating.tolerance,
         "samples": verdict.samples,
         "T": verdict.steps,
         "exact": verdict.exact,
@@ -32,8 +75,8 @@ def entries(verdict: Verdict, floating: FloatAccuracy | None, wall_seconds: floa
         "first_mismatch": None if verdict.first is None else str(verdict.first),
         "saturations": dict(zip(verdict.layers, verdict.saturations, strict=True)),
         "spikes_per_neuron_and_step": dict(zip(verdict.layers, verdict.spike_rates, strict=False)),
-        "accuracy_lava": verdict.deployed,
-        "accuracy_integer": verdict.engine,
+        "accuracy_lava": verdict.accuracy,
+        "accuracy_integer": verdict.engine_accuracy,
         "float": floating
         and {
             "samples": floating.count,
@@ -43,6 +86,6 @@ def entries(verdict: Verdict, floating: FloatAccuracy | None, wall_seconds: floa
             "points_lost": floating.lost,
         },
         "seconds": verdict.seconds,
-        "wall_seconds": wall_seconds,
-        "images_per_second": verdict.samples / wall_seconds,
+        "wall_seconds": verdict.wall_seconds,
+        "images_per_second": verdict.samples / verdict.wall_seconds,
     }

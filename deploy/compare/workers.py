@@ -15,8 +15,10 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import IO
 
-from deploy.compare.job import Job, Part, run
-from deploy.compare.tally import Tally
+from deploy.compare.compare import run_part
+from deploy.compare.part import Part
+from deploy.compare.settings import Settings
+from deploy.compare.verdict import Verdict
 from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError, WorkerError
 from nqlava.command.orphans import die_with_parent
 from nqlava.errors import InputError
@@ -25,29 +27,29 @@ _ROOT = Path(__file__).resolve().parents[2]
 _EXPECTED = (InputError, LavaMissingError, LavaRunError, Loihi2UnavailableError)
 
 
-def in_processes(job: Job, parts: Sequence[Part]) -> Generator[Tally, None, None]:
-    """Runs all parts at the same time, a process each; yields the tallies of their chunks as they come.
+def in_processes(settings: Settings, parts: Sequence[Part]) -> Generator[Verdict, None, None]:
+    """Runs all parts at the same time, a process each; yields verdicts on their chunks as they come.
 
     Whatever happens, no process is left when this generator is closed.
 
     Raises:
-        what deploy.compare.job.run raises in a process; WorkerError for any other exception there; LavaRunError, which
-        names the samples, where a process dies.
+        what deploy.compare.compare.run_part raises in a process; WorkerError for any other exception there;
+        LavaRunError, which names the samples, where a process dies.
     """
     workers: list[_Worker] = []
     try:
         for part in parts:
             workers.append(_Worker(part))
         for worker in workers:
-            worker.send(job)
+            worker.send(settings)
         running = {worker.connection: worker for worker in workers}
         while running:
             for connection in wait(list(running)):
-                tally = running[connection].receive()  # type: ignore[index]
-                if tally is None:
+                verdict = running[connection].receive()  # type: ignore[index]
+                if verdict is None:
                     del running[connection]  # type: ignore[arg-type]
                 else:
-                    yield tally
+                    yield verdict
     finally:
         for worker in workers:
             worker.process.kill()
@@ -79,16 +81,16 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             other.close()
 
-    def send(self, job: Job) -> None:
+    def send(self, settings: Settings) -> None:
         try:
-            self.connection.send((job, self._part))
+            self.connection.send((settings, self._part))
         except BrokenPipeError:
             raise self._death() from None
 
-    def receive(self) -> Tally | None:
-        """A tally, or None after the last one."""
+    def receive(self) -> Verdict | None:
+        """A verdict, or None after the last one."""
         try:
-            message: Tally | Exception | None = self.connection.recv()
+            message: Verdict | Exception | None = self.connection.recv()
         except (EOFError, ConnectionResetError):
             raise self._death() from None
         if isinstance(message, Exception):
@@ -110,13 +112,13 @@ class _Worker:
 
 
 def _serve(parent: int, descriptor: int) -> None:
-    """What a worker process does: receives a job and a part, sends the tallies, and then None or an expected error."""
+    """What a worker process does: receives settings and a part, sends verdicts, and then None or an expected error."""
     die_with_parent(parent)
     with Connection(descriptor) as connection:
-        job, part = connection.recv()
+        settings, part = connection.recv()
         try:
-            for tally in run(job, part):
-                connection.send(tally)
+            for verdict in run_part(settings, part):
+                connection.send(verdict)
             connection.send(None)
         except _EXPECTED as error:
             connection.send(error)

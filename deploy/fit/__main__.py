@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.images import add_arguments, channels_first, check_steps, load_for, steps_for
+from deploy.images import add_arguments, load_for
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
+from nqlava.info import Info
 
 if TYPE_CHECKING:
     from deploy.fit.activity import Activity
@@ -55,7 +56,6 @@ def parser() -> Parser:
 def _check(options: argparse.Namespace) -> None:
     if not 0 <= options.samples <= 10_000_000:
         raise InputError(f"--samples is {options.samples}; allowed: 0..10000000")
-    check_steps(options.steps)
     for chip in options.require:
         if options.chip not in (chip, "both"):
             raise InputError(f"--require is {chip}; allowed: {options.chip}, as --chip")
@@ -69,9 +69,9 @@ def _activity(
     from deploy.fit.activity import measure
     from nqlava.command.progress import progress
 
-    steps = steps_for(options.net, network, options.steps)
+    steps = Info.of(network.info).steps_or(options.steps)
     data = load_for(options.net, network, options.data, ", or --samples 0").sample(options.samples, options.seed)
-    images = channels_first(data.images.numpy())
+    images = data.pixels
     with progress(len(data), "images", "activity") as bar:
         return measure(network, wired, images, steps, bar.update)
 

@@ -21,7 +21,7 @@ from lava.magma.core.run_configs import RunConfig
 from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 
-from deploy.compare.verify import require_lava_dl
+from deploy.compare.backends import require_lava_dl
 from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
 from deploy.lava.convolution import PyExactConv
 from deploy.lava.hardware import from_chip, to_chip

@@ -6,17 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.compare.options import (
-    EXIT_EXACT,
-    EXIT_STATUS,
-    FAILURES,
-    add_options,
-    check,
-    check_outputs,
-    load,
-    planned,
-    run,
-)
+from deploy.compare.settings import EXIT_EXACT, EXIT_MISMATCH, EXIT_STATUS, FAILURES, Settings, add_options
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
 
@@ -55,38 +45,40 @@ def parser() -> Parser:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    check(options)
+    settings = Settings.of(options)
     from deploy.report.needs import require
 
     require("deploy.report")
+    from deploy.compare.dry_run import plan
+    from deploy.compare.run import check_outputs, execute, prepare
+    from deploy.compare.table import comparison
     from deploy.files import write_json
     from deploy.report.write import make, neuron, traces, write
 
-    check_outputs(options, options.out, options.json)
-    if options.integer_only and (options.backend != "cpu" or options.workers != 1 or options.scheduler is not None):
+    check_outputs(settings, options.config, options.out, options.json)
+    if options.integer_only and (settings.backend != "cpu" or settings.workers != 1 or settings.scheduler is not None):
         raise InputError("--integer-only is given; allowed: without --backend, --workers and --scheduler")
-    task = load(options)
-    if options.image is not None and not 0 <= options.image < len(task.data):
-        raise InputError(f"--image is {options.image}; allowed: 0..{len(task.data) - 1}")
-    chosen = [neuron(task.network, text) for text in options.neurons]
+    run = prepare(settings)
+    if options.image is not None and not 0 <= options.image < len(run.data):
+        raise InputError(f"--image is {options.image}; allowed: 0..{len(run.data) - 1}")
+    chosen = [neuron(run.network, text) for text in options.neurons]
     print(
-        f"{options.net}: {len(task.network.layers)} layers, network {task.network.digest()[:16]}; {len(task.data)} "
-        f"test images of {' '.join(options.data)}, seed {options.seed}, T = {task.job.steps}, "
-        f"{'integer engine only' if options.integer_only else f'backend {options.backend}'}",
+        f"{settings.net}: {len(run.network.layers)} layers, network {run.settings.digest[:16]}; {len(run.data)} "
+        f"test images of {' '.join(settings.data)}, seed {settings.seed}, T = {run.settings.T}, "
+        f"{'integer engine only' if options.integer_only else f'backend {settings.backend}'}",
         flush=True,
     )
     if options.dry_run:
-        print("dry run: nothing was run" if options.integer_only else planned(options, task))
+        print("dry run: nothing was run" if options.integer_only else plan(run))
         return EXIT_EXACT
-    verdict, seconds = (None, 0.0) if options.integer_only else run(options, task)
-    content = make(options, task, verdict, seconds, command, options.image)
-    outcome = content.outcome
-    print("not run in Lava" if outcome is None else f"{outcome.comparison()}\n{outcome}", flush=True)
+    content = make(run, None if options.integer_only else execute(run), command, options.image)
+    verdict = content.verdict
+    print("not run in Lava" if verdict is None else f"{comparison(verdict)}\n{verdict}", flush=True)
     if options.json is not None:
         write_json(options.json, content.values())
     write(options.out, content, traces(content.measured.recordings, chosen) if chosen else None)
     print(f"report: {options.out}")
-    return EXIT_EXACT if outcome is None else outcome.status
+    return EXIT_EXACT if verdict is None or verdict.passed else EXIT_MISMATCH
 
 
 def main(argv: Sequence[str] | None = None) -> int:

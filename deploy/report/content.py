@@ -4,68 +4,20 @@ import platform
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.compare.float_accuracy import FloatAccuracy, accuracy_of
-from deploy.compare.options import Outcome, Task
+from deploy.compare.run import Run
 from deploy.compare.table import entries
-from deploy.compare.verify import Verdict
+from deploy.compare.verdict import Verdict
 from deploy.fit.report import changes
 from deploy.report.measure import Measured
 from deploy.report.stages import Stage, interval, stage
 from nqlava.engine.cpu.machine import describe
-from nqlava.network import IntegerNetwork
-from train.data.images import ImageSet
 
 _PACKAGES = ("nq-lava", "torch", "numpy", "h5py", "lava-nc", "lava-dl", "SciPy", "matplotlib", "Jinja2")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What was run.
-
-    Attributes:
-        task: file, network, T, images, model.
-        sources: of the images, which ``seed`` drew.
-        tolerance: points that may be lost, or None for the default.
-        verdict: of the comparison; None where Lava did not run.
-        seconds: that the comparison took.
-        command: the command line, for people to run again.
-    """
-
-    task: Task
-    sources: list[str]
-    seed: int
-    tolerance: float | None
-    verdict: Verdict | None
-    seconds: float
-    command: str
-
-    @property
-    def net(self) -> Path:
-        return self.task.job.net
-
-    @property
-    def network(self) -> IntegerNetwork:
-        return self.task.network
-
-    @property
-    def data(self) -> ImageSet:
-        return self.task.data
-
-    @property
-    def steps(self) -> int:
-        """T."""
-        return self.task.job.steps
-
-    @property
-    def backend(self) -> str:
-        """That was compared with the integer engine."""
-        return self.task.job.backend
 
 
 @dataclass(frozen=True)
@@ -102,9 +54,18 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that the report says: ``run``, and what was ``measured`` beside it."""
+    """Everything that the report says.
+
+    Attributes:
+        run: file, network, T, images, model.
+        verdict: of the comparison, with the accuracy of the float SNN on all images; None where Lava did not run.
+        command: the command line, for people to run again.
+        measured: beside the comparison.
+    """
 
     run: Run
+    verdict: Verdict | None
+    command: str
     measured: Measured
 
     @cached_property
@@ -122,33 +83,17 @@ class Content:
     def stages(self) -> list[Stage]:
         """ANN, float SNN, integer SNN and Lava, as far as they are known."""
         run, floating, found = self.run, self.measured.floating, []
-        right, after = self.predicted == self.labels, f"T = {run.steps}"
+        right, after = self.predicted == self.labels, f"T = {run.settings.T}"
         before = None
         if floating is not None:
             ann, before = floating.ann == self.labels, floating.snn[:, -1] == self.labels
             found = [stage("ANN", ann), stage(f"float SNN, {after}", before, ann)]
         found.append(stage(f"integer SNN, {after}", right, before))
-        if run.verdict is not None:
+        if self.verdict is not None:
             name = f"Lava, {after}"
-            lava = np.frombuffer(run.verdict.right, np.uint8) == 1
+            lava = np.frombuffer(self.verdict.right, np.uint8) == 1
             found.append(stage(name, lava, right))
         return found
-
-    @property
-    def floating(self) -> FloatAccuracy | None:
-        """Accuracy of the float SNN, on all images; None where it or Lava did not run."""
-        if self.measured.floating is None or self.run.verdict is None:
-            return None
-        ann, snn = (self.stages[index].correct for index in (0, 1))
-        return accuracy_of(ann, snn, len(self.labels), self.run.verdict)
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What follows from the comparison; None where Lava did not run."""
-        verdict = self.run.verdict
-        return (
-            None if verdict is None else Outcome(verdict, self.floating, self.run.task.model_from, self.run.tolerance)
-        )
 
     @cached_property
     def integer_accuracy(self) -> list[float]:
@@ -205,7 +150,7 @@ class Content:
                     v0=_range(layer.v0),
                     potential=self.measured.potentials[index],
                     bound=self.measured.bounds[index],
-                    saturations=None if self.run.verdict is None else self.run.verdict.saturations[index],
+                    saturations=None if self.verdict is None else self.verdict.saturations[index],
                 )
             )
         return rows
@@ -213,18 +158,18 @@ class Content:
     @property
     def compared(self) -> int:
         """Values that Lava and the integer engine have in common: spikes, and potentials of the read-out."""
-        return sum(row.neurons for row in self.layers) * len(self.labels) * self.run.steps
+        return sum(row.neurons for row in self.layers) * len(self.labels) * self.run.settings.T
 
     @cached_property
     def origin(self) -> dict[str, str]:
         """Where results come from: digests, versions, machine, seed, command."""
-        run = self.run
+        run, settings = self.run, self.run.settings
         versions = {name: found for name in _PACKAGES if (found := _version(name)) is not None}
         return {
-            "command": run.command,
-            "network SHA-256": run.network.digest(),
-            **({} if run.verdict is None else {"run's digest (docs/semantics.md)": run.verdict.digest}),
-            "images": f"{len(run.data):,} test images of {' '.join(run.sources)}, drawn by seed {run.seed}",
+            "command": self.command,
+            "network SHA-256": settings.digest,
+            **({} if self.verdict is None else {"run's digest (docs/semantics.md)": self.verdict.digest}),
+            "images": f"{len(run.data):,} test images of {' '.join(settings.data)}, drawn by seed {settings.seed}",
             "images SHA-256": run.data.digest(),
             "versions": ", ".join(f"{name} {found}" for name, found in versions.items()),
             "Python": platform.python_version(),
@@ -239,27 +184,23 @@ class Content:
 
     def values(self) -> dict[str, Any]:
         """The same for machines."""
-        run, outcome, fit = self.run, self.outcome, self.measured.fit
+        run, verdict, fit = self.run, self.verdict, self.measured.fit
         wrong = np.flatnonzero(self.predicted != self.labels)
         return {
-            "net": str(run.net),
-            "network_sha256": run.network.digest(),
-            "T": run.steps,
+            "net": str(run.settings.net),
+            "network_sha256": run.settings.digest,
+            "T": run.settings.T,
             "samples": len(run.data),
-            "data": run.sources,
-            "seed": run.seed,
-            "backend": None if outcome is None else run.backend,
-            "exact": None if outcome is None else outcome.verdict.exact,
-            "status": 0 if outcome is None else outcome.status,
-            "points_lost": None if outcome is None or outcome.floating is None else outcome.lost,
-            "tolerance": None if outcome is None else outcome.allowed,
-            "run": None if outcome is None else entries(outcome.verdict, self.floating, run.seconds),
+            "data": run.settings.data,
+            "seed": run.settings.seed,
+            "passed": None if verdict is None else verdict.passed,
+            "run": None if verdict is None else entries(verdict, run.settings),
             "stages": [asdict(one) | {"accuracy": one.accuracy} for one in self.stages],
             "accuracy_by_step": {
                 "float_snn": self.float_accuracy,
                 "integer": self.integer_accuracy,
                 "integer_confidence_intervals": self.intervals,
-                "lava": None if run.verdict is None else list(run.verdict.deployed),
+                "lava": None if verdict is None else verdict.accuracy,
             },
             "classes": list(run.data.classes),
             "confusion": self.confusion.tolist(),

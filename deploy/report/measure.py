@@ -7,18 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.compare.job import Job
+from deploy.compare.run import Run
 from deploy.fit.activity import measure as measure_activity
 from deploy.fit.examine import examine
 from deploy.fit.report import Report as Fit
 from deploy.fit.wiring import wire
-from deploy.images import channels_first
 from deploy.report.recording import Recording, record
 from nqlava.bounds import worst_case
 from nqlava.command.progress import progress
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
-from nqlava.network import IntegerNetwork
 from train.curves import LayerCurves
 from train.curves import measure as measure_curves
 from train.data.images import ImageSet
@@ -64,29 +62,20 @@ class Measured:
     floating: Floating | None
 
 
-def measure(
-    job: Job,
-    network: IntegerNetwork,
-    data: ImageSet,
-    sources: list[str],
-    model: Network | None = None,
-    image: int | None = None,
-) -> Measured:
-    """Runs all images of ``data`` over the T of the job.
+def measure(run: Run, image: int | None = None) -> Measured:
+    """Runs all images over T.
 
     Args:
-        job: the file of the network, and T.
-        sources: of the images; only named in the result.
-        model: the model that the network was exported from.
+        run: network, images, T, and the model that the network was exported from.
         image: number of the image to record; by default the first that the integer network gets wrong, else the first.
 
     Raises:
         InputError: there is no such image.
     """
+    network, data, steps = run.network, run.data, run.settings.T
     if image is not None and not 0 <= image < len(data):
         raise InputError(f"--image is {image}; allowed: 0..{len(data) - 1}")
-    steps = job.steps
-    images, engine = channels_first(data.images.numpy()), Engine(network)
+    images, engine = data.pixels, Engine(network)
     classes = engine.classify(images, steps)
     if image is None:
         image = int((classes[:, -1] != data.labels.numpy()).argmax())
@@ -97,10 +86,10 @@ def measure(
         classes=classes,
         potentials=engine.membrane_ranges(images, steps),
         bounds=worst_case(network, steps),
-        fit=examine(str(job.net), network, wired, activity, sources),
+        fit=examine(str(run.settings.net), network, wired, activity, run.settings.data),
         image=image,
         recordings=record(network, images[image], min(steps, RECORDED_STEPS)),
-        floating=None if model is None else run_model(model, data, steps),
+        floating=None if run.model is None else run_model(run.model, data, steps),
     )
 
 

@@ -64,13 +64,12 @@ def render(content: Content, traces: list[Trace]) -> str:
         content=content,
         run=content.run,
         measured=content.measured,
-        verdict=content.run.verdict,
+        verdict=content.verdict,
         pictures=pictures(content),
         recorded=_picture(content, content.measured.image),
         recorded_steps=len(content.measured.recordings[0].u),
         figure=_figures(content, traces),
         residuals=_residuals(content),
-        outcome=content.outcome,
         rows=figures.ROWS,
         weight_max=figures.WEIGHT_MAX,
         membrane_max=MEMBRANE_MAX,
@@ -148,8 +147,8 @@ def _figures(content: Content, traces: list[Trace]) -> dict[str, str | list[str]
     lines = [("integer SNN", content.integer_accuracy)]
     if content.float_accuracy is not None:
         lines.append(("float SNN", content.float_accuracy))
-    if run.verdict is not None:
-        lines.append(("Lava", list(run.verdict.deployed)))
+    if content.verdict is not None:
+        lines.append(("Lava", list(content.verdict.accuracy)))
     ann = None if measured.floating is None else content.stages[0].accuracy
     drawn: dict[str, str | list[str]] = {
         "accuracy": _svg(figures.accuracy(lines, content.intervals, ann)),

@@ -1,15 +1,15 @@
 """The report of a comparison, made and written."""
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from deploy.compare.options import Task
-from deploy.compare.verify import Verdict
-from deploy.report.content import Content, Run
+from deploy.compare.float_accuracy import with_float
+from deploy.compare.run import Run
+from deploy.compare.verdict import Verdict
+from deploy.report.content import Content
 from deploy.report.measure import measure
 from deploy.report.page import Trace, half_active, render
 from deploy.report.recording import Recording
@@ -18,28 +18,24 @@ from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
 
 
-def make(
-    options: argparse.Namespace,
-    task: Task,
-    verdict: Verdict | None,
-    seconds: float,
-    command: str,
-    image: int | None = None,
-) -> Content:
+def make(run: Run, verdict: Verdict | None, command: str, image: int | None = None) -> Content:
     """Measures what the report shows beside the comparison.
 
     Args:
-        options: of the comparison (deploy.compare.options.add_options).
-        task: what they name.
-        verdict: of the comparison, ``seconds`` what it took; None where Lava did not run.
+        run: what was compared.
+        verdict: of the comparison; None where Lava did not run.
         command: the command line.
         image: as for ``measure``.
     """
-    run = Run(task, options.data, options.seed, options.tolerance, verdict, seconds, command)
-    content = Content(run, measure(task.job, task.network, task.data, options.data, task.model, image))
-    if verdict is not None and content.integer_accuracy != list(verdict.engine):
+    measured = measure(run, image)
+    if verdict is not None and measured.floating is not None:
+        labels = run.data.labels.numpy()
+        ann, snn = (int((one == labels).sum()) for one in (measured.floating.ann, measured.floating.snn[:, -1]))
+        verdict = with_float(verdict, ann, snn, len(labels), run.settings.tolerance)
+    content = Content(run, verdict, command, measured)
+    if verdict is not None and content.integer_accuracy != list(verdict.engine_accuracy):
         raise ValueError(
-            f"the engine's accuracies are {content.integer_accuracy}; expected {verdict.engine} as compared"
+            f"the engine's accuracies are {content.integer_accuracy}; expected {verdict.engine_accuracy} as compared"
         )
     return content
 

@@ -12,7 +12,7 @@ from export.fold.lower import lower
 from export.round.quantize import quantize
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.data.images import load
-from train.loop.checkpoint import model_content, save
+from train.loop.checkpoint import ModelFile, write_model
 from train.model.models import MODELS
 
 CLASSES = tuple(f"class{i}" for i in range(5))
@@ -25,11 +25,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = write_folder(tmp_path / "data", train=image_set(60), test=image_set(20, seed=1))
     for seed in (0, 1):
         info = {"epoch": 1, "recipe": RECIPE | {"seed": seed}}
-        save(tmp_path / f"nq{seed}.pt", model_content(random_tiny(seed), "tiny", CLASSES, info))
+        write_model(tmp_path / f"nq{seed}.pt", ModelFile(random_tiny(seed), "tiny", CLASSES, info))
     torch.manual_seed(0)
     relu = tiny(5, activation="relu", threshold=0.5)
     info = {"epoch": 1, "recipe": RECIPE, "data": load([str(data)], "train").digest()}
-    save(tmp_path / "relu.pt", model_content(relu, "tiny", CLASSES, info, activation="relu"))
+    write_model(tmp_path / "relu.pt", ModelFile(relu, "tiny", CLASSES, info, activation="relu"))
     return tmp_path
 
 

@@ -93,7 +93,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("| yes |") == 8
     assert (tmp_path / "found.json").is_file()
     for wrong, message in (
-        (["--T", "0"], "--T is 0"),
+        (["--T", "0"], "T is 0"),
         (["--batch", "0"], "at least 1"),
         (["--samples", "0"], "least 1"),
     ):

@@ -17,8 +17,10 @@ import pytest
 
 from deploy import run_lava
 from deploy.compare import cluster
-from deploy.compare.job import Job, Part, run
-from deploy.compare.tally import Tally, merge
+from deploy.compare.compare import run_part
+from deploy.compare.part import Part
+from deploy.compare.settings import Settings
+from deploy.compare.verdict import Verdict, merge
 from deploy.errors import ClusterError
 from nqlava import netx
 from nqlava.network import IntegerNetwork
@@ -70,20 +72,25 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def settings(tmp_path: Path) -> Settings:
     netx.write(make_network(), tmp_path / "net.h5")
-    return Job(tmp_path / "net.h5", make_network().digest(), "cpu", 3, 4, 1)
+    return Settings(tmp_path / "net.h5", steps=3, batch=4, digest=make_network().digest())
 
 
 def samples(count: int) -> Part:
     return part_of(images_for(make_network(), count), np.arange(count) % 10)
 
 
-def without_seconds(tally: Tally) -> Tally:
-    return replace(tally, seconds=0.0)
+def on(port: str, settings: Settings) -> Settings:
+    """The same on a cluster."""
+    return replace(settings, scheduler=f"tcp://127.0.0.1:{port}")
 
 
-def test_the_documented_command(port: str, job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def without_seconds(verdict: Verdict) -> Verdict:
+    return replace(verdict, seconds=0.0)
+
+
+def test_the_documented_command(port: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     module, *options = (word.replace("8786", port) for word in COMMAND[2:])
     assert COMMAND[:2] == ["python", "-m"] and module == "deploy.run_lava"
@@ -107,38 +114,38 @@ def wait_for_workers(port: str) -> dict[str, int]:
         return client.run(os.getpid)
 
 
-def test_a_killed_worker_loses_nothing(port: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_loses_nothing(port: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     from distributed import default_client
 
     monkeypatch.setattr(cluster, "_FEWEST_SAMPLES", 5)
     pids = wait_for_workers(port)
     whole = samples(15)
-    tallies = cluster.on_cluster(f"tcp://127.0.0.1:{port}", job, whole)
-    done = [next(tallies)]
+    verdicts = cluster.on_cluster(on(port, settings), whole)
+    done = [next(verdicts)]
     deadline = time.monotonic() + 20
     while not (busy := [pids[a] for a, keys in default_client().processing().items() if keys and children(pids[a])]):
         assert time.monotonic() < deadline, "no part is running"
     os.kill(busy[0], signal.SIGKILL)
-    done += tallies
+    done += verdicts
     assert len(done) == 3
-    tally = merge(done)
-    tally.require_all(15)
+    verdict = merge(done)
+    verdict.require_all(15)
     assert not alive(busy[0])
-    assert without_seconds(tally) == without_seconds(merge(run(job, whole)))
+    assert without_seconds(verdict) == without_seconds(merge(run_part(settings, whole)))
 
 
-def test_other_source_files_are_refused(port: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_source_files_are_refused(port: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for_workers(port)
     monkeypatch.setattr(cluster, "fingerprint", lambda: "another")
     with pytest.raises(ClusterError, match=r"^worker tcp://127\.0\.0\.1:\d+ has other source files of nq-lava"):
-        list(cluster.on_cluster(f"tcp://127.0.0.1:{port}", job, samples(2)))
+        list(cluster.on_cluster(on(port, settings), samples(2)))
 
 
-def test_a_worker_without_the_project_is_named(port: str, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_the_project_is_named(port: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for_workers(port)
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     with pytest.raises(ClusterError, match=r"worker tcp://127\.0\.0\.1:\d+ cannot import nq-lava"):
-        list(cluster.on_cluster(f"tcp://127.0.0.1:{port}", job, samples(2)))
+        list(cluster.on_cluster(on(port, settings), samples(2)))
 
 
 def test_a_worker_without_the_project_that_joins_later_is_named() -> None:
@@ -162,10 +169,10 @@ def test_a_worker_without_the_project_that_joins_later_is_named() -> None:
         cluster._require_project(Cluster(old="found", new=None), "a", {"old"})
 
 
-def test_an_error_on_a_worker_comes_as_it_is(port: str, job: Job) -> None:
+def test_an_error_on_a_worker_comes_as_it_is(port: str, settings: Settings) -> None:
     wait_for_workers(port)
     with pytest.raises(ValueError, match=r"allowed: 0{16}, as at the start$"):
-        list(cluster.on_cluster(f"tcp://127.0.0.1:{port}", replace(job, digest="0" * 64), samples(2)))
+        list(cluster.on_cluster(on(port, replace(settings, digest="0" * 64)), samples(2)))
 
 
 @pytest.mark.parametrize(
@@ -173,18 +180,18 @@ def test_an_error_on_a_worker_comes_as_it_is(port: str, job: Job) -> None:
     [("nowhere", "missing port number"), ("http://a:1", "unknown address scheme"), ("127.0.0.1:1", "Timed out")],
 )
 def test_no_scheduler(
-    address: str, named: str, job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    address: str, named: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.5)
-    assert run_lava.main([str(job.net), "--samples", "2", "--scheduler", address]) == 2
+    assert run_lava.main([str(settings.net), "--samples", "2", "--scheduler", address]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"deploy.run_lava: --scheduler is '{address}': ") and named in error
     assert error.endswith("; allowed: the address of a Dask scheduler\n") and error.count("\n") == 1
 
 
-def test_without_dask(job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_dask(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "distributed" else find(name))
-    assert run_lava.main([str(job.net), "--scheduler", "tcp://127.0.0.1:8786"]) == 2
+    assert run_lava.main([str(settings.net), "--scheduler", "tcp://127.0.0.1:8786"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "pip install -e '.[dask]' -c constraints.txt" in error

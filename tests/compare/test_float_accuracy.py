@@ -10,14 +10,16 @@ import pytest
 
 from deploy import run_lava
 from deploy.compare.float_accuracy import FloatAccuracy, find_model, measure
-from deploy.compare.verify import Verdict
+from deploy.compare.run import Run
+from deploy.compare.settings import Settings
+from deploy.compare.verdict import Verdict
 from export.to_netx import main as export_main
 from nqlava import netx
-from nqlava.network import IntegerNetwork
+from nqlava.info import Info
 from tests.tiny import image_set, random_residual, tiny_residual, write_folder
 from train.data.images import ImageSet
 from train.loop.calibrate import evaluate
-from train.loop.checkpoint import model_content, save
+from train.loop.checkpoint import ModelFile, write_model
 from train.model.models import MODELS
 
 COUNT = 70
@@ -31,7 +33,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "models").mkdir()
     (folder / "nets").mkdir()
     model, net = folder / "models" / "model.pt", folder / "nets" / "net.h5"
-    save(model, model_content(random_residual(3), "tiny", image_set(1).classes, {}))
+    write_model(model, ModelFile(random_residual(3), "tiny", image_set(1).classes, {}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "tiny", tiny_residual)
         assert export_main([str(model), str(net), "--T", "2", "--data", str(data), "--calibration", "20"]) == 0
@@ -39,7 +41,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def found(net: Path) -> tuple[Path | None, str]:
-    search = find_model(net, netx.read(net))
+    search = find_model(net, Info.of(netx.read(net).info))
     return search.path and search.path.resolve(), search.missing
 
 
@@ -64,10 +66,8 @@ def test_shipped_models_are_found(tmp_path: Path) -> None:
     assert netx.read(net).info["source"] == "vgg_small.pt", "no path of this machine is in the file"
 
 
-def test_a_file_that_names_no_model(exported: Path) -> None:
-    network = netx.read(exported / "nets" / "net.h5")
-    nameless = IntegerNetwork(network.input_shape, network.layers, {})
-    search = find_model(Path("net.h5"), nameless)
+def test_a_file_that_names_no_model() -> None:
+    search = find_model(Path("net.h5"), Info())
     assert search.path is None and search.missing == "net.h5 was not exported from a model file"
 
 
@@ -110,7 +110,10 @@ def test_without_the_model_nothing_is_judged(
 def test_lost_accuracy_ends_the_command_with_1(
     exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.compare.float_accuracy.measure", lambda *_: FloatAccuracy(95.0, 90.0, 87.0, 2, 64))
+    def measured(run: Run, verdict: Verdict) -> Verdict:
+        return replace(verdict, floating=FloatAccuracy(95.0, 90.0, 87.0, 2, 64, run.settings.tolerance))
+
+    monkeypatch.setattr("deploy.compare.float_accuracy.measure", measured)
     given = command(exported)[:-1]
     assert run_lava.main([*given, "2.9"]) == 1
     assert ", but 3.00 points below the float SNN; allowed: 2.90" in capsys.readouterr().out.splitlines()[-1]
@@ -119,18 +122,17 @@ def test_lost_accuracy_ends_the_command_with_1(
 
 VERDICT = Verdict(
     layers=("a", "out"),
-    samples=COUNT,
-    steps=2,
-    deployed=(0.0, 50.0),
-    engine=(0.0, 50.0),
-    right=bytes(index % 2 for index in range(COUNT)),
+    neurons=(4, 5),
+    ranges=((0, bytes(index % 2 for index in range(COUNT))),),
     judged=1,
     disagreement=None,
     mismatches=(0, 0),
     first=None,
-    spike_rates=(0.1,),
+    spikes=(9,),
     saturations=(0, 0),
-    digest="0" * 64,
+    correct=(0, COUNT // 2),
+    engine_correct=(0, COUNT // 2),
+    total=0,
     seconds=1.0,
 )
 
@@ -138,15 +140,19 @@ VERDICT = Verdict(
 @pytest.mark.parametrize(("seconds", "count"), [(0.0, 32), (None, COUNT)])
 def test_all_accuracies_are_of_the_same_images(seconds: float | None, count: int) -> None:
     model, data = random_residual(3), image_set(COUNT, seed=1)
-    found = measure(model, data, VERDICT, seconds)
+    settings = Settings(Path("net.h5"), steps=2, model=Path("model.pt") if seconds is None else None)
+    run = Run(settings, None, data, model, "model.pt")
+    found = measure(run, replace(VERDICT, wall_seconds=seconds or 0.0)).floating
+    assert found is not None
     first = ImageSet(data.images[:count], data.labels[:count], data.classes)
     expected = evaluate(model, first, 2)
     assert (found.count, found.steps) == (count, 2)
     assert (found.ann, found.snn) == pytest.approx((expected.ann, expected.snn[-1]))
     assert found.lava == 50.0 and found.lost == pytest.approx(expected.snn[-1] - 50)
-    odd = replace(VERDICT, right=bytes([1] * 32 + [0] * (COUNT - 32)))
-    assert measure(model, data, odd, 0.0).lava == 100.0
+    odd = replace(VERDICT, ranges=((0, bytes([1] * 32 + [0] * (COUNT - 32))),))
+    assert odd.accuracy_of_first(32) == 100.0
+    assert measure(replace(run, model=None), VERDICT) is VERDICT
 
 
 def test_default_tolerance() -> None:
-    assert FloatAccuracy(90, 90, 90, 4, 900).default_tolerance == pytest.approx(1.5)
+    assert FloatAccuracy(90, 90, 90, 4, 900).tolerance == pytest.approx(1.5)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.compare.job import Job, Part
+from deploy.compare.part import Part
+from deploy.compare.settings import Settings
 from deploy.compare.workers import in_processes
 from deploy.errors import (
     ClusterError,
@@ -51,9 +52,9 @@ def make_network(size: int = 4) -> IntegerNetwork:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def settings(tmp_path: Path) -> Settings:
     netx.write(make_network(), tmp_path / "net.h5")
-    return Job(tmp_path / "net.h5", make_network().digest(), "cpu", 3, 4, 1)
+    return Settings(tmp_path / "net.h5", steps=3, batch=4, workers=2, digest=make_network().digest())
 
 
 def samples(count: int) -> Part:
@@ -68,8 +69,8 @@ def worker_pids() -> list[int]:
     return sorted(pid for pid in found if f"PPid:\t{os.getpid()}\n" in Path(f"/proc/{pid}/status").read_text())
 
 
-def test_a_killed_worker_ends_the_run(job: Job) -> None:
-    running = in_processes(job, samples(MANY).split(2))
+def test_a_killed_worker_ends_the_run(settings: Settings) -> None:
+    running = in_processes(settings, samples(MANY).split(2))
     assert next(running).samples
     os.kill(worker_pids()[1], signal.SIGKILL)
     message = f"^the worker process of samples {MANY // 2}..{MANY - 1} was killed by SIGKILL$"
@@ -78,8 +79,8 @@ def test_a_killed_worker_ends_the_run(job: Job) -> None:
     assert worker_pids() == []
 
 
-def test_a_killed_lava_process_is_named(job: Job) -> None:
-    running = in_processes(job, [samples(MANY)])
+def test_a_killed_lava_process_is_named(settings: Settings) -> None:
+    running = in_processes(settings, [samples(MANY)])
     next(running)
     (worker,) = worker_pids()
     os.kill(max(children(worker)), signal.SIGKILL)
@@ -87,8 +88,8 @@ def test_a_killed_lava_process_is_named(job: Job) -> None:
         list(running)
 
 
-def test_an_abandoned_run_is_stopped(job: Job) -> None:
-    running = in_processes(job, [samples(MANY)])
+def test_an_abandoned_run_is_stopped(settings: Settings) -> None:
+    running = in_processes(settings, [samples(MANY)])
     next(running)
     family = children(worker_pids()[0])
     assert family
@@ -97,16 +98,16 @@ def test_an_abandoned_run_is_stopped(job: Job) -> None:
     wait_until(lambda: not any(map(alive, family)), "a Lava process is left")
 
 
-def test_an_expected_error_comes_as_it_is(job: Job) -> None:
-    job.net.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"^{job.net}: no such file$"):
-        list(in_processes(job, [samples(2)]))
+def test_an_expected_error_comes_as_it_is(settings: Settings) -> None:
+    settings.net.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"^{settings.net}: no such file$"):
+        list(in_processes(settings, [samples(2)]))
 
 
-def test_an_unexpected_error_comes_with_its_traceback(job: Job) -> None:
+def test_an_unexpected_error_comes_with_its_traceback(settings: Settings) -> None:
     part = samples(2)
     with pytest.raises(WorkerError, match=r"(?s)^Traceback.*IndexError"):
-        list(in_processes(job, [Part(0, part.images, part.labels[0])]))
+        list(in_processes(settings, [Part(0, part.images, part.labels[0])]))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from export.to_netx import main
 from nqlava import netx
 from nqlava.network import MEMBRANE_MAX
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.loop.checkpoint import model_content, save
+from train.loop.checkpoint import ModelFile, write_model
 from train.model.models import MODELS
 
 
@@ -84,7 +84,7 @@ def test_errors_shrink_with_bits_and_with_better_rounding() -> None:
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setitem(MODELS, "tiny", tiny)
     write_folder(tmp_path / "data", train=image_set(30))
-    save(tmp_path / "m.pt", model_content(random_tiny(3), "tiny", tuple(f"class{i}" for i in range(5)), {}))
+    write_model(tmp_path / "m.pt", ModelFile(random_tiny(3), "tiny", tuple(f"class{i}" for i in range(5)), {}))
     data = ["--data", str(tmp_path / "data"), "--calibration", "20"]
     return [str(tmp_path / "m.pt"), str(tmp_path / "net.h5"), *data]
 

@@ -19,7 +19,7 @@ from nqlava import netx
 from nqlava.engine.integer import Engine
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.data.images import ImageSet, load
-from train.loop.checkpoint import model_content, save
+from train.loop.checkpoint import ModelFile, write_model
 from train.model.activation import NQ
 from train.model.models import MODELS, BasicBlock, Form, Network, Normalize
 from train.model.snn import simulate
@@ -98,7 +98,7 @@ def test_where_rounding_is_harmless_every_spike_is_the_same(granularity: Any) ->
 def test_random_networks_mostly_agree() -> None:
     model, data = random_tiny(3), image_set(60)
     images = data.images.permute(0, 3, 1, 2).contiguous()
-    network, report = convert(model, data, steps=4, info={"x": 1})
+    network, report = convert(model, data, steps=4, notes={"x": 1})
     integer = Engine(network).classify(images, 4)
     floating = simulate(model, images, 4).argmax(2).T.numpy()
     assert (integer == floating).mean() > 0.9
@@ -138,7 +138,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def save_model(path: Path, network: Network) -> None:
-    save(path, model_content(network, "tiny", tuple(f"class{i}" for i in range(5)), {}))
+    write_model(path, ModelFile(network, "tiny", tuple(f"class{i}" for i in range(5)), {}))
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -254,8 +254,8 @@ class Bomb:
 BAD = {
     "model": (["{f}/nowhere.pt", "{f}/net.h5"], "{f}/nowhere.pt: no such file"),
     "bomb": (["{f}/bomb.pt", "{f}/net.h5"], "{f}/bomb.pt: not a model file (it asks to run code, or it is damaged)"),
-    "T 0": (["--T", "0"], "--T is 0; allowed: 1..4096"),
-    "T 4097": (["--T", "4097"], "--T is 4097; allowed: 1..4096"),
+    "T 0": (["--T", "0"], "T is 0; allowed: 1..4096"),
+    "T 4097": (["--T", "4097"], "T is 4097; allowed: 1..4096"),
     "folder": (["{f}/m.pt", "{f}/nowhere/net.h5"], "{f}/nowhere: no such folder"),
     "images": (["--calibration", "31"], "--calibration is 31; allowed: 1..30"),
     "no images": (["--calibration", "0"], "--calibration is 0; allowed: 1..30"),
@@ -328,7 +328,7 @@ def test_a_model_that_ships_is_named_instead_of_a_file(tmp_path: Path, capsys: p
 def test_a_relu_model_file_becomes_neurons_with_its_reset(folder: Path, reset: str) -> None:
     model = tiny(5, activation="relu", reset=reset, threshold=0.5)
     classes = tuple(f"class{i}" for i in range(5))
-    save(folder / "m.pt", model_content(model, "tiny", classes, {}, activation="relu", reset=reset))
+    write_model(folder / "m.pt", ModelFile(model, "tiny", classes, {}, activation="relu", reset=reset))
     assert main(arguments(folder)) == 0
     network = netx.read(folder / "net.h5")
     assert {layer.reset for layer in network.layers if layer.threshold is not None} == {reset}

@@ -94,7 +94,7 @@ def test_required_chip_decides_the_exit_status(tmp_path: Path, capsys: pytest.Ca
     ("arguments", "message"),
     [
         (["--samples", "-1"], "--samples is -1; allowed: 0..10000000"),
-        (["--T", "0"], "--T is 0; allowed: 1..4096"),
+        (["--T", "0"], "T is 0; allowed: 1..4096"),
         (["--chip", "loihi1", "--require", "loihi2"], "--require is loihi2; allowed: loihi1, as --chip"),
         (["--samples", "1001"], "samples is 1001; allowed: 1..1000"),
         (["--data", "nowhere"], "data: nowhere does not exist"),

@@ -19,8 +19,8 @@ from lava.magma.core.process.process import ProcessServer
 from lava.magma.core.process.variable import VarServer
 from lava.proc.dense.models import PyDenseModelBitAcc
 
-from deploy.compare.job import Job
-from deploy.compare.verify import backend_traces
+from deploy.compare.backends import traces
+from deploy.compare.settings import Settings
 from deploy.errors import LavaRunError
 from deploy.lava import build, guard, models
 from deploy.lava.guard import _Runtime
@@ -28,7 +28,6 @@ from deploy.lava.models import PyBatchSource, PyLayerGroup
 from nqlava import netx
 from nqlava.network import IntegerNetwork
 from nqlava.testing.networks import images_for, random_layer
-from tests.parts import part_of
 from tests.processes import SECONDS, alive, children, named_memory, wait_until
 from tests.with_lava_dl import needs_lava_dl
 
@@ -59,8 +58,8 @@ def test_lava_forgets_a_run(network: IntegerNetwork, tmp_path: Path, backend: st
     """Left alone, it keeps a list of all processes that ever were, and a handler of the root logger for each."""
     netx.write(network, tmp_path / "net.h5")
     handlers = list(logging.getLogger().handlers)
-    job = Job(tmp_path / "net.h5", network.digest(), backend, 1, 1, 1)
-    list(backend_traces(job, network, part_of(images_for(network, 1))))
+    settings = Settings(tmp_path / "net.h5", backend=backend, steps=1)
+    list(traces(settings, network, images_for(network, 1)))
     assert ProcessServer().processes == [] and VarServer().vars == []
     assert logging.getLogger().handlers == handlers
 
@@ -119,9 +118,9 @@ def test_exception_in_another_model(
 
     monkeypatch.setattr(model, "run_spk", fail)
     netx.write(network, tmp_path / "net.h5")
-    job = Job(tmp_path / "net.h5", network.digest(), backend, 1, 1, 1)
+    settings = Settings(tmp_path / "net.h5", backend=backend, steps=1)
     with pytest.raises(LavaRunError, match=r"(?s) failed\nTraceback.*in fail.*on purpose"):
-        list(backend_traces(job, network, part_of(images_for(network, 1))))
+        list(traces(settings, network, images_for(network, 1)))
 
 
 def test_exception_at_start(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:

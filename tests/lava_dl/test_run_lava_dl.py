@@ -172,7 +172,7 @@ def test_refuses_inputs_in_one_line(
 
 def test_refuses_options_in_one_line(net: Path, spikes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(net, spikes, "--T", 0) == 2
-    assert capsys.readouterr().err == "deploy.run_lava_dl: --T is 0; allowed: 1..4096\n"
+    assert capsys.readouterr().err == "deploy.run_lava_dl: T is 0; allowed: 1..4096\n"
     assert run(net, spikes, "--out", spikes) == 2
     assert capsys.readouterr().err == f"deploy.run_lava_dl: {spikes}: is an input too; allowed: another file\n"
     assert run(net, spikes, "--out", net.parent) == 2
@@ -186,7 +186,7 @@ def test_refuses_options_in_one_line(net: Path, spikes: Path, capsys: pytest.Cap
 def test_says_that_lava_is_missing(
     net: Path, spikes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.compare.verify.importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setattr("deploy.compare.backends.importlib.util.find_spec", lambda _name: None)
     assert run(net, spikes, "--check") == 2
     assert capsys.readouterr().err.startswith("deploy.run_lava_dl: Lava is not installed: pip install ")
     assert run(net, spikes) == 0

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.compare.job import Job, Part
-from deploy.compare.options import Task
-from deploy.images import channels_first
-from deploy.report.content import Content, Run
-from deploy.report.measure import measure
+from deploy.compare.run import Run
+from deploy.compare.settings import Settings
+from deploy.report.content import Content
+from deploy.report.write import make
 from export.convert import convert
 from nqlava.engine.integer import Engine
 from nqlava.trace import Trace
@@ -27,22 +26,30 @@ def content_of(
     with_model: bool = True,
     change: bool = False,
     lava: bool = True,
-    tolerance: float = 100.0,
+    lost: float | None = None,
     classes: tuple[str, ...] | None = None,
 ) -> Content:
-    """What the report says of ``model``; the integer engine stands in for Lava, if ``change`` with a flipped spike."""
+    """What the report says of ``model``; the integer engine stands in for Lava, if ``change`` with a flipped spike.
+
+    With ``lost``, so many points are said to be lost against the float SNN, where 2 may be.
+    """
     data = image_set(COUNT)
     data = replace(data, classes=classes or data.classes)
     network, _ = convert(model, data, steps=STEPS)
-    trace = Engine(network).run(channels_first(data.images.numpy()), STEPS, membranes=True)
+    trace = Engine(network).run(data.pixels, STEPS, membranes=True)
     if change:
         trace.spikes[0][7, 1, 0] ^= 128
-    part = Part(0, data.images.numpy(), data.labels.numpy())
-    verdict = verify(network, part, STEPS, (one for one in [trace])) if lava else None
-    job = Job(NET, network.digest(), "cpu", STEPS, 64, 1)
-    task = Task(job, network, data, model if with_model else None, f"model.pt{'' if with_model else ' is not there'}")
-    run = Run(task, ["folder"], 0, tolerance, verdict, 2.5, "python -m deploy.report net.h5")
-    return Content(run, measure(job, network, data, ["folder"], model if with_model else None))
+    settings = Settings(NET, ("folder",), steps=STEPS, tolerance=100.0, digest=network.digest())
+    model_from = f"model.pt{'' if with_model else ' is not there'}"
+    run = Run(settings, network, data, model if with_model else None, model_from)
+    verdict = verify(network, run.whole, STEPS, (one for one in [trace])) if lava else None
+    if verdict is not None:
+        verdict = replace(verdict, wall_seconds=2.5, model=model_from)
+    content = make(run, verdict, "python -m deploy.report net.h5")
+    if lost is not None:
+        floating = replace(content.verdict.floating, snn=content.verdict.floating.lava + lost, allowed=2.0)
+        content = replace(content, verdict=replace(content.verdict, floating=floating))
+    return content
 
 
 @pytest.fixture(scope="session")
@@ -53,4 +60,4 @@ def content() -> Content:
 @pytest.fixture(scope="session")
 def trace(content: Content) -> Trace:
     """Of the integer engine, for what is counted by hand."""
-    return Engine(content.run.network).run(channels_first(content.run.data.images.numpy()), STEPS)
+    return Engine(content.run.network).run(content.run.data.pixels, STEPS)

@@ -17,7 +17,7 @@ from nqlava import netx
 from nqlava.network import IntegerNetwork
 from nqlava.testing.networks import random_layer
 from tests.tiny import image_set, random_residual, tiny_residual, write_folder, write_zip
-from train.loop.checkpoint import model_content, save
+from train.loop.checkpoint import ModelFile, write_model
 from train.model.models import MODELS
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path
     folder = tmp_path_factory.mktemp("report")
     data = write_folder(folder / "images", train=image_set(40), test=image_set(30, seed=1))
     model, net = folder / "model.pt", folder / "net.h5"
-    save(model, model_content(random_residual(3), "tiny", image_set(1).classes, {}))
+    write_model(model, ModelFile(random_residual(3), "tiny", image_set(1).classes, {}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "tiny", tiny_residual)
         assert export_main([str(model), str(net), "--T", "2", "--data", str(data), "--calibration", "40"]) == 0
@@ -46,7 +46,7 @@ def test_page_and_numbers_are_written(
     assert main([*arguments, "--out", str(out), "--json", str(numbers)]) == 0
     printed, page, content = capsys.readouterr().out, out.read_text(encoding="utf-8"), json.loads(numbers.read_text())
     assert "EXACT: Lava = engine in every spike and read-out of 20 images, reference = engine = Lava on " in printed
-    assert "<strong>Exact</strong>" in page and content["exact"] is True and content["tolerance"] == 100
+    assert "<strong>Exact</strong>" in page and content["passed"] is True and content["run"]["tolerance"] == 100
     assert len(content["stages"]) == 4 and content["run"]["float"]["samples"] == 20
     assert content["origin"]["command"].startswith("python -m deploy.report")
     assert [file.name for file in out.parent.iterdir()] == ["a page.html"]

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from deploy.images import channels_first
 from deploy.report.content import Content
 from deploy.report.measure import measure
 from nqlava.bounds import worst_case
@@ -63,21 +62,22 @@ def test_layers_tell_what_the_network_holds_and_did(content: Content, trace: Tra
 
 def test_a_mismatch_is_told_and_lava_counted_by_itself() -> None:
     content = content_of(random_residual(3), change=True)
-    assert content.run.verdict is not None and not content.run.verdict.exact
-    assert content.values()["exact"] is False
+    assert content.verdict is not None and not content.verdict.exact
+    assert content.values()["run"]["exact"] is False
     assert content.values()["run"]["first_mismatch"].startswith("sample 7, ")
 
 
-@pytest.mark.parametrize(("tolerance", "status"), [(100.0, 0), (-100.0, 1)])
-def test_accuracy_lost_beyond_the_tolerance_is_no_success(tolerance: float, status: int) -> None:
-    values = content_of(random_residual(3), tolerance=tolerance).values()
-    assert values["exact"] is True and values["status"] == status and values["tolerance"] == tolerance
+@pytest.mark.parametrize(("lost", "passed"), [(1.5, True), (2.5, False)])
+def test_accuracy_lost_beyond_the_tolerance_is_no_success(lost: float, passed: bool) -> None:
+    values = content_of(random_residual(3), lost=lost).values()
+    assert values["run"]["exact"] is True and values["passed"] is passed
+    assert values["run"]["float"]["points_lost"] == lost and values["run"]["tolerance"] == 2.0
 
 
 def test_without_lava_nothing_is_said_of_it() -> None:
     content = content_of(random_residual(3), lava=False)
     values = content.values()
-    assert values["exact"] is None and values["accuracy_by_step"]["lava"] is None
+    assert values["run"] is None and values["passed"] is None and values["accuracy_by_step"]["lava"] is None
     assert [stage.name for stage in content.stages][-1] == "integer SNN, T = 3"
 
 
@@ -94,13 +94,13 @@ def test_values_are_plain_json(content: Content) -> None:
 @pytest.mark.parametrize("image", [-1, COUNT])
 def test_an_image_that_is_not_there_is_refused(content: Content, image: int) -> None:
     with pytest.raises(ValueError, match=f"--image is {image}; allowed: 0..{COUNT - 1}"):
-        measure(content.run.task.job, content.run.network, content.run.data, ["folder"], image=image)
+        measure(content.run, image)
 
 
 def test_the_first_wrong_image_is_recorded(content: Content) -> None:
     wrong = np.flatnonzero(content.predicted != content.labels)
     assert content.measured.image == wrong[0]
-    images = channels_first(content.run.data.images.numpy())
+    images = content.run.data.pixels
     assert len(content.measured.recordings) == len(content.run.network.layers)
     assert content.measured.recordings[-1].u[-1].argmax() == content.predicted[wrong[0]]
     assert images.shape[0] == COUNT

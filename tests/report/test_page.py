@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from deploy.compare.job import Job
-from deploy.compare.options import Task
+from deploy.compare.run import Run
+from deploy.compare.settings import Settings
 from deploy.report import figures
-from deploy.report.content import Content, Run
-from deploy.report.measure import measure
+from deploy.report.content import Content
 from deploy.report.page import half_active, pictures, render
+from deploy.report.write import make
 from nqlava.network import Connection, IntegerNetwork, Layer
 from nqlava.testing.networks import random_layer
 from tests.report.conftest import content_of
@@ -41,7 +41,14 @@ def test_verdict_comes_first(page: str, content: Content) -> None:
     ("choice", "expected"),
     [
         ({"change": True}, ["<strong>Not exact</strong>", "the first: sample 7, "]),
-        ({"tolerance": -100.0}, ["<strong>Exact, but too much accuracy lost</strong>", "may be lost: -100.00"]),
+        (
+            {"lost": 3.0},
+            [
+                "<strong>Exact, but too much accuracy lost</strong>",
+                "3.00 points lost against",
+                "may be lost: 2.00",
+            ],
+        ),
         ({"lava": False}, ["<strong>Not run in Lava</strong>"]),
         (
             {"with_model": False},
@@ -159,9 +166,9 @@ def plain_page(network: IntegerNetwork, steps: int) -> str:
     labels = torch.arange(6) % network.classes
     names = tuple(f"class {index}" for index in range(network.classes))
     data = ImageSet(torch.from_numpy(rng.integers(0, 256, shape, np.uint8)), labels, names)
-    job = Job(Path("net.h5"), network.digest(), "cpu", steps, 64, 1)
-    run = Run(Task(job, network, data, None, "no model"), ["random"], 0, None, None, 0.0, "command")
-    content = Content(run, measure(job, network, data, ["random"]))
+    settings = Settings(Path("net.h5"), ("random",), steps=steps, digest=network.digest())
+    run = Run(settings, network, data, None, "no model")
+    content = make(run, None, "command")
     return render(content, half_active(content.measured.recordings))
 
 

@@ -45,8 +45,8 @@ def test_commands_heed_signals_that_are_ignored_here(tmp_path: Path) -> None:
 def test_changed_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "tiny", tiny)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        content = checkpoint.model_content(random_tiny(seed), "tiny", tuple("abcde"), {"epoch": 1})
-        checkpoint.save(tmp_path / name, content)
+        model = checkpoint.ModelFile(random_tiny(seed), "tiny", tuple("abcde"), {"epoch": 1})
+        checkpoint.write_model(tmp_path / name, model)
     assert differences(tmp_path / "a", tmp_path / "b") == []
     assert "differs from that of the uninterrupted training" in differences(tmp_path / "a", tmp_path / "c")[0]
 

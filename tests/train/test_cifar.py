@@ -11,7 +11,7 @@ from tests.tiny import image_set, tiny, write_folder, write_zip
 from train import command
 from train.cifar import main
 from train.loop import trainer
-from train.loop.checkpoint import load, load_model, save
+from train.loop.checkpoint import load, read_model, save
 from train.model.models import MODELS
 
 
@@ -45,9 +45,10 @@ def test_end_to_end(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert header.split() == ["ANN", "SNN", "T=1", "SNN", "T=2", "SNN", "T=4", "SNN", "T=8", "SNN", "T=16"]
     values = [float(value) for value in re.findall(r"([\d.]+) %", row)]
     assert len(values) == 6 and all(0 <= value <= 100 and value % 10 == 0 for value in values)
-    network, content = load_model(data.parent / "m.pt")
-    assert network.levels == 4 and content["info"]["recipe"]["threshold"] == 2.0
-    assert content["classes"] == [f"class{i}" for i in range(5)]
+    model = read_model(data.parent / "m.pt")
+    network = model.network
+    assert network.levels == 4 and model.recipe["threshold"] == 2.0
+    assert model.classes == tuple(f"class{i}" for i in range(5))
 
 
 def test_table_holds_the_accuracies_by_steps(
@@ -80,7 +81,7 @@ def test_interrupt_resume_and_fine_tune(
     assert len(load(out)["info"]["history"]) == 1
     tuned = ["--init", str(out), "--epochs", "1", "--learning-rate", "0", "--out", str(data.parent / "tuned.pt")]
     assert main(arguments(data, *tuned)) == 0
-    before, after = load_model(out)[0], load_model(data.parent / "tuned.pt")[0]
+    before, after = read_model(out).network, read_model(data.parent / "tuned.pt").network
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
@@ -89,8 +90,9 @@ def test_fine_tune_with_few_bits(data: Path) -> None:
     assert main(arguments(data, "--epochs", "1")) == 0
     more = ["--init", str(out), "--epochs", "1", "--weight-bits", "2", "--layer-bits", "layers.1=8", "layers.12=4"]
     assert main(arguments(data, *more, "--out", str(tuned))) == 0
-    network, content = load_model(tuned)
-    recipe = content["info"]["recipe"]
+    model = read_model(tuned)
+    network = model.network
+    recipe = model.recipe
     assert (recipe["weight_bits"], recipe["layer_bits"]) == (2, {"layers.1": 8, "layers.12": 4})
     for channel in network.layers[5].weight.detach():
         assert len(set(channel.abs().flatten().tolist()) - {0.0}) == 1, "integers -1, 0, 1 times one step"
@@ -174,7 +176,7 @@ def test_init_must_fit_what_is_asked_for(data: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     for more, message in (
         (["--levels", "2"], f"{out}: levels is 4; allowed: 2 as asked for"),
-        (["--model", "vgg_small"], f"{out}: architecture is 'tiny'; allowed: 'vgg_small' as asked for"),
+        (["--model", "vgg_small"], f"{out}: model is 'tiny'; allowed: 'vgg_small' as asked for"),
         (
             ["--data", str(three)],
             f"{out}: classes are class0, class1, class2, class3, class4; allowed: class0, class1, class2",
@@ -265,7 +267,7 @@ def test_a_recipe_in_a_file(data: Path, capsys: pytest.CaptureFixture[str]) -> N
         "policy": "trivial",
         "layer_bits": {"layers.1": 8},
     }
-    config.write_text('precision = "half"')
+    config.write_text('augment = "half"')
     with pytest.raises(SystemExit):
         main(arguments(data, *more))
-    assert "precision is 'half'; allowed: auto, bfloat16, float32" in capsys.readouterr().err
+    assert "recipe.toml: --augment: invalid choice: 'half' (choose from " in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -25,6 +26,7 @@ from train.curves import (
     recipe,
     write_csv,
 )
+from train.loop.checkpoint import ModelFile
 from train.model.activation import NQ, RateReLU
 from train.model.models import Network, Normalize
 from train.model.snn import neurons
@@ -156,9 +158,10 @@ def test_sets_of_models_that_differ_in_noise_and_seed_alone() -> None:
 def test_reads_what_files_tell_of_their_training() -> None:
     good = {"epoch": 1, "ann": 50.0, "snn": 40.5, "loss": 1.0}
     info = {"recipe": {"seed": 3}, "history": [good, {"epoch": 2}, "x", {**good, "snn": float("nan")}]}
-    assert recipe({"info": info}) == {"seed": 3} and history({"info": info}) == [(1, 50.0, 40.5)]
-    for content in ({}, {"info": 3}, {"info": {"recipe": [], "history": {}}}):
-        assert recipe(content) == {} and history(content) == []
+    model = ModelFile(random_tiny(0), "tiny", ("a",), info)
+    assert recipe(model) == {"seed": 3} and history(model) == [(1, 50.0, 40.5)]
+    for other in ({}, {"recipe": [], "history": {}}):
+        assert recipe(replace(model, info=other)) == {} and history(replace(model, info=other)) == []
 
 
 def test_csv_keeps_all_digits(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.tiny import image_set, random_tiny, tiny, write_folder
 from train.data.images import load
 from train.evaluate import main
 from train.loop.calibrate import evaluate
-from train.loop.checkpoint import load_model, model_content, save
+from train.loop.checkpoint import ModelFile, read_model, write_model
 from train.model.activation import RateReLU
 from train.model.models import MODELS
 from train.model.snn import neurons
@@ -38,7 +38,7 @@ def info(data: Path) -> dict[str, Any]:
 @pytest.fixture
 def nq(tmp_path: Path, info: dict[str, Any]) -> Path:
     path = tmp_path / "nq.pt"
-    save(path, model_content(random_tiny(3), "tiny", tuple(f"class{i}" for i in range(5)), info))
+    write_model(path, ModelFile(random_tiny(3), "tiny", tuple(f"class{i}" for i in range(5)), info))
     return path
 
 
@@ -48,7 +48,7 @@ def relu(tmp_path: Path, info: dict[str, Any]) -> Path:
     network = tiny(5, activation="relu", threshold=0.2)
     path = tmp_path / "relu.pt"
     classes = tuple(f"class{i}" for i in range(5))
-    save(path, model_content(network, "tiny", classes, info, activation="relu"))
+    write_model(path, ModelFile(network, "tiny", classes, info, activation="relu"))
     return path
 
 
@@ -61,7 +61,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
 
 
 def test_table(nq: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    network, expected = load_model(nq)[0], load([str(data)], "test")
+    network, expected = read_model(nq).network, load([str(data)], "test")
     result = evaluate(network, expected, 5)
     assert main([str(nq), "--data", str(data), "--T", "2", "5"]) == 0
     title, header, row = capsys.readouterr().out.splitlines()
@@ -73,7 +73,7 @@ def test_held_out_images_are_those_of_the_training(nq: Path, data: Path, capsys:
     found = run(capsys, nq, "--data", data, "--T", 3, "--split", "held-out")
     held_out = load([str(data)], "train").split(15, 3)[1]
     assert found["images"] == 15
-    assert found["snn"] == {"3": evaluate(load_model(nq)[0], held_out, 3).snn[2]}
+    assert found["snn"] == {"3": evaluate(read_model(nq).network, held_out, 3).snn[2]}
 
 
 def test_relu_networks_take_a_reset_and_a_threshold_scale(

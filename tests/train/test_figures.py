@@ -16,7 +16,7 @@ from train.curves import compare_resets, measure
 from train.data.images import ImageSet, load
 from train.figures import FIGURES, Settings, Subject, main, write
 from train.loop.calibrate import evaluate
-from train.loop.checkpoint import model_content, save
+from train.loop.checkpoint import ModelFile, write_model
 from train.model.models import MODELS
 
 
@@ -33,7 +33,7 @@ def data(tmp_path: Path) -> Path:
 
 def model(path: Path, seed: int, info: dict[str, Any]) -> Path:
     network = random_tiny(seed)
-    save(path, model_content(network, "tiny", tuple(f"class{i}" for i in range(5)), info))
+    write_model(path, ModelFile(network, "tiny", tuple(f"class{i}" for i in range(5)), info))
     return path
 
 
@@ -97,7 +97,7 @@ def test_all_figures_of_quantized_models(data: Path, tmp_path: Path, capsys: pyt
 def test_relu_networks(data: Path, tmp_path: Path) -> None:
     sample = images(data, 6)
     settings = Settings(sample, "6 test images", steps=3, reset_steps=5, layer=None)
-    subject = Subject("relu", relu_network(), {}, settings)
+    subject = Subject("relu", ModelFile(relu_network(), "tiny", ()), settings)
     for name in ("residuals", "activation", "rmp", "activity"):
         drawing = FIGURES[name]([subject], settings)
         assert not isinstance(drawing, str)

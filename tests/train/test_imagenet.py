@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.tiny import image_set
 from train.imagenet import main
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.model.models import MODELS, Form, Network, Normalize
 
 
@@ -48,8 +48,9 @@ def test_end_to_end(
     captured = capsys.readouterr()
     assert captured.err == "" and f"{out}: accuracy on 10 test images" in captured.out
     assert re.match(r"stem, 34 training and 6 held-out images from .*, 1 epochs on cpu", captured.out)
-    network, content = load_model(out)
-    assert network.input_shape == (3, 224, 224) and content["info"]["recipe"]["weight_decay"] == 1e-4
+    model = read_model(out)
+    network = model.network
+    assert network.input_shape == (3, 224, 224) and model.recipe["weight_decay"] == 1e-4
 
 
 def test_bad_input(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from tests import float_oracle
 from tests.tiny import image_set, random_residual, random_tiny, tiny, write_folder
 from train.data import images as data
 from train.loop.calibrate import calibrate_potentials
-from train.loop.checkpoint import CheckpointError, load, load_model, model_content, save
+from train.loop.checkpoint import CheckpointError, ModelFile, load, read_model, save, write_model
 from train.model.activation import NQ
 from train.model.models import MODELS
 from train.model.snn import neurons, simulate
@@ -89,7 +89,7 @@ def folder(tmp_path: Path) -> Path:
     write_folder(tmp_path / "data", train=image_set(60), test=image_set(20, seed=1))
     recipe = {"validation": 15, "seed": 3, "induction_steps": 4}
     info = {"recipe": recipe, "data": data.load([str(tmp_path / "data")], "train").digest()}
-    save(tmp_path / "m.pt", model_content(random_tiny(3), "tiny", CLASSES, info))
+    write_model(tmp_path / "m.pt", ModelFile(random_tiny(3), "tiny", CLASSES, info))
     return tmp_path
 
 
@@ -101,7 +101,7 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"{folder / 'm.pt'}: tiny; v(0) for T = 3 in 2 rounds, on 45 training images of {folder / 'data'}, seed 0"
     )
     assert last.startswith(f"{folder / 'out.pt'}: v(0)/θ from 0.")
-    before, after = load_model(folder / "m.pt")[0], load_model(folder / "out.pt")[0]
+    before, after = read_model(folder / "m.pt").network, read_model(folder / "out.pt").network
     assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
     assert [neuron.initial.shape for neuron in neurons(after)] == [(4,), (6,), (7,)]
     assert load(folder / "out.pt")["info"]["potentials"] == {"steps": 3, "calibration": 45, "seed": 0, "rounds": 2}
@@ -143,5 +143,5 @@ def test_bad_files(folder: Path, values: object, message: str) -> None:
     content = load(folder / "m.pt") | {"initial": values}
     save(folder / "bad.pt", content)
     with pytest.raises(CheckpointError) as caught:
-        load_model(folder / "bad.pt")
+        read_model(folder / "bad.pt")
     assert str(caught.value).startswith(f"{folder / 'bad.pt'}: {message}") and "\n" not in str(caught.value)

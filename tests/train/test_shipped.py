@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.shipped import NAMES, pretrained
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ships_with_its_recipe_and_card(name: str) -> None:
-    network, content = load_model(pretrained(name))
-    assert content["info"]["recipe"]["model"] == content["architecture"]
-    assert network.input_shape == (3, 32, 32) and len(content["classes"]) == 10
+    model = read_model(pretrained(name))
+    network = model.network
+    assert model.recipe["model"] == model.architecture
+    assert network.input_shape == (3, 32, 32) and len(model.classes) == 10
     card = (Path("train/pretrained") / "README.md").read_text(encoding="utf-8")
     assert f"## {name}\n" in card
     assert pretrained(name).stat().st_size < 6 * 2**20

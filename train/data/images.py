@@ -85,6 +85,12 @@ class ImageSet:
         return channels, height, width
 
     @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The images as engines take them: uint8 (N, C, H, W), a view."""
+        pixels: NDArray[np.uint8] = self.images.numpy().transpose(0, 3, 1, 2)
+        return pixels
+
+    @property
     def device(self) -> torch.device:
         """Where the images are."""
         return self.images.device

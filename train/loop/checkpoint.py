@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,33 +91,65 @@ def _short(value: object) -> str:
     return shown(repr(value)) if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
-def model_content(
-    network: Network,
-    architecture: str,
-    classes: tuple[str, ...],
-    info: dict[str, Any],
-    *,
-    activation: Activation = "nq",
-    reset: Reset = "soft",
-) -> dict[str, Any]:
-    """What a model file holds; ``info`` takes plain numbers, strings, lists and dictionaries."""
-    return {
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds: a trained network, and where it comes from.
+
+    Attributes:
+        network: in evaluation mode when it was read.
+        architecture: its name in train.model.models.MODELS.
+        classes: their names.
+        info: plain numbers, strings, lists and dictionaries, mostly for people; see the properties.
+        activation, reset: of the network.
+        path: where it was read from.
+    """
+
+    network: Network
+    architecture: str
+    classes: tuple[str, ...]
+    info: Mapping[str, Any] = field(default_factory=dict)
+    activation: Activation = "nq"
+    reset: Reset = "soft"
+    path: Path = Path()
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Options that it was trained with; empty where the file does not tell."""
+        found = self.info.get("recipe")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def history(self) -> list[Any]:
+        """Numbers of every epoch; empty where the file does not tell."""
+        found = self.info.get("history")
+        return found if isinstance(found, list) else []
+
+    @property
+    def data(self) -> object:
+        """Digest of the training images."""
+        return self.info.get("data")
+
+
+def write_model(path: Path, model: ModelFile) -> None:
+    """Writes a model file; errors as of ``save``."""
+    content = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": architecture,
-        "activation": activation,
-        "reset": reset,
-        "size": network.input_shape[1],
-        "levels": network.levels,
-        "classes": list(classes),
-        "initial": [neuron.initial.detach().cpu().clone() for neuron in neurons(network)],
-        "state": {key: value.detach().cpu().clone() for key, value in network.state_dict().items()},
-        "info": info,
+        "architecture": model.architecture,
+        "activation": model.activation,
+        "reset": model.reset,
+        "size": model.network.input_shape[1],
+        "levels": model.network.levels,
+        "classes": list(model.classes),
+        "initial": [neuron.initial.detach().cpu().clone() for neuron in neurons(model.network)],
+        "state": {key: value.detach().cpu().clone() for key, value in model.network.state_dict().items()},
+        "info": dict(model.info),
     }
+    save(path, content)
 
 
-def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
-    """The network in a model file, in evaluation mode, and the file's content."""
+def read_model(path: Path) -> ModelFile:
+    """What a model file holds; CheckpointError where it is not one, or damaged."""
     content = load(path)
     if "optimizer" in content:
         raise CheckpointError(f"{path}: a checkpoint; allowed: the model file, which is written when the training ends")
@@ -142,7 +175,7 @@ def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
     check_tensors(path, "state", content.get("state"), network.state_dict())
     network.load_state_dict(content["state"])
     _set_initial(network, content.get("initial"), path)
-    return network.eval(), content
+    return ModelFile(network.eval(), architecture, tuple(classes), info, activation, reset, path)  # type: ignore[arg-type]
 
 
 def check_tensors(path: Path, name: str, tensors: Any, expected: Mapping[str, Tensor]) -> None:

@@ -1,35 +1,31 @@
-"""What a model file tells of its training: the recipe, and which images were held out."""
+"""The images that a model file's network was trained on, and those held out then."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from train.data.images import DataError, ImageSet, load
-from train.loop.checkpoint import CheckpointError
-from train.model.models import Network
+from train.loop.checkpoint import CheckpointError, ModelFile
 
 
-def recipe(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """What the file's network was trained with. CheckpointError where the file does not tell."""
-    found = content["info"].get("recipe")
+def recipe(model: ModelFile) -> dict[str, int]:
+    """What decides the split and the thresholds: validation, seed, induction_steps; CheckpointError without them."""
     keys = ("validation", "seed", "induction_steps")
-    if not isinstance(found, dict) or not all(type(found.get(key)) is int for key in keys):
-        raise CheckpointError(f"{path}: holds no recipe; allowed here: a file written by train.cifar")
-    return found
+    if not all(type(model.recipe.get(key)) is int for key in keys):
+        raise CheckpointError(f"{model.path}: holds no recipe; allowed here: a file written by train.cifar")
+    return {key: model.recipe[key] for key in keys}
 
 
-def held_out(sources: Sequence[str], path: Path, content: dict[str, Any]) -> ImageSet:
-    """The training images that were held out when the file's network was trained. DataError for other images."""
-    made, data = recipe(path, content), load(sources, "train")
-    if content["info"].get("data") != data.digest():
-        raise DataError(f"data: other training images than those of {path}; allowed: the same, in the same order")
+def held_out(sources: Sequence[str], model: ModelFile) -> ImageSet:
+    """The training images that were held out when the network was trained. DataError for other images."""
+    made, data = recipe(model), load(sources, "train")
+    if model.data != data.digest():
+        raise DataError(f"data: other training images than those of {model.path}; allowed: the same, in the same order")
     return data.split(made["validation"], made["seed"])[1]
 
 
-def check_images(data: ImageSet, path: Path, network: Network, content: dict[str, Any]) -> None:
-    """DataError for images of other classes or another size than those of the file's network."""
-    if list(data.classes) != content["classes"] or data.shape != network.input_shape:
+def check_images(data: ImageSet, model: ModelFile) -> None:
+    """DataError for images of other classes or another size than those of the network."""
+    if data.classes != model.classes or data.shape != model.network.input_shape:
         raise DataError(
-            f"data: {len(data.classes)} classes and images {data.shape}; allowed: those of {path}, "
-            f"{len(content['classes'])} classes and images {network.input_shape}"
+            f"data: {len(data.classes)} classes and images {data.shape}; allowed: those of {model.path}, "
+            f"{len(model.classes)} classes and images {model.network.input_shape}"
         )

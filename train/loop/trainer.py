@@ -25,7 +25,7 @@ from train.data.images import Batches, DataError
 from train.data.stream import Images
 from train.loop import checkpoint
 from train.loop.calibrate import Evaluation, accuracy, balance_thresholds, evaluate, set_noise
-from train.loop.checkpoint import CheckpointError
+from train.loop.checkpoint import CheckpointError, ModelFile
 from train.loop.processes import Processes
 from train.loop.recipe import Recipe
 from train.model.activation import NoisePool
@@ -150,10 +150,8 @@ def train(
         "validation_ann" if recipe.activation == "relu" else "validation_snn": best["score"],
     }
     if training.processes.rank == 0:
-        content = checkpoint.model_content(
-            network, recipe.model, data.classes, info, activation=recipe.activation, reset=recipe.reset
-        )
-        checkpoint.save(out, content)
+        made = ModelFile(network, recipe.model, tuple(data.classes), info, recipe.activation, recipe.reset)
+        checkpoint.write_model(out, made)
     return network.eval()
 
 

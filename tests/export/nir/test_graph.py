@@ -19,7 +19,7 @@ from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
 from nqlava.testing.networks import images_for, random_layer
 from nqlava.testing.strategies import networks
 from tests.export.nir import oracle as nir_oracle
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.shipped import model_path
 
 
@@ -82,7 +82,7 @@ def test_type_check_of_nir_accepts_all_but_the_named_nodes(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg_small", "resnet20"])
 def test_shipped_networks_come_back_as_they_were(name: str, tmp_path: Path) -> None:
-    model, _ = load_model(model_path(None, name))
+    model = read_model(model_path(None, name)).network
     network, _ = quantize(lower(model, model.input_shape))
     network = IntegerNetwork(network.input_shape, network.layers, {"T": 4, "calibration_ann_accuracy": 91.1})
     assert netx.version_of(network) == {"vgg_small": 1, "resnet20": 2}[name]

@@ -12,7 +12,6 @@ import torch
 from snntorch.import_nir import import_from_nir
 from torch import nn
 
-from deploy.images import channels_first
 from export.fold.lower import lower
 from export.nir import file as nir_file
 from export.nir.graph import to_graph
@@ -23,7 +22,7 @@ from nqlava.network import IntegerNetwork, Layer
 from nqlava.testing.networks import images_for, random_layer
 from nqlava.trace import Trace
 from train.data.images import load
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.shipped import model_path
 
 STEPS = 4
@@ -165,14 +164,14 @@ def linear(node: nir.Affine) -> nn.Linear:
 @pytest.mark.slow
 def test_nirtorch_with_shortcuts_and_biases_at_borders(tmp_path: Path) -> None:
     """The shipped ResNet-20 in the graph executor behind most readers; which flattens the batch too."""
-    model, _ = load_model(model_path(None, "resnet20"))
+    model = read_model(model_path(None, "resnet20")).network
     network, _ = quantize(lower(model, model.input_shape))
     graph = written(network, tmp_path / "net.nir")
     own = {nir.IF: Neurons, nir.I: Neurons, nir.Scale: Factor, nir.Flatten: lambda _: nn.Flatten(), nir.Affine: linear}
     reader = nirtorch.nir_to_torch(graph, own)
     nodes = {node.metadata["name"]: name for name, node in graph.nodes.items() if isinstance(node, nir.IF)}
     spikes = recorded(reader, list(nodes.values()))
-    images = channels_first(load(["sample"], "test").images.numpy())[:2]
+    images = load(["sample"], "test").pixels[:2]
     scores, state = [], None
     with torch.no_grad():
         for _ in range(STEPS):

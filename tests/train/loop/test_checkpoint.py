@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.tiny import image_set, random_tiny, tiny
 from train.loop import checkpoint
-from train.loop.checkpoint import CheckpointError, load, load_model, model_content, save
+from train.loop.checkpoint import CheckpointError, ModelFile, load, read_model, save, write_model
 from train.model.models import MODELS, vgg_tiny
 from train.model.snn import neurons
 
@@ -27,8 +27,12 @@ def models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def content() -> dict[str, Any]:
-    return model_content(random_tiny(0, levels=3), "tiny", CLASSES, {"epoch": 3, "history": [{"loss": 0.5}]})
+def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What torch.load gives of a model file."""
+    info = {"epoch": 3, "history": [{"loss": 0.5}]}
+    path = tmp_path_factory.mktemp("made") / "model.pt"
+    write_model(path, ModelFile(random_tiny(0, levels=3), "tiny", CLASSES, info))
+    return load(path)
 
 
 @pytest.fixture
@@ -38,10 +42,11 @@ def path(tmp_path: Path, content: dict[str, Any]) -> Path:
 
 
 def test_round_trip(path: Path, content: dict[str, Any]) -> None:
-    network, again = load_model(path)
+    model = read_model(path)
+    network = model.network
     assert not network.training and network.levels == 3
-    assert {k: v for k, v in again.items() if k != "state"} == {k: v for k, v in content.items() if k != "state"}
-    assert again["classes"] == list(CLASSES) and again["info"]["history"] == [{"loss": 0.5}]
+    assert (model.architecture, model.classes, model.path) == ("tiny", CLASSES, path)
+    assert (model.activation, model.reset, model.history) == ("nq", "soft", [{"loss": 0.5}])
     for key, value in network.state_dict().items():
         assert torch.equal(value, content["state"][key]) and value.dtype == content["state"][key].dtype
     images = image_set(3).images.permute(0, 3, 1, 2)
@@ -83,13 +88,13 @@ def test_a_pickle_bomb_is_refused_and_not_run(tmp_path: Path, content: dict, nes
     what = {**content, "info": {"x": bomb}} if nested else bomb
     torch.save(what, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(CheckpointError) as caught:
-        load_model(path)
+        read_model(path)
     assert str(caught.value) == (
         f"{path}: not a model file (it asks to run code, or it is damaged); allowed: a file written by train.cifar"
     )
     path.write_bytes(pickle.dumps(what))
     with pytest.raises(CheckpointError):
-        load_model(path)
+        read_model(path)
     assert not bomb.target.exists()
 
 
@@ -98,7 +103,7 @@ def test_truncated_files(path: Path, keep: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
     with pytest.raises(CheckpointError) as caught:
-        load_model(path)
+        read_model(path)
     assert str(caught.value).startswith(f"{path}: not a model file (") and "\n" not in str(caught.value)
 
 
@@ -108,7 +113,7 @@ def test_no_bytes_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, 
     path = tmp_path_factory.getbasetemp() / "random.pt"
     path.write_bytes(data)
     with pytest.raises(CheckpointError):
-        load_model(path)
+        read_model(path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -171,7 +176,7 @@ def test_every_entry_is_needed(tmp_path: Path, content: dict[str, Any], key: str
     del content[key]
     checkpoint.save(tmp_path / "m.pt", content)
     with pytest.raises(CheckpointError, match=f"m.pt: {key} is "):
-        load_model(tmp_path / "m.pt")
+        read_model(tmp_path / "m.pt")
 
 
 def test_relu_networks_keep_reset_thresholds_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,14 +184,13 @@ def test_relu_networks_keep_reset_thresholds_and_size(tmp_path: Path, monkeypatc
     network = vgg_tiny(5, activation="relu", reset="hard", size=64)
     for index, neuron in enumerate(neurons(network)):
         neuron.threshold.fill_(index + 1.0)
-    save(tmp_path / "m.pt", model_content(network, "vgg_tiny", CLASSES, {}, activation="relu", reset="hard"))
-    found, content = load_model(tmp_path / "m.pt")
+    write_model(tmp_path / "m.pt", ModelFile(network, "vgg_tiny", CLASSES, {}, activation="relu", reset="hard"))
+    found = read_model(tmp_path / "m.pt").network
     assert [(n.reset, float(n.threshold)) for n in neurons(found)] == [("hard", i + 1.0) for i in range(6)]
     assert found.input_shape == (3, 64, 64)
-    content["size"] = 30
-    save(tmp_path / "m.pt", content)
+    save(tmp_path / "m.pt", load(tmp_path / "m.pt") | {"size": 30})
     with pytest.raises(CheckpointError, match="images are 30 pixels high; allowed: multiples of 4 up to 1024"):
-        load_model(tmp_path / "m.pt")
+        read_model(tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -196,14 +200,14 @@ def test_bad_content(tmp_path: Path, content: dict[str, Any], case: str) -> None
     path = tmp_path / "bad.pt"
     checkpoint.save(path, content)
     with pytest.raises(CheckpointError) as caught:
-        load_model(path)
+        read_model(path)
     assert str(caught.value).startswith(f"{path}: {message}") and "\n" not in str(caught.value)
 
 
 def test_not_a_dictionary(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match="not a model file; allowed"):
-        load_model(tmp_path / "list.pt")
+        read_model(tmp_path / "list.pt")
 
 
 def test_places_that_cannot_be_written_are_found_beforehand(tmp_path: Path) -> None:

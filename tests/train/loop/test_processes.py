@@ -18,7 +18,7 @@ from tests.tiny import write_folder
 from tests.train.loop import shares
 from train.cifar import main
 from train.data.images import load as load_images
-from train.loop.checkpoint import load, load_model
+from train.loop.checkpoint import load, read_model
 from train.loop.processes import Processes, own_device
 from train.model.models import MODELS
 
@@ -88,11 +88,11 @@ def test_two_processes_write_one_model_and_one_continues_it(tmp_path: Path, data
     assert printed[0].endswith("3 epochs on cpu in 2 processes, float32, seed 0")
     assert [re.match(r"epoch +(\d)/3", line)[1] for line in printed[2:5]] == ["1", "2", "3"]
     assert printed[6] == f"{out}: accuracy on 20 test images" and len(printed) == 9
-    first = load_model(out)[0].state_dict()
+    first = read_model(out).network.state_dict()
     out.unlink()
     with one_thread():
         assert main(command(data, out, "--resume")[2:]) == 0
-    assert all(torch.equal(value, first[key]) for key, value in load_model(out)[0].state_dict().items())
+    assert all(torch.equal(value, first[key]) for key, value in read_model(out).network.state_dict().items())
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, data: Path) -> 
     run(sys.executable, *command(data, parts, "--resume"))
     content = {name: load(tmp_path / f"{name}.pt.checkpoint") for name in ("whole", "parts")}
     assert content["whole"]["history"] == content["parts"]["history"] and len(content["parts"]["history"]) == 3
-    states = [load_model(path)[0].state_dict() for path in (whole, parts)]
+    states = [read_model(path).network.state_dict() for path in (whole, parts)]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tests import float_oracle
 from train.data.images import load
 from train.loop.calibrate import evaluate
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.model.activation import Neuron
 from train.model.snn import neurons, simulate
 
@@ -72,7 +72,7 @@ def test_equals_brute_force(model: str, steps: int) -> None:
     Potentials are float64 on both sides, so that all spikes are equal; then σ differs by the rounding of the float32
     in which gaps are formed: 1e-6 of σ, and 1e-7 of θ where T = L makes the first layer's gaps zero.
     """
-    network = load_model(PRETRAINED / f"{model}.pt")[0].double()
+    network = read_model(PRETRAINED / f"{model}.pt").network.double()
     for neuron in neurons(network):
         neuron.initial = torch.tensor(0.5)  # as in training; the file's potentials were calibrated afterwards
     data = load(["sample"], "test").sample(IMAGES, 1)

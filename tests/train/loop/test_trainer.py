@@ -12,7 +12,7 @@ from tests.tiny import image_set, random_tiny, tiny
 from train.data.images import DataError, ImageSet
 from train.loop import checkpoint, trainer
 from train.loop.calibrate import Evaluation, balance_thresholds, evaluate
-from train.loop.checkpoint import CheckpointError, load, load_model
+from train.loop.checkpoint import CheckpointError, load, read_model
 from train.loop.processes import Processes
 from train.loop.recipe import Recipe
 from train.loop.trainer import Training, train
@@ -106,9 +106,10 @@ def test_resuming_a_finished_training_writes_the_model_again(tmp_path: Path) -> 
     assert_same_state(
         train(recipe, DATA, out=tmp_path / "m.pt", device=CPU, resume=True).state_dict(), first.state_dict()
     )
-    network, content = load_model(tmp_path / "m.pt")
+    model = read_model(tmp_path / "m.pt")
+    network = model.network
     assert_same_state(network.state_dict(), first.state_dict())
-    assert content["info"]["recipe"] == asdict(recipe) and content["classes"] == list(DATA.classes)
+    assert model.recipe == asdict(recipe) and model.classes == DATA.classes
 
 
 def test_seed_decides_the_result(tmp_path: Path) -> None:
@@ -127,8 +128,8 @@ def test_learns(tmp_path: Path) -> None:
     data = image_set(120, classes=2)
     recipe = replace(RECIPE, epochs=8, batch=15, cutout=0, validation=30, noise_factor=0.1)
     train(recipe, data, out=tmp_path / "m.pt", device=CPU)
-    content = load(tmp_path / "m.pt")
-    assert content["info"]["history"][-1]["loss"] < 0.5 and content["info"]["validation_snn"] > 75
+    model = read_model(tmp_path / "m.pt")
+    assert model.history[-1]["loss"] < 0.5 and model.info["validation_snn"] > 75
 
 
 def test_the_epoch_with_the_best_snn_on_held_out_images_is_kept(
@@ -183,9 +184,10 @@ def test_weights_are_trained_on_the_grid_and_written_rounded(tmp_path: Path) -> 
     start = random_tiny(1).state_dict()
     recipe = replace(RECIPE, epochs=2, weight_bits=3, layer_bits={"layers.5": 8})
     network = train(recipe, DATA, out=tmp_path / "m.pt", device=CPU, start=start)
-    stored, content = load_model(tmp_path / "m.pt")
+    model = read_model(tmp_path / "m.pt")
+    stored = model.network
     assert_same_state(stored.state_dict(), network.state_dict())
-    assert content["info"]["recipe"] == asdict(recipe)
+    assert model.recipe == asdict(recipe)
     for name, module in matrices(stored).items():
         values = [len(set(channel.flatten().tolist())) for channel in module.weight.detach()]
         # The first layer's grid is finer by the standard deviation of each of the three input channels.
@@ -299,9 +301,10 @@ def test_a_relu_network_is_chosen_by_its_own_accuracy_and_gets_thresholds(
     monkeypatch.setattr(trainer, "accuracy", lambda *_arguments, **_options: next(scores))
     recipe = replace(RECIPE, activation="relu", dropout=0.1, threshold_scale=0.5, reset="hard")
     network = train(recipe, DATA, out=tmp_path / "m.pt", device=CPU)
-    stored, content = load_model(tmp_path / "m.pt")
-    assert (content["info"]["epoch"], content["info"]["validation_ann"]) == (2, 70.0)
-    assert [entry["ann"] for entry in content["info"]["history"]] == [40, 70, 60]
+    model = read_model(tmp_path / "m.pt")
+    stored = model.network
+    assert (model.info["epoch"], model.info["validation_ann"]) == (2, 70.0)
+    assert [entry["ann"] for entry in model.history] == [40, 70, 60]
     found = [neuron for neuron in neurons(stored) if isinstance(neuron, RateReLU)]
     assert len(found) == 3 and {neuron.reset for neuron in found} == {"hard"}
     held_out = DATA.split(RECIPE.validation, RECIPE.seed)[1]
@@ -324,10 +327,11 @@ def test_the_spiking_network_itself_learns(tmp_path: Path) -> None:
     data = image_set(120, classes=2)
     recipe = replace(RECIPE, epochs=8, batch=15, cutout=0, validation=30, snn_steps=2)
     train(recipe, data, out=tmp_path / "m.pt", device=CPU)
-    network, content = load_model(tmp_path / "m.pt")
+    model = read_model(tmp_path / "m.pt")
+    network = model.network
     result = evaluate(network, data.split(30, 0)[1], 2)
     assert min(result.snn) > 75
-    assert content["info"]["validation_snn"] == pytest.approx(sum(result.snn) / 2), "chosen by the mean"
+    assert model.info["validation_snn"] == pytest.approx(sum(result.snn) / 2), "chosen by the mean"
 
 
 def test_the_loss_of_the_spiking_network_is_the_mean_over_its_read_outs() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from train.data.images import load
-from train.loop.checkpoint import load_model
+from train.loop.checkpoint import read_model
 from train.model.activation import Neuron
 from train.model.models import Network
 from train.model.neuron import Reset
@@ -69,7 +69,7 @@ def peer(network: Network) -> Network:
 )
 def test_same_spikes_in_every_layer_at_every_step(model: str, changes: dict[str, Any]) -> None:
     """In float32: both call the same convolutions with the same shapes and layouts, so that they round alike."""
-    network = load_model(PRETRAINED / f"{model}.pt")[0]
+    network = read_model(PRETRAINED / f"{model}.pt").network
     images = load(["sample"], "test").sample(IMAGES, 0).images.permute(0, 3, 1, 2)
     found: list[Tensor] = []
     for neuron in neurons(network):

@@ -1,4 +1,4 @@
-"""Tallies add up: however the samples are divided, and in whatever order the parts come, the verdict is the same."""
+"""Verdicts add up: however the samples are divided, and in whatever order the parts come, the verdict is the same."""
 
 import pickle
 from collections.abc import Generator
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.compare.tally import Tally, merge
-from deploy.compare.verify import tallies, verdict_of
+from deploy.compare.compare import compare_traces
+from deploy.compare.verdict import Verdict, merge
 from deploy.errors import CoverageError
 from nqlava.engine.integer import Engine
 from nqlava.testing.networks import images_for
@@ -19,17 +19,19 @@ from nqlava.testing.strategies import networks
 from nqlava.trace import Mismatch, Trace
 from tests.parts import part_of, verify
 
-MADE = Tally(
-    right=((4, b"\0\1\1"),),
+MADE = Verdict(
+    layers=("hidden", "out"),
+    neurons=(4, 2),
+    ranges=((4, b"\0\1\1"),),
     judged=2,
     disagreement=None,
     mismatches=(0, 2),
     first=Mismatch(5, "hidden", 1, (2,), 0, 1),
     spikes=(9,),
     saturations=(0, 1),
-    deployed=(1, 2),
-    engine=(1, 3),
-    digest=2**256 - 1,
+    correct=(1, 2),
+    engine_correct=(1, 3),
+    total=2**256 - 1,
     seconds=0.5,
 )
 
@@ -51,34 +53,48 @@ def test_any_division_gives_the_same_verdict(network, data: st.DataObject) -> No
         readout[sample, data.draw(st.integers(0, steps - 1)), 0] += 1
     trace = replace(trace, readout=readout)
 
-    def run(start: int, stop: int) -> Generator[Tally, None, None]:
+    def run(start: int, stop: int) -> Generator[Verdict, None, None]:
         """The samples from ``start`` to ``stop``, in chunks of any size."""
         bounds = [start, *sorted(data.draw(st.sets(st.integers(start, stop)))), stop]
         chunks = (part(trace, *pair) for pair in pairwise(bounds) if pair[0] < pair[1])
-        return tallies(network, part_of(images[start:stop], labels[start:stop], start), steps, chunks, count)
+        return compare_traces(network, part_of(images[start:stop], labels[start:stop], start), chunks, steps, count)
 
     whole = verify(network, part_of(images, labels), steps, (piece for piece in [part(trace, 0, count)]), count)
     bounds = [0, *sorted(data.draw(st.sets(st.integers(1, count)))), count]
     parts = [merge(run(*pair)) for pair in pairwise(bounds) if pair[0] < pair[1]]
-    tally = merge(data.draw(st.permutations(parts)))
-    assert verdict_of(network, tally, count) == replace(whole, seconds=tally.seconds)
+    verdict = merge(data.draw(st.permutations(parts)))
+    assert verdict == replace(whole, seconds=verdict.seconds)
     assert whole.mismatches[-1] == (readout != Engine(network).run(images, steps).readout).sum()
     wrong = np.flatnonzero((readout != Engine(network).run(images, steps).readout).any(axis=(1, 2)))
     assert (whole.first.sample if whole.first else None) == (wrong[0] if len(wrong) else None)
 
 
-def other(start: int, stop: int, **changes: object) -> Tally:
-    return replace(MADE, right=((start, bytes(stop - start)),), **changes)
+def other(start: int, stop: int, **changes: object) -> Verdict:
+    return replace(MADE, ranges=((start, bytes(stop - start)),), **changes)
 
 
 def test_sums() -> None:
     earlier = other(0, 4, first=None)
-    assert MADE + earlier == Tally(
-        ((0, b"\0\0\0\0\0\1\1"),), 4, None, (0, 4), MADE.first, (18,), (0, 2), (2, 4), (2, 6), 2**256 - 2, 1.0
+    assert MADE + earlier == replace(
+        MADE,
+        ranges=((0, b"\0\0\0\0\0\1\1"),),
+        judged=4,
+        mismatches=(0, 4),
+        spikes=(18,),
+        saturations=(0, 2),
+        correct=(2, 4),
+        engine_correct=(2, 6),
+        total=2**256 - 2,
+        seconds=1.0,
     ), "ranges that touch become one; digests add up modulo 2²⁵⁶"
-    assert (MADE + other(9, 10)).ranges == ((4, 7), (9, 10))
+    assert (MADE + other(9, 10)).ranges == ((4, b"\0\1\1"), (9, b"\0"))
     assert (MADE + other(9, 10)).samples == 4
-    assert MADE.accuracy == pytest.approx(200 / 3)
+
+
+def test_shares() -> None:
+    assert MADE.accuracy == pytest.approx((100 / 3, 200 / 3)) and MADE.engine_accuracy[-1] == 100
+    assert MADE.spike_rates == (9 / (4 * 3 * 2),)
+    assert MADE.accuracy_of_first(2) == 50 and MADE.digest == "f" * 64
 
 
 def test_the_first_mismatch_is_that_of_the_lowest_sample() -> None:
@@ -99,11 +115,13 @@ def test_no_sample_is_lost() -> None:
         (other(0, 4) + other(5, 7)).require_all(7)
     with pytest.raises(CoverageError, match=r"^samples 0\.\.6 were compared; expected: 0\.\.7$"):
         (MADE + other(0, 4)).require_all(8)
+    with pytest.raises(CoverageError, match="no sample was compared with the reference"):
+        replace(MADE, ranges=((0, b"\1"),), judged=0).require_all(1)
 
 
-def test_tallies_of_different_runs_do_not_add_up() -> None:
+def test_verdicts_of_different_runs_do_not_add_up() -> None:
     with pytest.raises(ValueError, match="zip"):
-        MADE + other(0, 4, deployed=(1, 2, 3))
+        MADE + other(0, 4, correct=(1, 2, 3))
 
 
 def test_pickles() -> None:

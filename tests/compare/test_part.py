@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.compare import job
-from deploy.compare.job import Job, Part
+from deploy.compare.compare import run_part
+from deploy.compare.part import Part
+from deploy.compare.settings import Settings
 from nqlava import netx
 from nqlava.network import IntegerNetwork
 from nqlava.testing.networks import random_layer
@@ -28,6 +29,6 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     network = IntegerNetwork((1, 4, 4), (random_layer(rng, "out", (1, 4, 4), outputs=2, readout=True),))
     netx.write(network, tmp_path / "net.h5")
-    part = Part(0, np.zeros((1, 4, 4, 1), np.uint8), np.zeros(1, np.int64))
+    part = Part(0, np.zeros((1, 1, 4, 4), np.uint8), np.zeros(1, np.int64))
     with pytest.raises(ValueError, match=rf"net\.h5: network {network.digest()[:16]}; allowed: 0{{16}}, as at the"):
-        job.run(Job(tmp_path / "net.h5", "0" * 64, "cpu", 4, 16, 1), part)
+        run_part(Settings(tmp_path / "net.h5", steps=4, digest="0" * 64), part)

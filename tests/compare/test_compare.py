@@ -8,7 +8,7 @@ from collections.abc import Generator
 import numpy as np
 import pytest
 
-from deploy.compare.verify import tallies
+from deploy.compare.compare import compare_traces
 from deploy.errors import CoverageError
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
@@ -29,11 +29,11 @@ def engine_traces(network: IntegerNetwork, images: np.ndarray, size: int) -> Gen
     return (engine.run(images[first : first + size], 3, membranes=True) for first in range(0, len(images), size))
 
 
-def test_a_tally_for_each_chunk(network: IntegerNetwork) -> None:
+def test_a_verdict_for_each_chunk(network: IntegerNetwork) -> None:
     images, labels = images_for(network, 5), np.zeros(5, np.int64)
-    found = list(tallies(network, part_of(images, labels, 10), 3, engine_traces(network, images, 2)))
-    assert [tally.ranges for tally in found] == [((10, 12),), ((12, 14),), ((14, 15),)]
-    assert all(tally.steps == 3 and tally.mismatches == (0, 0) and tally.first is None for tally in found)
+    found = list(compare_traces(network, part_of(images, labels, 10), engine_traces(network, images, 2), 3))
+    assert [(one.ranges[0][0], one.samples) for one in found] == [(10, 2), (12, 2), (14, 1)]
+    assert all(one.steps == 3 and one.mismatches == (0, 0) and one.first is None for one in found)
 
 
 def test_accuracies_and_rates(network: IntegerNetwork) -> None:
@@ -42,9 +42,9 @@ def test_accuracies_and_rates(network: IntegerNetwork) -> None:
     labels = trace.classes()[:, -1].copy()
     labels[4] ^= 1
     verdict = verify(network, part_of(images, labels), 3, engine_traces(network, images, 4))
-    assert verdict.exact and verdict.deployed == verdict.engine
+    assert verdict.exact and verdict.correct == verdict.engine_correct
     assert (verdict.layers, verdict.samples, verdict.steps) == (("hidden", "out"), 6, 3)
-    assert verdict.deployed[-1] == pytest.approx(500 / 6)
+    assert verdict.accuracy[-1] == pytest.approx(500 / 6)
     assert verdict.spike_rates == (pytest.approx(trace.layer_spikes(0).mean()),)
 
 
@@ -73,7 +73,7 @@ def test_lava_can_be_imported_where_a_start_method_was_chosen_before() -> None:
     """Lava chooses one as it is imported, which fails if there is one, such as after a progress bar."""
     script = (
         "import multiprocessing; multiprocessing.set_start_method('spawn')\n"
-        "from deploy.compare.verify import require_lava; require_lava()\n"
+        "from deploy.compare.backends import require_lava; require_lava()\n"
         "import deploy.lava.build\n"
         "assert multiprocessing.get_start_method() == 'fork'"
     )
