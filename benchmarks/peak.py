@@ -19,7 +19,6 @@ from benchmarks.networks import exported, sample_images
 from benchmarks.timing import Contestant, Effort, interleaved, rates, ratios, seconds
 from nqlava.engine.cpu.machine import int8_limit, prepare_int8_product
 from nqlava.engine.integer import Engine
-from nqlava.geometry import unfold
 from nqlava.network import IMAGE, IntegerNetwork
 
 NO_INT8 = "The engine does not use int8 on this processor, so the int8 product was not measured."
@@ -31,7 +30,7 @@ def multiplications_by_layer(network: IntegerNetwork, steps: int) -> dict[str, i
     for layer in network.layers:
         positions = int(np.prod(network.shape_of[layer.name][1:]))
         weights = [
-            unfold(c, network.shape_of[c.source]).weight.size * (1 if c.source == IMAGE else steps)
+            c.convolution(network.shape_of[c.source]).weight.size * (1 if c.source == IMAGE else steps)
             for c in layer.connections
         ]
         found[layer.name] = sum(weights) * positions

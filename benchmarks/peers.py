@@ -6,7 +6,7 @@ with one number per channel, and nothing is kept for gradients. All values are i
 and the read-outs of a peer equal the engine's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nqlava.geometry import unfold
-from nqlava.network import IMAGE, Connection, IntegerNetwork, Layer
+from nqlava.merged import Merged, merge
+from nqlava.network import IMAGE, IntegerNetwork, Layer
 
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -39,23 +39,19 @@ class WindowSum(nn.Module):
         return F.avg_pool2d(x, self.window, divisor_override=1)
 
 
-def synapses(connections: Sequence[Connection], input_shape: tuple[int, ...]) -> nn.Module:
+def synapses(merged: Merged) -> nn.Module:
     """Connections that differ in their weights only, as one module: from (n, *input_shape) to their sum."""
-    parts = [unfold(connection, input_shape) for connection in connections]
-    weight = sum(part.weight.astype(np.int64) << c.exponent for part, c in zip(parts, connections, strict=True))
-    part = parts[0]
-    plain = part.window == part.stride == (1, 1) and part.padding == (0, 0)
-    if connections[0].is_convolution and plain and weight.shape[1:] == (1, 1, 1) and part.groups == len(weight):
+    part, weight = merged.convolution, merged.weight.astype(np.int64) << merged.exponent
+    if not merged.is_dense and part.window == (1, 1) and part.groups == len(weight) and part.diagonal is not None:
         return ChannelFactor(weight)
     values = torch.tensor(weight, dtype=torch.float32)
     modules: list[nn.Module] = [] if part.window == (1, 1) else [WindowSum(part.window)]
-    if connections[0].is_convolution:
-        geometry = (part.stride, part.padding, part.dilation, part.groups)
-        outputs, inputs = weight.shape[0], weight.shape[1] * part.groups
-        modules.append(nn.Conv2d(inputs, outputs, weight.shape[2:], *geometry))
-    else:
+    if merged.is_dense:
         modules += [nn.Flatten(), nn.Linear(values[0].numel(), len(values))]
         values = values.flatten(1)
+    else:
+        geometry = (part.stride, part.padding, part.dilation, part.groups)
+        modules.append(nn.Conv2d(weight.shape[1] * part.groups, weight.shape[0], weight.shape[2:], *geometry))
     modules[-1].weight = nn.Parameter(values)
     modules[-1].bias = None
     return nn.Sequential(*modules)
@@ -72,11 +68,7 @@ class Current(nn.Module):
 
     def __init__(self, layer: Layer, shapes: Mapping[str, tuple[int, ...]], wrap: Wrap = lambda module: module) -> None:
         super().__init__()
-        alike: dict[tuple, list[Connection]] = {}
-        for c in layer.connections:
-            window = unfold(c, shapes[c.source]).window
-            alike.setdefault((c.source, c.weight.shape, c.geometry, window), []).append(c)
-        parts = [(same[0].source, synapses(same, shapes[same[0].source])) for same in alike.values()]
+        parts = [(merged.source, synapses(merged)) for merged in merge(layer, shapes)]
         parts.sort(key=lambda part: isinstance(part[1], ChannelFactor))
         bias = torch.tensor(layer.bias, dtype=torch.float32)
         self.register_buffer("bias", None)

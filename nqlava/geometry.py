@@ -1,8 +1,8 @@
 """Finding, in integer weights, the average pooling that was folded into them.
 
-Folding repeats every weight over a window: kernel w ⊗ 1(py × px), stride (py·sy, px·sx), padding (py·my, px·mx). The
-same sums come from adding up each window of the input first and convolving with the small kernel after: py·px times
-fewer multiplications, and the same integers.
+Folding a pooling repeats every weight over a window: kernel w ⊗ 1(py × px), stride (py·sy, px·sx), padding (py·my,
+px·mx). The same sums come from adding up each window of the input first and convolving with the small kernel after:
+py·px times fewer multiplications, and the same integers.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nqlava.network import Connection, Pair
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -44,30 +44,37 @@ class Convolution:
             for padding, size, dilation, of in zip(self.padding, reach, self.dilation, (height, width), strict=True)
         )
 
+    @property
+    def diagonal(self) -> NDArray[np.signedinteger[Any]] | None:
+        """(C,), the factor of each channel, where every neuron has one synapse, from the same channel and position."""
+        outputs, inputs, *kernel = self.weight.shape
+        if kernel != [1, 1] or self.stride != (1, 1) or self.padding != (0, 0) or outputs != inputs * self.groups:
+            return None
+        matrix = self.weight[:, :, 0, 0]
+        if inputs == 1:
+            return matrix[:, 0]
+        is_diagonal = self.groups == 1 and np.array_equal(matrix, np.diag(np.diag(matrix)))
+        return np.diag(matrix) if is_diagonal else None
 
-def unfold(connection: Connection, input_shape: tuple[int, ...]) -> Convolution:
-    """The connection with the largest windows that its weights allow, found by exact comparison.
+
+def find_window(
+    weight: NDArray[np.int8], size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Convolution:
+    """The convolution of (…, *size) maps with the largest windows that its weights allow, found by exact comparison.
 
     The two axes are independent of each other: weights repeat over py × px windows if they repeat py times along y
     and px times along x.
     """
-    if connection.is_convolution:
-        weight, stride, padding = connection.weight, connection.stride, connection.padding
-    else:
-        shape = input_shape if len(input_shape) == 3 else (int(np.prod(input_shape)), 1, 1)
-        weight, stride, padding = connection.weight.reshape(-1, *shape), (shape[1], shape[2]), (0, 0)
-        input_shape = shape
     window = [1, 1]
     for axis in (0, 1):
-        if connection.dilation[axis] != 1:
+        if dilation[axis] != 1:
             continue
-        size = input_shape[1 + axis]
         for p in range(weight.shape[2 + axis], 1, -1):
             if (
                 _repeats(weight, p, 2 + axis)
                 and stride[axis] % p == 0
                 and padding[axis] % p == 0
-                and (size % p == 0 or padding[axis] == 0)
+                and (size[axis] % p == 0 or padding[axis] == 0)
             ):
                 window[axis] = p
                 break
@@ -77,8 +84,8 @@ def unfold(connection: Connection, input_shape: tuple[int, ...]) -> Convolution:
         window=(y, x),
         stride=(stride[0] // y, stride[1] // x),
         padding=(padding[0] // y, padding[1] // x),
-        dilation=connection.dilation,
-        groups=connection.groups,
+        dilation=dilation,
+        groups=groups,
     )
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nqlava.errors import InputError
+from nqlava.geometry import Convolution, find_window
+from nqlava.geometry import Pair as Pair
 
 MEMBRANE_MAX = 2**23 - 1
 """Largest membrane potential and largest magnitude of a bias, threshold or v0: a signed 24-bit register, symmetric."""
@@ -24,7 +26,6 @@ EXPONENT_MAX = 15
 IMAGE = "input"
 """Source of the connections that take the image."""
 
-Pair = tuple[int, int]
 Reset = Literal["soft", "hard"]
 _DENSE_GEOMETRY = ((1, 1), (0, 0), (1, 1), 1)
 
@@ -105,6 +106,21 @@ class Connection:
     def bits(self) -> int:
         """Bits of a signed, symmetric integer that holds every weight: 2 … 8."""
         return max(2, int(np.abs(self.weight.astype(np.int16)).max()).bit_length() + 1)
+
+    def convolution(self, input_shape: tuple[int, ...]) -> Convolution:
+        """The synapses as a convolution behind the average pooling that its weights hold; found once, and kept.
+
+        A dense connection behind (C, H, W) is a convolution with one output position.
+        """
+        kept = self.__dict__.get("_convolution")
+        if kept is None or kept[0] != input_shape:
+            weight, stride, padding, size = self.weight, self.stride, self.padding, input_shape[1:]
+            if not self.is_convolution:
+                shape = input_shape if len(input_shape) == 3 else (int(np.prod(input_shape)), 1, 1)
+                weight, stride, padding, size = weight.reshape(-1, *shape), (shape[1], shape[2]), (0, 0), shape[1:]
+            found = find_window(weight, (size[0], size[1]), stride, padding, self.dilation, self.groups)
+            kept = self.__dict__["_convolution"] = (input_shape, found)
+        return kept[1]
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(O, H', W') or (O,) for the given input shape; NetworkError where the connection does not fit it."""

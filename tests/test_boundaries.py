@@ -99,7 +99,8 @@ def foreign(path: Path) -> set[str]:
 
 def test_network_representation_needs_only_numpy() -> None:
     """Its base of bad input, nqlava.errors, needs the standard library alone."""
-    assert foreign(ROOT / "nqlava" / "network.py") == {"numpy", "numpy.typing", "nqlava.errors"}
+    assert foreign(ROOT / "nqlava" / "network.py") == {"numpy", "numpy.typing", "nqlava.errors", "nqlava.geometry"}
+    assert foreign(ROOT / "nqlava" / "geometry.py") == {"numpy", "numpy.typing"}
     assert foreign(ROOT / "nqlava" / "errors.py") == set()
 
 

@@ -9,7 +9,6 @@ from deploy.fit.activity import Activity
 from deploy.fit.chips import LOIHI1
 from deploy.fit.partition import Partition
 from deploy.fit.wiring import Axis, Wiring, volume
-from nqlava.geometry import Convolution, unfold
 from nqlava.network import IntegerNetwork
 
 
@@ -103,10 +102,9 @@ def ann_operations(network: IntegerNetwork) -> AnnOperations:
     macs = additions = 0
     for layer in network.layers:
         added: set[str] = set()
-        small_of = [unfold(one, network.shape_of[one.source]) for one in layer.connections]
-        digit_of = [
-            one.source if _is_identity(small) else None for one, small in zip(layer.connections, small_of, strict=True)
-        ]
+        small_of = [one.convolution(network.shape_of[one.source]) for one in layer.connections]
+        pairs = zip(layer.connections, small_of, strict=True)
+        digit_of = [None if small.diagonal is None else one.source for one, small in pairs]
         for connection, small, digit in zip(layer.connections, small_of, digit_of, strict=True):
             if digit in added:
                 continue  # another digit of the same factor
@@ -124,15 +122,6 @@ def ann_operations(network: IntegerNetwork) -> AnnOperations:
                 connection.source, connection.bits, connection.outputs, channels, small.groups, rows, columns
             ).synapses
     return AnnOperations(macs, additions, sum(int(np.prod(shape)) for shape in network.shapes))
-
-
-def _is_identity(small: Convolution) -> bool:
-    """Whether every neuron has one synapse, from the neuron of the same channel and position (of window sums)."""
-    outputs, inputs, *kernel = small.weight.shape
-    if kernel != [1, 1] or small.stride != (1, 1) or small.padding != (0, 0) or outputs != inputs * small.groups:
-        return False
-    matrix = small.weight[:, :, 0, 0]
-    return inputs == 1 or (small.groups == 1 and np.array_equal(matrix, np.diag(np.diag(matrix))))
 
 
 def cmos(network: IntegerNetwork, activity: Activity) -> tuple[Energy, ...]:

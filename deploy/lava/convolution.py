@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deploy.lava.models import TorchModel
 from nqlava.engine.layer import Synapses
+from nqlava.merged import Merged
 from nqlava.network import INPUT_MAX, Connection
 
 _SUM_MAX = 2**30  # of a synaptic sum in a 32-bit message
@@ -55,7 +56,7 @@ class PyExactConv(TorchModel):
             groups=int(self.groups.flat[0]),
         )
         largest = INPUT_MAX if int(self.num_message_bits.flat[0]) else 1
-        return Synapses([connection], self.s_in.shape[::-1], largest, torch.device("cpu"))
+        return Synapses(Merged([connection], self.s_in.shape[::-1], largest), torch.device("cpu"))
 
     def run_spk(self) -> None:
         self.a_out.send(self.a_buf)

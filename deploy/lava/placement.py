@@ -4,7 +4,6 @@ from itertools import accumulate
 
 import numpy as np
 
-from nqlava.geometry import unfold
 from nqlava.network import IntegerNetwork, Layer
 
 _NEURON, _WEIGHT = 1750, 120
@@ -48,5 +47,5 @@ def _cost(layer: Layer, network: IntegerNetwork, batch: int) -> int:
     """Work of one step of a batch, in multiply-accumulates."""
     shape = network.shape_of[layer.name]
     positions = int(np.prod(shape[1:]))
-    weights = sum(unfold(c, network.shape_of[c.source]).weight.size for c in layer.connections)
+    weights = sum(c.convolution(network.shape_of[c.source]).weight.size for c in layer.connections)
     return weights * (positions * batch + _WEIGHT) + _NEURON * int(np.prod(shape)) * batch

@@ -8,7 +8,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from nqlava.geometry import Convolution, unfold
+from nqlava.geometry import Convolution
 from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 
 FORMAT, VERSION = "nq-lava", 1
@@ -144,7 +144,7 @@ class _Writer:
     def _add_pooling(self, name: str, connection: Connection, source: str) -> tuple[str, Convolution, tuple[int, ...]]:
         """Adds the pooling of a connection: the node behind it, the synapses that remain and their input shape."""
         shape = self._network.shape_of[connection.source]
-        parts = unfold(connection, shape)
+        parts = connection.convolution(shape)
         if self._fold_pooling or parts.window == (1, 1):
             return source, Convolution(connection.weight, (1, 1), *connection.geometry), shape
         window = np.array(parts.window)

@@ -4,10 +4,9 @@ docs/semantics.md states what is computed; this module computes it exactly, and 
 CPUs is nqlava/engine/cpu/layer.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +14,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nqlava.geometry import Convolution, unfold
-from nqlava.network import IMAGE, INPUT_MAX, MEMBRANE_MAX, Connection, Layer, Reset
+from nqlava.geometry import Convolution
+from nqlava.merged import Merged, merge
+from nqlava.network import MEMBRANE_MAX, Layer, Reset
 
 _EXACT_FLOAT32 = 2**24
 _INT32_MAX = 2**31 - 1
@@ -92,29 +92,21 @@ class Sums:
 
 
 class Synapses(Sums):
-    """What reaches a layer from one source by one convolution or matrix.
+    """What arrives from one source, by connections that are one convolution or matrix.
 
     Args:
-        connections: from the same source, with the same shape of weights and the same geometry: their weights,
-            2^exponent · w, are added up beforehand.
-        input_shape: (C, H, W) or (N,).
-        input_max: largest input: 255 for the image, 1 for spikes.
+        merged: the connections.
         device: where to compute.
 
     Attributes:
         source: name of the source.
     """
 
-    def __init__(
-        self, connections: Sequence[Connection], input_shape: tuple[int, ...], input_max: int, device: torch.device
-    ) -> None:
-        self.source = connections[0].source
-        parts = [unfold(connection, input_shape) for connection in connections]
-        weight = np.zeros(parts[0].weight.shape, np.int64)
-        for part, connection in zip(parts, connections, strict=True):
-            weight += part.weight.astype(np.int64) << connection.exponent
-        convolution = replace(parts[0], weight=weight)
-        super().__init__(convolution, input_shape, input_max, device, is_dense=not connections[0].is_convolution)
+    def __init__(self, merged: Merged, device: torch.device) -> None:
+        self.source = merged.source
+        weight = merged.weight.astype(np.int64) << merged.exponent
+        convolution, largest = replace(merged.convolution, weight=weight), merged.input_max
+        super().__init__(convolution, merged.input_shape, largest, device, is_dense=merged.is_dense)
 
 
 class PreparedLayer:
@@ -139,14 +131,7 @@ class PreparedLayer:
     def __init__(self, layer: Layer, shapes: Mapping[str, tuple[int, ...]], device: torch.device) -> None:
         self.output_shape = layer.output_shape(shapes)
         self.is_readout = layer.is_readout
-        alike: dict[tuple[Any, ...], list[Connection]] = {}
-        for c in layer.connections:
-            window = unfold(c, shapes[c.source]).window
-            alike.setdefault((c.source, c.weight.shape, c.geometry, window), []).append(c)
-        self._synapses = [
-            Synapses(same, shapes[source], INPUT_MAX if source == IMAGE else 1, device)
-            for (source, *_), same in alike.items()
-        ]
+        self._synapses = [Synapses(merged, device) for merged in merge(layer, shapes)]
         bound = sum(synapses.bound for synapses in self._synapses)
         self.dtype = torch.int32 if bound + 2 * MEMBRANE_MAX <= _INT32_MAX else torch.int64
         self._bias = self._parameter(layer.bias, device)

@@ -16,7 +16,6 @@ from benchmarks.engine_speed import fastest_setting, peers
 from benchmarks.networks import exported, sample_images, uniform
 from benchmarks.peers import ChannelFactor, PlainPyTorch, WindowSum
 from nqlava.engine.integer import Engine
-from nqlava.geometry import unfold
 from nqlava.network import IntegerNetwork
 from nqlava.testing.strategies import networks
 
@@ -40,7 +39,7 @@ def one_threshold_per_layer(network: IntegerNetwork) -> IntegerNetwork:
 def is_common(network: IntegerNetwork) -> bool:
     """Whether the peers' float32 convolutions can be trusted with all of its geometries."""
     return all(
-        unfold(c, network.shape_of[c.source]).is_common(*network.shape_of[c.source][1:])
+        c.convolution(network.shape_of[c.source]).is_common(*network.shape_of[c.source][1:])
         for layer in network.layers
         for c in layer.connections
         if c.is_convolution

@@ -228,8 +228,9 @@ def upside_down(patch: pytest.MonkeyPatch) -> None:
 
 
 def other_weights(merged: Any) -> None:
-    merged.weight = merged.weight.copy()
-    merged.weight[0].flat[0] += 1 if merged.weight[0].flat[0] < 100 else -1
+    weight = merged.weight.copy()
+    weight[0].flat[0] += 1 if weight[0].flat[0] < 100 else -1
+    merged.convolution = replace(merged.convolution, weight=weight)
 
 
 def more(name: str, by: int) -> Callable[[Any], Any]:
@@ -256,10 +257,10 @@ SHARED: dict[str, Damage] = {
     "image overwritten by a kernel": image_overwritten,
     "count of spikes": instead("nqlava.trace._ones", lambda packed: 0),
     "synaptic sums": around("nqlava.engine.cpu.synapses.Synapses.sums", lambda sums: sums + 7),
-    "sums of the first source left out": around("nqlava.engine.cpu.layer._merge", lambda merged: merged[-1:]),
-    "merged weights": after("nqlava.engine.cpu.layer.Merged.__init__", lambda merged, *_: other_weights(merged)),
+    "sums of the first source left out": around("nqlava.engine.cpu.layer.merge", lambda merged: merged[-1:]),
+    "merged weights": after("nqlava.merged.Merged.__init__", lambda merged, *_: other_weights(merged)),
     "shared exponent": around(
-        "nqlava.engine.cpu.layer.Merged", lambda merged: (setattr(merged, "exponent", merged.exponent + 1), merged)[1]
+        "nqlava.merged.Merged", lambda merged: (setattr(merged, "exponent", merged.exponent + 1), merged)[1]
     ),
     "float kernel": together(no_int8, around("nqlava.engine.cpu.synapses._floating", lambda run: lambda x: run(x) + 1)),
     "int8 convolution": around("nqlava.engine.cpu.synapses.prepare_int8", only_many),
@@ -268,7 +269,7 @@ SHARED: dict[str, Damage] = {
     ),
     "int8 product": around("nqlava.engine.cpu.synapses.prepare_int8_product", only_many),
     "events": together(always_events, around("nqlava.engine.cpu.events.Events.sums", lambda sums: sums + 1)),
-    "pooling": around("nqlava.engine.cpu.synapses.unfold", lambda c: replace(c, weight=np.roll(c.weight, 1, 2))),
+    "pooling": around("nqlava.network.find_window", lambda c: replace(c, weight=np.roll(c.weight, 1, 2))),
     "window sums": after("nqlava.engine.cpu.synapses.window_sums", lambda *args: args[-1].__iadd__(1)),
     "addition of currents": in_kernel("_add32", without_bias),
     "threshold reached": in_kernel("_fire_soft", fire_late),
@@ -287,7 +288,7 @@ SHARED: dict[str, Damage] = {
     "a bit lost": pack_everywhere(lambda spikes: first_lost(np.packbits(spikes, axis=-1))),
     "axis order of the image": upside_down,
     "axis order of weights": around(
-        "nqlava.engine.cpu.synapses.unfold", lambda c: replace(c, weight=c.weight[..., ::-1].copy())
+        "nqlava.network.find_window", lambda c: replace(c, weight=c.weight[..., ::-1].copy())
     ),
     "delay of spikes": around("deploy.lava.models._Input.values", lambda values: values[::-1].copy()),
     "schedule": around("deploy.lava.schedule.Schedule.local", lambda local: local and (local[0], local[1] % STEPS + 1)),

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nqlava.engine.cpu.kernels import SEGMENT, Currents, Extent, Neurons, Watch, integrate, integrate_fire
-from nqlava.engine.cpu.synapses import EXACT_FLOAT32, Merged, Synapses, as_map
-from nqlava.geometry import unfold
-from nqlava.network import IMAGE, INPUT_MAX, Connection, Layer
+from nqlava.engine.cpu.synapses import EXACT_FLOAT32, Synapses, as_map
+from nqlava.merged import Merged, merge
+from nqlava.network import IMAGE, Layer
 
 _CACHED_BYTES = 2**22
 """Currents computed at once: they stay in the second-level cache until they are integrated. More where the weights take
@@ -46,7 +46,7 @@ class CpuLayer:
         self.size = int(np.prod(self.shape))
         self.is_readout = layer.is_readout
         self._shapes = {source: as_map(shapes[source]) for source in layer.sources}
-        merged = _merge(layer, shapes)
+        merged = merge(layer, shapes)
         self._shortcut = None if layer.is_readout else _take_shortcut(merged)
         double = sum(one.bound for one in merged) >= EXACT_FLOAT32
         self._synapses = [Synapses(one, double=double) for one in merged]
@@ -141,42 +141,14 @@ def _currents(sums: Tensor, steps: int) -> Currents:
     return Currents(everything.numpy(), sums.stride(0), sums.stride(1), steps)
 
 
-def _merge(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> list[Merged]:
-    """The connections, those together that one convolution can compute."""
-    alike: dict[tuple[Any, ...], list[Connection]] = {}
-    for c in layer.connections:
-        window = unfold(c, shapes[c.source]).window if len(layer.connections) > 1 else None
-        alike.setdefault((c.source, c.weight.shape, c.geometry, window), []).append(c)
-    return [Merged(same, shapes[source], INPUT_MAX if source == IMAGE else 1) for (source, *_), same in alike.items()]
-
-
 def _take_shortcut(merged: list[Merged]) -> tuple[str, NDArray[np.int32]] | None:
     """Removes the first identity shortcut, unless nothing else is left: its source and its factor per channel.
 
     Its factors are below 2²⁴: the sums of all others are clipped to ±2³⁰ before, and still saturate after.
     """
     for index, one in enumerate(merged):
-        factor = _diagonal(one)
+        factor = one.convolution.diagonal if one.convolution.window == (1, 1) else None
         if factor is not None and one.source != IMAGE and len(merged) > 1 and one.bound < EXACT_FLOAT32:
             del merged[index]
-            return one.source, factor
+            return one.source, factor.astype(np.int32) << one.exponent
     return None
-
-
-def _diagonal(one: Merged) -> NDArray[np.int32] | None:
-    """Factor per channel of what passes every channel on to itself, or None."""
-    c, weight = one.convolution, one.weight
-    if (
-        weight.shape[2:] != (1, 1)
-        or (c.window, c.stride, c.padding) != ((1, 1), (1, 1), (0, 0))
-        or len(weight) != as_map(one.input_shape)[0]
-    ):
-        return None
-    matrix = weight[:, :, 0, 0]
-    if c.groups == len(weight):
-        factor = matrix[:, 0]
-    elif c.groups == 1 and np.array_equal(matrix, np.diag(np.diag(matrix))):
-        factor = np.diag(matrix)
-    else:
-        return None
-    return factor.astype(np.int32) << one.exponent

@@ -1,6 +1,6 @@
 """Σ w · in on a CPU, exact, by the fastest kernel that is: maps lie in (H, W, C) order, several samples in a row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,54 +12,15 @@ from torch import Tensor
 from nqlava.engine.cpu.events import Events, Geometry, count_events
 from nqlava.engine.cpu.kernels import window_sums
 from nqlava.engine.cpu.machine import int8_limit, prepare_int8, prepare_int8_product
-from nqlava.geometry import Convolution, unfold
-from nqlava.network import Connection, Pair
+from nqlava.geometry import Convolution, Pair
+from nqlava.merged import Merged
 
 EXACT_FLOAT32 = 2**24
 _UINT8_MAX = 255
-_WEIGHT_MAX = 127
 _NARROW = 8
 """Outputs in a row below which oneDNN's convolution gets slow, so that samples are laid side by side."""
 
 _TYPICAL_SAMPLES = 32  # for which weights are laid out
-
-
-class Merged:
-    """Connections from the same source, with the same shape of weights and the same geometry, as one convolution.
-
-        2^exponent · Σ weight · in = Σ over the connections of 2^(their exponent) · Σ (their weight) · in
-
-    Args:
-        connections: at least one.
-        input_shape: (C, H, W) or (N,).
-        input_max: largest input: 255 for the image, 1 for spikes.
-
-    Attributes:
-        source: of the connections.
-        input_shape: as given.
-        convolution: geometry, and window whose sums come first.
-        weight: (O, I/groups, kh, kw), int8 where all weights fit, else int64.
-        exponent: of the power of two that all weights share.
-        largest: input after the window sums.
-        bound: A, the largest |sum|.
-    """
-
-    def __init__(self, connections: Sequence[Connection], input_shape: tuple[int, ...], input_max: int) -> None:
-        self.source, self.input_shape = connections[0].source, input_shape
-        parts = [unfold(connection, input_shape) for connection in connections]
-        self.convolution = parts[0]
-        self.weight: NDArray[np.signedinteger[Any]] = parts[0].weight
-        self.exponent = connections[0].exponent
-        if len(connections) > 1:
-            total = np.zeros(parts[0].weight.shape, np.int64)
-            for part, connection in zip(parts, connections, strict=True):
-                total += part.weight.astype(np.int64) << connection.exponent
-            self.exponent = _common_exponent(total)
-            total >>= self.exponent
-            self.weight = total.astype(np.int8) if np.abs(total).max() <= _WEIGHT_MAX else total
-        self.largest = input_max * int(np.prod(self.convolution.window))
-        rows = np.abs(self.weight.reshape(len(self.weight), -1)).sum(axis=1, dtype=np.int64)  # −128 does not occur
-        self.bound = (int(rows.max()) << self.exponent) * self.largest
 
 
 class Synapses:
@@ -134,12 +95,6 @@ class Synapses:
 def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(C, H, W), with (N,) as (N, 1, 1)."""
     return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)
-
-
-def _common_exponent(weight: NDArray[np.int64]) -> int:
-    """Largest e for which 2^e divides every weight; 0 where all are 0."""
-    bits = int(np.bitwise_or.reduce(weight, axis=None))
-    return (bits & -bits).bit_length() - 1 if bits else 0
 
 
 def _agree(

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from nqlava.engine.integer import Engine
 from nqlava.engine.layer import PreparedLayer, exact_arithmetic
-from nqlava.geometry import unfold
 from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer, Reset
 from nqlava.reference import synaptic_sum
 from nqlava.testing.engines import KINDS, assert_same, judged, kernels
@@ -151,30 +150,6 @@ def test_32_bits_serve_up_to_their_largest_number(last: int, dtype: torch.dtype,
     with exact_arithmetic():
         v = prepared.initial(1) + prepared.current({"a": torch.ones(1, 512, dtype=torch.bool)})
     assert v.item() == sign * (2**31 - 2 + last)
-
-
-@pytest.mark.parametrize("padding", [(0, 0), (1, 1)])
-def test_folded_pooling_is_found(padding: tuple[int, int]) -> None:
-    layer = random_layer(
-        np.random.default_rng(0), "conv", (3, 8, 12), outputs=4, kernel=(3, 2), window=2, padding=padding
-    )
-    found = unfold(layer.connections[0], (3, 8, 12))
-    assert (found.window, found.stride, found.padding) == ((2, 2), (1, 1), padding)
-    np.testing.assert_array_equal(found.weight, layer.connections[0].weight[:, :, ::2, ::2])
-
-
-def test_pooling_is_not_found_where_a_padded_window_would_be_cut() -> None:
-    layer = random_layer(
-        np.random.default_rng(0), "conv", (3, 7, 12), outputs=4, kernel=(2, 2), window=2, padding=(1, 1)
-    )
-    assert unfold(layer.connections[0], (3, 7, 12)).window == (1, 2)
-
-
-def test_global_pooling_before_a_dense_layer_is_found() -> None:
-    layer = random_layer(np.random.default_rng(0), "dense", (5, 4, 4), outputs=3, window=4)
-    found = unfold(layer.connections[0], (5, 4, 4))
-    assert found.window == (4, 4)
-    assert found.weight.shape == (3, 5, 1, 1)
 
 
 def test_batches_and_blocks_of_steps_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from nqlava.engine.cpu import events
 from nqlava.engine.cpu.events import Events, Geometry, add_events, count_events, find_events, load
-from nqlava.engine.cpu.synapses import Merged, Synapses
+from nqlava.engine.cpu.synapses import Synapses
+from nqlava.merged import Merged
 from nqlava.reference import synaptic_sum
 from nqlava.testing.networks import random_connection
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from nqlava.engine.cpu import synapses
 from nqlava.engine.cpu.machine import int8_limit
-from nqlava.engine.cpu.synapses import EXACT_FLOAT32, Merged, Synapses
+from nqlava.engine.cpu.synapses import EXACT_FLOAT32, Synapses
+from nqlava.merged import Merged
 from nqlava.network import Connection
 from nqlava.reference import synaptic_sum
 from nqlava.testing.networks import random_connection
