@@ -142,7 +142,7 @@ class Watched:
 
 
 def _heed_signals() -> None:
-    """Programs inherit signals that are ignored, such as SIGHUP from nohup, and a signal would then try nothing."""
+    """Programs inherit ignored signals, such as Ctrl-C in a shell's background; a signal would then try nothing."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 

@@ -17,7 +17,7 @@ settings.register_profile("tests", settings(), deadline=None, suppress_health_ch
 settings.load_profile("tests")
 
 # Shells and nohup have programs in the background ignore these, and what the tests start would ignore them too.
-HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+HANDLERS = {signal.SIGINT: signal.default_int_handler}
 for number, handler in HANDLERS.items():
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)

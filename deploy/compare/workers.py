@@ -67,7 +67,7 @@ class _Worker:
         command = [sys.executable, "-m", "deploy.compare.workers", str(os.getpid()), str(other.fileno())]
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         # The new process inherits the blocked signals: Ctrl-C is for this process, which then ends the others.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process = subprocess.Popen(
                 command,

@@ -203,9 +203,7 @@ def _interrupt_deferred() -> Iterator[None]:
         yield
         return
     pending: list[int] = []
-    previous = {
-        number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)
-    }  # see nqlava.command.interruption
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
     handled = [number for number, handler in previous.items() if callable(handler)]
     for number in handled:
         signal.signal(number, lambda number, _frame: pending.append(number))

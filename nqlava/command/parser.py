@@ -135,8 +135,7 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
             work: called with the options; what it returns, None for 0, is the status.
             args: as for ``parse_args``.
             failures: statuses of further exceptions, of which the message is printed.
-            interrupted: what else to say where a signal ends the command: Ctrl-C, whose status is 130, SIGTERM (143),
-                SIGHUP (129) or SIGQUIT (131).
+            interrupted: what else to say where Ctrl-C ends the command, whose status is 130, or SIGTERM (143).
         """
         options = self.parse_args(args)
         interruption = Interruption()

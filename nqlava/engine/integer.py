@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nqlava.engine.buffers import Buffers
 from nqlava.engine.cpu.network import CpuNetwork
 from nqlava.engine.layer import exact_arithmetic
-from nqlava.engine.result import BatchResult, empty_result
 from nqlava.engine.torch_network import TorchNetwork
 from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
 from nqlava.trace import Trace, pack
 
 _Spikes = Callable[[slice, int, slice, NDArray[np.uint8]], None]
-_Run = Callable[[slice], BatchResult]
+_Run = Callable[[slice], Buffers]
 
 
 class _Runner(Protocol):
@@ -30,7 +30,7 @@ class _Runner(Protocol):
     def batch(self, steps: int) -> int:
         """Samples to run at once."""
 
-    def run(self, images: NDArray[np.uint8], result: BatchResult) -> None:
+    def run(self, images: NDArray[np.uint8], result: Buffers) -> None:
         """Runs images (n, C, H, W) for the steps of the result, and fills it."""
 
 
@@ -106,14 +106,14 @@ class Engine:
         readout = np.empty((len(images), steps, self.network.classes), np.int32)
         saturations, potentials = np.zeros((layers, len(images)), np.int64), np.zeros((layers, 2), np.int64)
 
-        def run(samples: slice) -> BatchResult:
+        def run(samples: slice) -> Buffers:
             def record(layer: int, block: slice, values: NDArray[np.uint8]) -> None:
                 assert on_spikes is not None
                 on_spikes(samples, layer, block, values)
 
             part = images[samples]
             kept = None if membranes is None else [v[samples] for v in membranes]
-            result = empty_result(layers, len(part), steps, self.network.classes, on_spikes and record, kept)
+            result = Buffers.of(layers, len(part), steps, self.network.classes, on_spikes and record, kept)
             self._runner.run(part, result)
             readout[samples] = result.readout
             saturations[:, samples] = result.saturations
@@ -130,7 +130,7 @@ class Engine:
 
 
 @contextmanager
-def _parallel(threads: int) -> Iterator[Callable[[_Run, Iterable[slice]], Iterable[BatchResult]]]:
+def _parallel(threads: int) -> Iterator[Callable[[_Run, Iterable[slice]], Iterable[Buffers]]]:
     """A ``map`` over so many threads, in each of which PyTorch computes with one."""
     if threads <= 1:
         yield map

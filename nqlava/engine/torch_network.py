@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nqlava.engine.buffers import Buffers
 from nqlava.engine.layer import PreparedLayer, integrate
-from nqlava.engine.result import BatchResult
 from nqlava.network import IMAGE, IntegerNetwork
 
 _VALUES = 2**24  # neuron values per layer held at once
@@ -35,7 +35,7 @@ class TorchNetwork:
         largest = max(int(np.prod(shape)) for shape in (self._network.input_shape, *self._network.shapes))
         return max(1, _VALUES // (largest * min(steps, _STEPS)))
 
-    def run(self, images: NDArray[np.uint8], result: BatchResult) -> None:
+    def run(self, images: NDArray[np.uint8], result: Buffers) -> None:
         """Runs images (n, C, H, W) for the steps that ``result`` has room for, and fills it."""
         samples, steps = result.readout.shape[:2]
         image = torch.from_numpy(np.require(images, requirements="W")).to(self._device)
@@ -68,7 +68,7 @@ class TorchNetwork:
         for v, kept in zip(membranes, result.membranes or (), strict=False):  # the read-out, which is last, has its own
             kept[:] = (v.permute(0, 2, 3, 1) if v.ndim == 4 else v).flatten(1).cpu().numpy()
 
-    def _integrate(self, index: int, v: Tensor, current: Tensor, result: BatchResult) -> None:
+    def _integrate(self, index: int, v: Tensor, current: Tensor, result: Buffers) -> None:
         saturated = integrate(v, current)
         low, high = torch.aminmax(v)
         potentials = result.potentials[index]
@@ -76,7 +76,7 @@ class TorchNetwork:
         if saturated is not None:
             result.saturations[index] += saturated.cpu().numpy()
 
-    def _hand_over(self, index: int, block: slice, fired: list[Tensor], result: BatchResult) -> None:
+    def _hand_over(self, index: int, block: slice, fired: list[Tensor], result: Buffers) -> None:
         """Gives away spikes (n, *shape) of the steps of a block."""
         if result.on_spikes is None:
             return

@@ -147,7 +147,7 @@ def test_the_command_gives_the_same_with_two_workers(net: Path) -> None:
     assert results[0] == results[1] and results[0]["exact"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signals(net: Path, number: signal.Signals) -> None:
     """What a terminal sends goes to the whole process group, SIGKILL to the command itself."""
     long = ["--T", "4096", "--samples", "1000", "--batch", "1"]
@@ -165,5 +165,6 @@ def test_signals(net: Path, number: signal.Signals) -> None:
         if process.poll() is None:
             process.kill()
     wait_until(lambda: not any(map(alive, family)), "a process is left")
-    if number == signal.SIGQUIT:
-        assert (process.returncode, errors) == (131, "\ndeploy.run_lava: ended by SIGQUIT\n")
+    if number != signal.SIGKILL:
+        said = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
+        assert (process.returncode, errors) == (128 + number, f"\ndeploy.run_lava: {said}\n")

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nqlava.engine.buffers import Buffers
 from nqlava.engine.cpu.layer import CpuLayer
 from nqlava.engine.cpu.machine import describe
-from nqlava.engine.result import BatchResult
 from nqlava.network import IMAGE, IntegerNetwork
 
 _SPIKES = 2**25  # of all layers held at once, a byte each
@@ -43,7 +43,7 @@ class CpuNetwork:
         spikes = sum(layer.size for layer in self._layers) * min(steps, _STEPS)
         return int(np.clip(_SPIKES // spikes, 1, _SAMPLES))
 
-    def run(self, images: NDArray[np.uint8], result: BatchResult) -> None:
+    def run(self, images: NDArray[np.uint8], result: Buffers) -> None:
         """Runs images (n, C, H, W) for the steps that ``result`` has room for, and fills it."""
         memory = self._free.pop() if self._free else {}
         try:
@@ -51,7 +51,7 @@ class CpuNetwork:
         finally:
             self._free.append(memory)
 
-    def _run(self, images: NDArray[np.uint8], result: BatchResult, memory: dict[int, NDArray[np.uint8]]) -> None:
+    def _run(self, images: NDArray[np.uint8], result: Buffers, memory: dict[int, NDArray[np.uint8]]) -> None:
         samples, steps = result.readout.shape[:2]
         image = np.require(images.transpose(0, 2, 3, 1), requirements=["C", "W"]).reshape(samples, 1, -1)
         blocks = range(0, steps, _STEPS)

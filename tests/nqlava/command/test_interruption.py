@@ -5,19 +5,16 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-import weakref
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from nqlava.command import interruption
 from nqlava.command.interruption import SIGNALS, Interruption
 from nqlava.command.parser import Parser
 
 ROOT = Path(__file__).resolve().parents[3]
-NUMBERS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGQUIT: 131}
+NUMBERS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 PARSER = Parser("some.command", "Does something.", [])
 
 
@@ -50,67 +47,13 @@ def test_what_fails_because_of_a_signal_is_an_interruption(capsys: pytest.Captur
     assert capsys.readouterr().err == "\nsome.command: ended by SIGTERM\n"
 
 
-def test_a_signal_that_is_swallowed_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as in a destructor, or an import that catches everything."""
-    monkeypatch.setattr(interruption, "AGAIN_SECONDS", 0.1)
-
-    def work(_options: object) -> None:
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        time.sleep(10)
-
-    began = time.monotonic()
-    assert PARSER.run(work, []) == 130
-    assert time.monotonic() - began < 5 and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-
-
-def test_a_signal_in_a_callback_of_python_is_not_printed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Python can raise nothing out of the callback of a weak reference, and prints what it ignores with a traceback."""
-    monkeypatch.setattr(interruption, "AGAIN_SECONDS", 0.1)
-
-    class Thing:
-        pass
-
-    def work(_options: object) -> None:
-        thing = Thing()
-        weakref.finalize(thing, signal.raise_signal, signal.SIGTERM)
-        del thing
-        time.sleep(10)
-
-    before = sys.unraisablehook
-    assert PARSER.run(work, []) == 143
-    assert capsys.readouterr().err == "\nsome.command: ended by SIGTERM\n"
-    assert sys.unraisablehook is before
-
-
-def test_other_exceptions_that_python_ignores_are_still_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = []
-    monkeypatch.setattr(sys, "unraisablehook", told.append)
-
-    class Thing:
-        def __init__(self, error: BaseException) -> None:
-            self.error = error
-
-        def __del__(self) -> None:
-            raise self.error
-
-    def work(_options: object) -> None:
-        for error in (ValueError("bad"), KeyboardInterrupt()):  # and an interrupt that came with no signal
-            Thing(error)
-
-    assert PARSER.run(work, []) == 0
-    assert [one.exc_type for one in told] == [ValueError, KeyboardInterrupt]
-
-
 def test_ignored_signals_stay_ignored() -> None:
-    """As those of a closed terminal under nohup."""
-    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """As Ctrl-C in a shell's background job."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert PARSER.run(lambda _: signal.raise_signal(signal.SIGHUP), []) == 0
+        assert PARSER.run(lambda _: signal.raise_signal(signal.SIGINT), []) == 0
     finally:
-        signal.signal(signal.SIGHUP, previous)
+        signal.signal(signal.SIGINT, previous)
 
 
 def test_a_forked_process_ends_at_once() -> None:
