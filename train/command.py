@@ -15,6 +15,7 @@ from train.data.images import Split
 from train.data.stream import Images
 from train.loop import checkpoint
 from train.loop.calibrate import evaluate
+from train.loop.memory import keep_freed_memory
 from train.loop.processes import own_device, processes
 from train.loop.recipe import ENTRIES, RELU_STEPS, Option, Recipe
 from train.loop.tensorboard import EpochLog
@@ -170,6 +171,7 @@ def _recipe(default: Recipe, options: argparse.Namespace, device: torch.device) 
 
 def _run(command: Command, options: argparse.Namespace) -> None:
     device = _device(options.device)
+    keep_freed_memory()
     checkpoint.check_writable(options.out, inputs=[options.init, *map(Path, options.data)])
     log = None if options.tensorboard is None else EpochLog(options.tensorboard)
     start = _start(options)
