@@ -39,8 +39,9 @@ FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "
 TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 TINY_LABELS = ("val", "val_annotations.txt")
 
-# Makes training images, uint8 (N, C, H, W) channels-last in memory, of uint8 (N, H, W, C); the generator is on the CPU.
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+# Makes training images, uint8 (N, C, H, W) channels-last in memory, of uint8 (N, H, W, C) and their indices (N,); the
+# generator is on the CPU.
+Augment = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 Batches = Generator[tuple[Tensor, Tensor], None, None]  # images and labels
 
 
@@ -123,11 +124,12 @@ class ImageSet:
             order: indices, on the CPU.
             batch: N; what is left of ``order`` at the end is left out.
             generator: a CPU generator, for ``augment``.
-            augment: makes training images of uint8 (N, H, W, C).
+            augment: makes training images of uint8 (N, H, W, C) and their indices.
         """
         for start in range(0, len(order) - batch + 1, batch):
-            chosen = order[start : start + batch].to(self.device)
-            yield augment(self.images[chosen], generator), self.labels[chosen]
+            indices = order[start : start + batch]
+            chosen = indices.to(self.device)
+            yield augment(self.images[chosen], indices, generator), self.labels[chosen]
 
     def split(self, held_out: int, seed: int) -> tuple["ImageSet", "ImageSet"]:
         """(rest, held-out part), a random split decided by the seed."""

@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from nqlava.errors import InputError
-from train.data.augment import Policy
+from train.data.augment import Border, Flip, Policy
 from train.data.images import MAX_SEED, MAX_SIDE
-from train.model.models import MAX_LEVELS, MODELS, Activation
+from train.model.models import MAX_LEVELS, MODELS, Activation, Filters
 from train.model.neuron import Reset
 
 MAX_STEPS = 4096
+Schedule = Literal["cosine", "linear"]
 RELU_STEPS = 32  # of the thresholds' calibration: with fewer, spikes may not reach the last layers
 
 
@@ -80,7 +81,8 @@ class Recipe:
 
     Attributes:
         batch: images per step; a smaller last batch is left out.
-        learning_rate: peak of the one-cycle schedule (linear warm-up over the first 15 %, then a half cosine to 0).
+        learning_rate: peak of SGD's; that of Muon follows the same schedule.
+        schedule: "cosine" is the one-cycle schedule (linear warm-up over the first 15 %, then a half cosine to 0).
         momentum, weight_decay: Nesterov momentum; decay acts on convolution and linear weights only.
         average: decay per step; the average is then what is evaluated, chosen and written.
         snn_steps: T above 0 trains the SNN of T steps itself (see train.model.kernels.spike_backward) for the least
@@ -97,10 +99,25 @@ class Recipe:
     epochs: int = _option(40, allowed=_COUNT)
     batch: int = _option(256, allowed=_COUNT)
     learning_rate: float = _option(0.2, "peak", allowed=_FINITE)
+    muon: float = _option(
+        0.0,
+        "train the filters of convolutions with Muon, at this peak rate, such as 0.06 for batch 500",
+        note=", SGD trains them",
+        allowed=_FINITE,
+        metavar="RATE",
+        only="nq",
+    )
+    bias_rate: float = _option(1.0, "learning rate of batch norm's biases, times that of the rest", allowed=_FINITE)
+    schedule: Schedule = _option(
+        "cosine", "of the learning rate: up to the peak and half a cosine to 0, or from the peak in a line to 0"
+    )
     momentum: float = _option(0.9, allowed=_range(0, 1))
     weight_decay: float = _option(5e-4, allowed=_FINITE)
     label_smoothing: float = _option(0.1, allowed=_range(0, 1))
     cutout: int = _option(8, "side in pixels, 0 for none", allowed=_range(0, MAX_SIDE), in_memory=True)
+    crop: int = _option(4, "shift at random by up to so many pixels", allowed=_range(0, MAX_SIDE), in_memory=True)
+    border: Border = _option("zero", "what a shift brings in", in_memory=True)
+    flip: Flip = _option("random", "mirror an image at random, or in every other epoch", in_memory=True)
     policy: Policy = _option(
         "none", "beside crop and flip: TrivialAugment or CIFAR-10's AutoAugment", flags=("--augment",), in_memory=True
     )
@@ -116,6 +133,9 @@ class Recipe:
     )
     levels: int = _network(
         4, "quantization levels L of NQ", allowed=_range(1, MAX_LEVELS), flags=("--levels", "--L"), start=True
+    )
+    filters: Filters = _network(
+        "random", "of convolutions at the start: random, or with an identity for the first channels"
     )
     threshold: float = _network(4.0, "λ at the start", allowed=_POSITIVE, start=True)
     induction_steps: int = _network(
@@ -172,11 +192,13 @@ class Recipe:
                 raise InputError(f"layer_bits of {name} is {found}; allowed: 2..8, with weight_bits")
 
     def rate(self, progress: float) -> float:
-        """Learning rate at ``progress`` in 0 .. 1 of the training."""
+        """Learning rate at ``progress`` in 0 .. 1 of the training, as a share of the peak."""
+        if self.schedule == "linear":
+            return 1 - progress
         warmup = 0.15
         if progress < warmup:
-            return self.learning_rate * progress / warmup
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+            return progress / warmup
+        return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 ENTRIES: Mapping[str, Field[Any]] = {entry.name: entry for entry in fields(Recipe) if entry.metadata}

@@ -1,4 +1,4 @@
-"""The training loop: SGD with a one-cycle schedule, NQ noise calibrated after every epoch, exact resume."""
+"""The training loop: SGD or Muon with a schedule, NQ noise calibrated after every epoch, exact resume."""
 
 import math
 import operator
@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # type: i
 from nqlava.command.files import reading
 from nqlava.command.progress import progress
 from nqlava.errors import InputError
-from train.data.augment import augment
+from train.data.augment import alternating, augment
 from train.data.images import Batches, DataError
 from train.data.stream import Images
 from train.loop import checkpoint
 from train.loop.calibrate import Evaluation, accuracy, balance_thresholds, evaluate, set_noise
 from train.loop.checkpoint import CheckpointError, ModelFile
+from train.loop.optimizer import Optimizers
 from train.loop.processes import Processes
 from train.loop.recipe import Recipe
 from train.model.activation import NoisePool
 from train.model.fake_quantize import attach, bake
 from train.model.kernels import Kernels, compiled_kernels
-from train.model.models import MODELS, Network
+from train.model.models import MODELS, Network, begin_with_identity
 from train.model.snn import read_outs
 
 THRESHOLD_IMAGES = 512  # held-out images on which the thresholds of ReLU networks are calibrated
@@ -222,6 +222,8 @@ class Training:
         )
         if data.shape != network.input_shape:
             raise DataError(f"data: images are {data.shape}; allowed: {network.input_shape} for {recipe.model}")
+        if recipe.filters == "identity":
+            begin_with_identity(network)
         if start is not None:
             network.load_state_dict(start)
         if recipe.weight_bits:
@@ -237,17 +239,7 @@ class Training:
             self._average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)  # type: ignore[call-arg]
         self.result: Network = self.network if self._average is None else self._average.module
         self._parallel = self.processes.wrap(self.network)
-        matrices = [p for p in self.network.parameters() if p.dim() > 1]
-        others = [p for p in self.network.parameters() if p.dim() <= 1]
-        self.optimizer = torch.optim.SGD(
-            [
-                {"params": matrices, "weight_decay": recipe.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=0.0,
-            momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
-        )
+        self.optimizer = Optimizers(self.network, recipe)
 
     def batches(self, epoch: int) -> Batches:
         """This process's part of the training images of one epoch, augmented, and the noise for it.
@@ -267,7 +259,13 @@ class Training:
         order, share = self.processes.share(torch.randperm(len(self._rest), generator=generator), recipe.batch)
         if rank:
             generator.manual_seed(seed + (rank << 50))
-        change = partial(augment, cutout=recipe.cutout, policy=recipe.policy)
+        flips = alternating(len(self._rest), recipe.seed, epoch) if recipe.flip == "alternating" else None
+
+        def change(images: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+            mirrored = None if flips is None else flips[indices]
+            options: dict[str, Any] = {"pad": recipe.crop, "border": recipe.border, "mirrored": mirrored}
+            return augment(images, generator, cutout=recipe.cutout, policy=recipe.policy, **options)
+
         with closing(self._rest.training_batches(order, share, generator, change)) as found:
             yield from found
 
@@ -280,9 +278,7 @@ class Training:
             else:
                 scores = self._parallel(images)[None]
         loss = loss_function(scores.float().flatten(0, 1), labels.repeat(len(scores)))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.optimizer.step(loss)
         with torch.no_grad():
             for layer in self.network.activations:
                 layer.threshold.clamp_(min=1e-3)
@@ -303,8 +299,7 @@ class Training:
             closing(self.batches(epoch)) as batches,
         ):
             for step, (images, labels) in enumerate(batches):
-                for group in self.optimizer.param_groups:
-                    group["lr"] = recipe.rate((epoch + step / steps) / recipe.epochs)
+                self.optimizer.set_rate(recipe.rate((epoch + step / steps) / recipe.epochs))
                 loss, right = self.step(images, labels)
                 losses += loss
                 correct += right
@@ -357,7 +352,7 @@ class Training:
             "data": self._data_digest,
             "state": self.network.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.momentum(),
         }
 
     def restore(self, path: Path) -> tuple[list[dict[str, float]], dict[str, Any]]:
@@ -371,7 +366,8 @@ class Training:
         if self._average is not None:
             checkpoint.check_tensors(path, "average", content.get("average"), self._average.state_dict())
             self._average.load_state_dict(content["average"])
-        self._restore_momentum(path, content["optimizer"])
+        checkpoint.check_tensors(path, "optimizer", content["optimizer"], self.optimizer.expected())
+        self.optimizer.load_momentum(content["optimizer"])
         history, best = content["history"], content["best"]
         if (
             not isinstance(history, list)
@@ -399,23 +395,6 @@ class Training:
             raise CheckpointError(f"{path}: made with another {', '.join(changed)}; allowed: the same recipe")
         if content.get("data") != self._data_digest:
             raise CheckpointError(f"{path}: made with other images or classes; allowed: the same data")
-
-    def _restore_momentum(self, path: Path, saved: Any) -> None:
-        """The optimizer's momentum of every parameter; all else of it follows from the recipe."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        found = saved.get("state") if isinstance(saved, dict) else None
-        buffers = {}
-        if self.recipe.momentum:
-            if not isinstance(found, dict) or set(found) != set(range(len(parameters))):
-                raise CheckpointError(f"{path}: optimizer has no state of parameters 0..{len(parameters) - 1}")
-            for number, state in found.items():
-                if not isinstance(state, dict) or set(state) != {"momentum_buffer"}:
-                    raise CheckpointError(f"{path}: optimizer has no momentum of parameter {number}")
-                one = {str(number): state["momentum_buffer"]}
-                checkpoint.check_tensors(path, "optimizer", one, {str(number): parameters[number]})
-            buffers = found
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": buffers, "param_groups": groups})
 
 
 def _is_entry(entry: object, epoch: int) -> bool:

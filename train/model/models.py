@@ -1,5 +1,6 @@
 """Networks that convert: VGG and residual networks of convolutions, batch norm, activations, average pooling."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -20,6 +21,7 @@ MAX_SIZE = 1024  # of images, in pixels
 
 Activation = Literal["nq", "relu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+Filters = Literal["random", "identity"]
 
 
 @dataclass(frozen=True)
@@ -170,9 +172,25 @@ class BasicBlock(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Conv2d:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution
+
+
+@torch.no_grad()
+def begin_with_identity(network: nn.Module) -> None:
+    """Make the first C_in filters of every convolution (C_out ≥ C_in) pass their own channel on.
+
+    Of a kernel with an odd size the tap in the middle is 1 (a Dirac), with an even size the taps in the middle average.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            weight = module.weight[: module.in_channels]
+            weight.zero_()
+            middle = [slice((size - 1) // 2, size // 2 + 1) for size in module.kernel_size]
+            for channel in range(len(weight)):
+                tap = weight[channel, channel][middle[0], middle[1]]
+                tap.fill_(1 / tap.numel())
 
 
 def _features(plan: Sequence[int | str], channels: int, form: Form) -> list[nn.Module]:
@@ -212,6 +230,40 @@ def _small_vgg(widths: Sequence[int], classes: int, form: Form) -> Network:
         nn.Flatten(),
         form.linear(widths[-1], classes),
     ]
+    return Network(layers, input_shape=(3, size, size), levels=form.levels)
+
+
+def lean_s(classes: int = 10, **form: Any) -> Network:
+    """Seven convolutions for few time steps, see :func:`_lean`; widths 24, 32, 64 and 112.
+
+    0.321 million parameters; 14 million multiply-accumulates per 32x32 image. ``form``: see :class:`Form`.
+    """
+    return _lean((24, 32, 64, 112), classes, Form(**form))
+
+
+def lean_m(classes: int = 10, **form: Any) -> Network:
+    """:func:`lean_s` with widths 32, 64, 240 and 256; 2.41 million parameters, 93 million multiply-accumulates."""
+    return _lean((32, 64, 240, 256), classes, Form(**form))
+
+
+def lean_l(classes: int = 10, **form: Any) -> Network:
+    """:func:`lean_s` with widths 48, 128, 320 and 384; 5.12 million parameters, 218 million multiply-accumulates."""
+    return _lean((48, 128, 320, 384), classes, Form(**form))
+
+
+def _lean(widths: Sequence[int], classes: int, form: Form) -> Network:
+    """A 3x3 convolution, then for each further width a 4x4 convolution of stride 2 and a 3x3; global average pooling.
+
+    A 4x4 convolution of stride 2 is what a 3x3 convolution becomes with average pooling of its currents, before batch
+    norm and activation. It gives a quarter of the neurons, for 16/36 of the synaptic operations.
+    """
+    size = form.image_size(32, multiple=8)
+    layers = form.block(3, widths[0])
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += form.block(inputs, outputs, 4, stride=2)
+        layers += form.block(outputs, outputs)
+    read_out = [nn.AvgPool2d(size // 8), nn.Flatten(), form.linear(widths[-1], classes)]
+    layers = [Normalize(CIFAR10_MEAN, CIFAR10_STD), *layers, *read_out]
     return Network(layers, input_shape=(3, size, size), levels=form.levels)
 
 
@@ -330,6 +382,9 @@ def resnet34_imagenet(classes: int = 1000, **form: Any) -> Network:
 
 
 MODELS: dict[str, Callable[..., Network]] = {
+    "lean_s": lean_s,
+    "lean_m": lean_m,
+    "lean_l": lean_l,
     "vgg_small": vgg_small,
     "vgg_tiny": vgg_tiny,
     "vgg16": vgg16,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from tests.tiny import image_set
-from train.data.augment import POLICIES, Policy, augment
+from train.data.augment import POLICIES, Policy, alternating, augment
 from train.data.images import ImageSet, load
 
 AUTO = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
@@ -46,6 +46,36 @@ def test_augmented_images_are_crops_or_their_mirror_images(pad: int) -> None:
     assert len({mirror for _, _, mirror in found}) == 2
     if pad:
         assert len({y for y, _, _ in found}) == len({x for _, x, _ in found}) == 5
+
+
+def test_a_reflected_border_is_that_of_numpy() -> None:
+    """NumPy's "reflect": the outermost pixel is not repeated."""
+    images = image_set(40).images
+    out = augment(images, seeded(0), pad=5, border="reflect", mirrored=torch.zeros(40, dtype=torch.bool)).numpy()
+    zeros = augment(images, seeded(0), pad=5, mirrored=torch.zeros(40, dtype=torch.bool)).numpy()
+    for image, result, other in zip(images.numpy(), out, zeros, strict=True):
+        padded = np.pad(image, ((5, 5), (5, 5), (0, 0)), mode="reflect").transpose(2, 0, 1)
+        blank = np.pad(image, ((5, 5), (5, 5), (0, 0))).transpose(2, 0, 1)
+        places = [
+            (y, x)
+            for y, x in itertools.product(range(11), range(11))
+            if np.array_equal(padded[:, y : y + 8, x : x + 6], result)
+        ]
+        assert any(np.array_equal(blank[:, y : y + 8, x : x + 6], other) for y, x in places), "the same shift"
+
+
+def test_the_images_named_are_mirrored() -> None:
+    images = image_set(30).images
+    mirrored = torch.arange(30) % 3 == 0
+    out = augment(images, seeded(0), pad=0, mirrored=mirrored).permute(0, 2, 3, 1)
+    assert torch.equal(out[mirrored], images[mirrored].flip(2)) and torch.equal(out[~mirrored], images[~mirrored])
+
+
+def test_alternating_mirrors_each_image_in_every_other_epoch() -> None:
+    flips = torch.stack([alternating(400, 7, epoch) for epoch in range(5)])
+    assert (flips[1:] != flips[:-1]).all() and torch.equal(flips[0], flips[4])
+    assert 150 < int(flips[0].sum()) < 250
+    assert not torch.equal(flips[0], alternating(400, 8, 0))
 
 
 @pytest.mark.parametrize("side", [1, 3, 4])
@@ -127,6 +157,7 @@ def test_cutout_comes_last() -> None:
     [
         ({"cutout": -1}, "cutout is -1; allowed: numbers of at least 0"),
         ({"pad": -2}, "pad is -2; allowed: numbers of at least 0"),
+        ({"pad": 6, "border": "reflect"}, "pad is 6; allowed with border reflect: less than 6, the image's side"),
         ({"policy": "random"}, "policy is random; allowed: none, trivial, auto"),
         ({"policy": "auto"}, "images have 1 channels; allowed: 3 with policy auto"),
     ],

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor
 
 import train.data.images
 from tests.tiny import image_set, write_folder, write_zip
@@ -511,9 +512,16 @@ def test_training_batches_are_augmented_one_by_one_as_they_are_asked_for() -> No
     """The caller's own draws go between those of two batches, and an incomplete batch is left out."""
     data, order = image_set(8), torch.tensor([5, 1, 7, 0, 2])
     generator, same = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    seen: list[Tensor] = []
+
+    def change(images: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
+        seen.append(indices)
+        return augment(images, generator)
+
     count = 0
-    for index, (images, labels) in enumerate(data.training_batches(order, 2, generator, augment)):
+    for index, (images, labels) in enumerate(data.training_batches(order, 2, generator, change)):
         chosen = order[2 * index : 2 * index + 2]
+        assert torch.equal(seen[index], chosen)
         assert torch.equal(images, augment(data.images[chosen], same)) and torch.equal(labels, data.labels[chosen])
         assert torch.equal(torch.rand(2, generator=generator), torch.rand(2, generator=same))
         count += 1

@@ -38,7 +38,7 @@ def main(out: Path) -> None:
 def steps(data: ImageSet, everyone: Processes) -> dict[str, object]:
     """Weights after three steps, and the accuracy of the held-out images."""
     training = Training(RECIPE, data, device=torch.device("cpu"), processes=everyone)
-    training.optimizer.param_groups[0]["lr"] = 0.1
+    training.optimizer.set_rate(1)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(1))
     for step in range(3):
         share, size = everyone.share(order[step * 12 : step * 12 + 12], 12)

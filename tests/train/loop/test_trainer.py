@@ -54,19 +54,22 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     monkeypatch.setattr(trainer, "augment", interrupted)
 
 
-def test_schedule() -> None:
-    """A line to the peak at 15 %, then half a cosine to 0."""
-    recipe = Recipe(learning_rate=0.2)
-    expected = {0: 0, 0.075: 0.1, 0.15: 0.2, 0.15 + 0.85 / 3: 0.15, 0.575: 0.1, 0.15 + 0.85 * 2 / 3: 0.05, 1: 0}
-    assert [recipe.rate(p) for p in expected] == pytest.approx(list(expected.values()))
+def test_schedules() -> None:
+    """A line to the peak at 15 %, then half a cosine to 0; or a line from the peak to 0."""
+    expected = {0: 0, 0.075: 0.5, 0.15: 1, 0.15 + 0.85 / 3: 0.75, 0.575: 0.5, 0.15 + 0.85 * 2 / 3: 0.25, 1: 0}
+    assert [Recipe().rate(p) for p in expected] == pytest.approx(list(expected.values()))
+    assert [Recipe(schedule="linear").rate(p) for p in (0, 0.25, 1)] == [1, 0.75, 0]
 
 
-def test_weight_decay_acts_on_matrices_only() -> None:
-    network = tiny()
-    decayed, others = trainer.Training(RECIPE, DATA, device=CPU).optimizer.param_groups
-    assert (decayed["weight_decay"], others["weight_decay"]) == (5e-4, 0)
-    assert {p.dim() for p in decayed["params"]} == {2, 4} and {p.dim() for p in others["params"]} == {0, 1}
-    assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))
+def test_an_image_is_mirrored_in_every_other_epoch() -> None:
+    """Without shifts, an epoch shows every image as it is or mirrored, and the next one the other way round."""
+    training = Training(replace(RECIPE, crop=0, cutout=0, batch=15, flip="alternating"), DATA, device=CPU)
+    rest = DATA.split(RECIPE.validation, RECIPE.seed)[0].images.permute(0, 3, 1, 2)
+    plain, mirrored = ([image.numpy().tobytes() for image in images] for images in (rest, rest.flip(3)))
+    seen = [{i.contiguous().numpy().tobytes() for batch, _ in training.batches(e) for i in batch} for e in range(3)]
+    for one, other in zip(plain, mirrored, strict=True):
+        assert (one in seen[0], one in seen[1], one in seen[2]) in ((True, False, True), (False, True, False))
+        assert (one in seen[0]) != (other in seen[0])
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,8 @@ def test_weight_decay_acts_on_matrices_only() -> None:
         {"bfloat16": True},
         {"weight_bits": 3, "layer_bits": {"layers.1": 8}},
         {"average": 0.9},
+        {"muon": 0.05, "bias_rate": 8.0, "schedule": "linear", "average": 0.9},
+        {"filters": "identity", "border": "reflect", "flip": "alternating"},
         {"policy": "auto"},
         {"snn_steps": 2},
     ],
@@ -235,14 +240,20 @@ def test_resume_refuses_what_it_cannot_continue(tmp_path: Path) -> None:
     checkpoint.save(path, load(tmp_path / "model.pt"))
     assert resumed(tmp_path) == "not a checkpoint; allowed: a file written while train.cifar runs"
     state, best = whole["state"], whole["best"]
-    momentum = {**whole["optimizer"]["state"], 0: {"momentum_buffer": torch.zeros(2)}}
+    first = "layers.1.weight momentum"
     entry = whole["history"][0]
     damaged = [
         ("recipe is no dictionary", {"recipe": [1]}),
         ("made with another seed; allowed: the same recipe", {"recipe": whole["recipe"] | {"seed": torch.zeros(2)}}),
-        ("optimizer has no state of parameters 0..13", {"optimizer": {}}),
-        ("optimizer has no momentum of parameter 3", {"optimizer": {"state": whole["optimizer"]["state"] | {3: None}}}),
-        ("0 is (2,); allowed: (4, 3, 3, 3)", {"optimizer": {"state": momentum}}),
+        ("optimizer does not hold the tensors of this network", {"optimizer": {}}),
+        (
+            "layers.1.weight momentum is NoneType; allowed: (4, 3, 3, 3)",
+            {"optimizer": whole["optimizer"] | {first: None}},
+        ),
+        (
+            "layers.1.weight momentum is (2,); allowed: (4, 3, 3, 3)",
+            {"optimizer": whole["optimizer"] | {first: torch.zeros(2)}},
+        ),
         ("history has no numbers for each of 1 to 1 epochs", {"history": [{"loss": "small"}]}),
         ("history has no numbers for each of 1 to 1 epochs", {"history": [entry | {"epoch": torch.zeros(0)}]}),
         ("best is no dictionary of score, epoch and state", {"best": 1}),
@@ -283,7 +294,6 @@ def test_the_average_of_the_weights_is_what_is_measured_and_written(tmp_path: Pa
         return found
 
     training.step = record  # type: ignore[method-assign]
-    training.optimizer.param_groups[0]["lr"] = 0.1
     training.epoch(0)
     assert len(seen) == 4
     for key in ("layers.1.weight", "layers.2.running_mean", "layers.3.threshold"):

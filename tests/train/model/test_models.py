@@ -12,6 +12,10 @@ from train.model.models import (
     MODELS,
     Network,
     Normalize,
+    begin_with_identity,
+    lean_l,
+    lean_m,
+    lean_s,
     resnet18,
     resnet20,
     resnet34,
@@ -26,6 +30,9 @@ from train.model.models import (
 @pytest.mark.parametrize(
     ("build", "millions"),
     [
+        (lean_s, "0.321 million parameters"),
+        (lean_m, "2.41 million parameters"),
+        (lean_l, "5.12 million parameters"),
         (vgg_small, "1.13 million parameters"),
         (vgg_tiny, "0.284 million"),
         (vgg16, "33.6 million"),
@@ -48,7 +55,9 @@ def test_shapes_and_parameter_counts_as_documented(build: Callable[..., Network]
     assert MODELS[build.__name__] is build
 
 
-@pytest.mark.parametrize(("build", "millions"), [(vgg_small, 133), (vgg_tiny, 33)])
+@pytest.mark.parametrize(
+    ("build", "millions"), [(lean_s, 14), (lean_m, 93), (lean_l, 218), (vgg_small, 133), (vgg_tiny, 33)]
+)
 def test_multiply_accumulates_of_the_small_networks(build: Callable[..., Network], millions: int) -> None:
     network, total = build().eval(), 0
 
@@ -117,3 +126,33 @@ def test_hidden_linear_layers_are_alive_before_training() -> None:
         activation.register_forward_hook(lambda _m, _i, out: shares.append((out > 0).float().mean().item()))
     network(torch.randint(256, (16, 3, 32, 32), dtype=torch.uint8))
     assert min(shares) > 0.15, shares
+
+
+def test_filters_that_begin_with_an_identity_pass_their_channels_on() -> None:
+    """An odd kernel the pixel itself, an even one with stride 2 the mean of four; the filters behind stay random."""
+    torch.manual_seed(0)
+    network = lean_s()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    begin_with_identity(network)
+    first, pooling, third = [m for m in network.modules() if isinstance(m, nn.Conv2d)][:3]
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(first(x)[:, :3], x)
+    assert torch.equal(first.weight[3:], before["layers.1.weight"][3:])
+    x = torch.randn(2, 24, 8, 8)
+    torch.testing.assert_close(pooling(x)[:, :24], nn.functional.avg_pool2d(x, 2))
+    x = torch.randn(2, 32, 4, 4)
+    torch.testing.assert_close(third(x), x)
+
+
+def test_a_convolution_and_pooling_of_its_currents_is_one_of_the_lean_convolutions() -> None:
+    """K[a, b] = 1/4 Σ w[a − i, b − j] over i, j in {0, 1}: 4x4, stride 2."""
+    torch.manual_seed(0)
+    pooling = next(m for m in lean_s().modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (4, 4))
+    plain = nn.Conv2d(24, 32, 3, padding=1, bias=False)
+    with torch.no_grad():
+        pooling.weight.zero_()
+        for i in (0, 1):
+            for j in (0, 1):
+                pooling.weight[:, :, i : i + 3, j : j + 3] += plain.weight / 4
+    x = torch.randn(2, 24, 8, 8)
+    torch.testing.assert_close(pooling(x), nn.functional.avg_pool2d(plain(x), 2))
