@@ -114,6 +114,13 @@ class Recipe:
     momentum: float = _option(0.9, allowed=_range(0, 1))
     weight_decay: float = _option(5e-4, allowed=_FINITE)
     label_smoothing: float = _option(0.1, allowed=_range(0, 1))
+    distillation: float = _option(
+        0.0,
+        "share of the loss in which the model to start from, as a network without spikes, is the teacher",
+        note=", none; needs --init or --pretrained",
+        allowed=_range(0, 1),
+        metavar="SHARE",
+    )
     cutout: int = _option(8, "side in pixels, 0 for none", allowed=_range(0, MAX_SIDE), in_memory=True)
     crop: int = _option(4, "shift at random by up to so many pixels", allowed=_range(0, MAX_SIDE), in_memory=True)
     border: Border = _option("zero", "what a shift brings in", in_memory=True)

@@ -1,5 +1,6 @@
 """The training loop: SGD or Muon with a schedule, NQ noise calibrated after every epoch, exact resume."""
 
+import copy
 import math
 import operator
 import shutil
@@ -226,6 +227,13 @@ class Training:
             begin_with_identity(network)
         if start is not None:
             network.load_state_dict(start)
+        self._teacher: Network | None = None
+        if recipe.distillation:
+            if start is None:
+                raise InputError(
+                    f"distillation is {recipe.distillation} without a teacher; allowed: with --init or --pretrained"
+                )
+            self._teacher = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         if recipe.weight_bits:
             attach(network, recipe.weight_bits, recipe.layer_bits)
         self.network: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -271,13 +279,13 @@ class Training:
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the optimizer, at its present learning rate; (loss, number of correct images)."""
-        loss_function = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+            targets = self.targets(images, labels)
             if self.recipe.snn_steps:
                 scores = read_outs(self._parallel, images, self.recipe.snn_steps)
             else:
                 scores = self._parallel(images)[None]
-        loss = loss_function(scores.float().flatten(0, 1), labels.repeat(len(scores)))
+        loss = nn.functional.cross_entropy(scores.float().flatten(0, 1), targets.repeat(len(scores), 1))
         self.optimizer.step(loss)
         with torch.no_grad():
             for layer in self.network.activations:
@@ -285,6 +293,15 @@ class Training:
         if self._average is not None:
             self._average.update_parameters(self.network)
         return loss.detach(), (scores[-1].argmax(1) == labels).sum()
+
+    @torch.no_grad()
+    def targets(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Probabilities (N, K) that the network should give: (1 − d)·smoothed label + d·softmax of the teacher."""
+        classes, smoothing, share = len(self.classes), self.recipe.label_smoothing, self.recipe.distillation
+        targets = nn.functional.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+        if self._teacher is None:
+            return targets
+        return targets * (1 - share) + self._teacher(images).float().softmax(1) * share
 
     def epoch(self, epoch: int) -> tuple[float, float]:
         """One pass; (mean loss, accuracy in percent on the augmented images)."""

@@ -345,15 +345,36 @@ def test_the_spiking_network_itself_learns(tmp_path: Path) -> None:
 
 
 def test_the_loss_of_the_spiking_network_is_the_mean_over_its_read_outs() -> None:
-    training = Training(replace(RECIPE, snn_steps=3, label_smoothing=0.0, learning_rate=0.0), DATA, device=CPU)
+    training = Training(replace(RECIPE, snn_steps=3, label_smoothing=0.1, learning_rate=0.0), DATA, device=CPU)
     training.network.eval()  # statistics of batch norm that a second run does not change
     for neuron in neurons(training.network):
         neuron.train()
     images, labels = DATA.images[:10].permute(0, 3, 1, 2), DATA.labels[:10]
     loss, _ = training.step(images, labels)
     scores = simulate(training.network.eval(), images, 3)
-    expected = sum(nn.functional.cross_entropy(score, labels) for score in scores) / 3
+    expected = sum(nn.functional.cross_entropy(score, labels, label_smoothing=0.1) for score in scores) / 3
     torch.testing.assert_close(loss, expected)
+
+
+def test_distillation_mixes_labels_with_what_the_start_gives() -> None:
+    """(1 − d) of the smoothed labels, d of the starting network's probabilities, which training does not change."""
+    start = random_tiny(1, classes=5)
+    recipe = replace(RECIPE, distillation=0.25, label_smoothing=0.2, snn_steps=2)
+    training = Training(recipe, DATA, device=CPU, start=start.state_dict())
+    images, labels = DATA.images[:10].permute(0, 3, 1, 2), DATA.labels[:10]
+    training.optimizer.set_rate(1)
+    training.network.train()
+    training.step(images, labels)
+    with torch.no_grad():
+        expected = 0.25 * start(images).softmax(1) + 0.75 * (0.8 * torch.eye(5)[labels] + 0.2 / 5)
+    torch.testing.assert_close(training.targets(images, labels), expected)
+
+
+def test_distillation_needs_a_teacher() -> None:
+    with pytest.raises(
+        ValueError, match=r"distillation is 0.5 without a teacher; allowed: with --init or --pretrained"
+    ):
+        Training(replace(RECIPE, distillation=0.5), DATA, device=CPU)
 
 
 def test_a_new_training_does_not_replace_one_that_has_not_ended(
