@@ -9,7 +9,7 @@ from math import prod
 import torch
 
 from deploy.compare.backends import traces
-from deploy.compare.judge import Judge, most_judged
+from deploy.compare.judge import Judge
 from deploy.compare.part import Part
 from deploy.compare.settings import Settings
 from deploy.compare.verdict import Verdict
@@ -38,40 +38,31 @@ def run_part(settings: Settings, part: Part) -> Generator[Verdict, None, None]:
 
 def compared(settings: Settings, network: IntegerNetwork, part: Part) -> Generator[Verdict, None, None]:
     """Runs the part on the backend and compares it, in this process; errors as of deploy.compare.backends.traces."""
-    most = _most_judged(network, part, settings.T, settings.reference_samples)
-    chunks = traces(settings, network, part.images, membranes=most)
-    potentials = settings.backend in ("cpu", "netx")
-    return compare_traces(network, part, chunks, settings.T, settings.reference_samples, potentials=potentials)
+    judge = Judge(network, part, settings)
+    chunks = traces(settings, network, part.images, membranes=judge.wanted)
+    return compare_traces(settings, network, part, chunks, judge)
 
 
 def compare_traces(
-    network: IntegerNetwork,
-    part: Part,
-    chunks: Generator[Trace, None, None],
-    steps: int,
-    reference_samples: int | None = None,
-    *,
-    potentials: bool = False,
+    settings: Settings, network: IntegerNetwork, part: Part, chunks: Generator[Trace, None, None], judge: Judge
 ) -> Generator[Verdict, None, None]:
     """Compares traces, as they come, with the integer engine and the reference on the same images: a verdict for each.
 
     Traces are dropped as soon as they are compared, so that the memory does not grow with N.
 
     Args:
+        settings: of the run.
         network: what all three run.
         part: the images and labels.
         chunks: traces of consecutive samples of the part, together all of it.
-        steps: T.
-        reference_samples: as in Settings.
-        potentials: whether the traces must have v(T) of the samples that the reference may judge.
+        judge: of the part.
 
     Raises:
-        CoverageError: traces of another T, or without v(T).
+        CoverageError: traces of another T, or without v(T) where the backend leaves it.
         whatever the backend raises.
     """
-    engine, network_digest = Engine(network), network.digest()
-    most = _most_judged(network, part, steps, reference_samples)
-    judge = Judge(network, part.images[:most], part.start, timed=reference_samples is None)
+    engine, network_digest, steps = Engine(network), network.digest(), settings.T
+    leaves_potentials = settings.backend in ("cpu", "netx")
     layers, neurons = tuple(layer.name for layer in network.layers), tuple(map(prod, network.shapes))
     done = 0
     with closing(chunks):  # ends the backend also where the comparison fails
@@ -83,7 +74,7 @@ def compare_traces(
                 break
             if trace.steps != steps:
                 raise CoverageError(f"{trace.steps} time steps were run; expected: {steps}")
-            if potentials and judge.wanted and trace.membranes is None:
+            if leaves_potentials and judge.wanted and trace.membranes is None:
                 raise CoverageError("a trace has no membrane potentials; expected: those of the first samples")
             here, number = slice(done, done + trace.samples), part.start + done
             expected = engine.run(part.images[here], steps, membranes=judge.wanted > 0)
@@ -112,8 +103,3 @@ def compare_traces(
     if judged:
         none, no_steps = (0,) * len(layers), (0,) * steps
         yield Verdict(layers, neurons, (), judged, disagreement, none, None, none[1:], none, no_steps, no_steps, 0, 0.0)
-
-
-def _most_judged(network: IntegerNetwork, part: Part, steps: int, asked: int | None) -> int:
-    """How many samples of the part the reference may judge; ``asked`` counts from the first of all samples."""
-    return most_judged(network, len(part.images), steps, None if asked is None else max(0, asked - part.start))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.compare.part import Part
+from deploy.compare.settings import Settings
 from nqlava import reference
 from nqlava.network import IntegerNetwork
 from nqlava.trace import Trace
@@ -50,11 +52,13 @@ def _shown(value: int) -> str:
     return str(value) if abs(value) < 2**64 else f"{value:064x}"[:16]
 
 
-def most_judged(network: IntegerNetwork, samples: int, steps: int, asked: int | None) -> int:
-    """How many of the first ``samples`` samples the reference may judge: those asked for, else what fits in memory."""
+def most_judged(network: IntegerNetwork, part: Part, settings: Settings) -> int:
+    """How many of the first samples of the part the reference may judge: those asked for, else what fits in memory."""
+    if settings.reference_samples is not None:
+        return min(len(part.images), max(0, settings.reference_samples - part.start))
     neurons = sum(int(np.prod(shape)) for shape in network.shapes)
-    each = neurons * (4 + steps // 8)  # v(T), and spikes as bits
-    return min(samples, max(1, _KEPT // each) if asked is None else asked)
+    each = neurons * (4 + settings.T // 8)  # v(T), and spikes as bits
+    return min(len(part.images), max(1, _KEPT // each))
 
 
 class Judge:
@@ -66,18 +70,18 @@ class Judge:
 
     Args:
         network: what is run.
-        images: uint8 (n, C, H, W), the first samples, as many as may be judged.
-        start: number of the first of them among all.
-        timed: whether the time counts; if not, all are judged.
+        part: the samples.
+        settings: of the run; reference_samples judges so many of all samples, however long it takes.
 
     Attributes:
         judged: number of samples so far.
     """
 
-    def __init__(self, network: IntegerNetwork, images: NDArray[np.uint8], start: int, *, timed: bool) -> None:
-        self._network, self._images, self._start, self._timed = network, images.copy(), start, timed
+    def __init__(self, network: IntegerNetwork, part: Part, settings: Settings) -> None:
+        self._network, self._start, self._timed = network, part.start, settings.reference_samples is None
         self._digest = network.digest()
-        self._most = len(images)
+        self._most = most_judged(network, part, settings)
+        self._images = part.images[: self._most].copy()
         self._began, self._spent = time.monotonic(), 0.0
         self._waiting: deque[tuple[Trace, Trace]] = deque()
         self.judged = 0

@@ -36,6 +36,8 @@ from nqlava.command.orphans import die_with_parent
 
 _LAVA_LINE = LogConfig(file="").format
 _POLL_SECONDS = 0.02
+STALL_SECONDS = 600.0
+"""Without a time step, after which a run is given up."""
 _TRACEBACK_SECONDS = 5.0  # how long to wait for the traceback behind a reported error
 
 
@@ -49,21 +51,17 @@ class GuardedRun:
         process: any process of the network.
         run_cfg: chooses the process models.
         progress: returns a number that changes while the network advances.
-        stall_timeout: seconds without a change after which a run is given up.
     """
 
-    def __init__(
-        self, process: AbstractProcess, run_cfg: RunConfig, *, progress: Callable[[], int], stall_timeout: float
-    ) -> None:
-        self._process, self._run_cfg = process, run_cfg
-        self._progress, self._stall_timeout = progress, stall_timeout
+    def __init__(self, process: AbstractProcess, run_cfg: RunConfig, *, progress: Callable[[], int]) -> None:
+        self._process, self._run_cfg, self._progress = process, run_cfg, progress
         self._runtime: _Runtime | None = None
 
     def __enter__(self) -> "GuardedRun":
         try:
             with _interrupt_deferred():
                 executable = self._process.compile(self._run_cfg)
-                self._runtime = _Runtime(executable, self._stall_timeout)
+                self._runtime = _Runtime(executable)
                 executable.assign_runtime_to_all_processes(self._runtime)
                 with _children_die_with_parent():
                     self._runtime.initialize()
@@ -87,9 +85,9 @@ class GuardedRun:
             now = self._progress()
             if now != last:
                 last, since = now, time.monotonic()
-            elif time.monotonic() - since > self._stall_timeout:
+            elif time.monotonic() - since > STALL_SECONDS:
                 raise LavaRunError(
-                    f"no progress for {self._stall_timeout:g} s after time step {last}: {runtime.waiting.describe()}"
+                    f"no progress for {STALL_SECONDS:g} s after time step {last}: {runtime.waiting.describe()}"
                 )
             time.sleep(_POLL_SECONDS)
         if all(enum_equal(port.peek(), MGMT_RESPONSE.DONE) for port in runtime.service_to_runtime):
@@ -116,10 +114,9 @@ class _Runtime(Runtime):
         waiting: which process waits for which.
     """
 
-    def __init__(self, executable: Executable, start_timeout: float) -> None:
+    def __init__(self, executable: Executable) -> None:
         super().__init__(executable, ActorType.MultiProcessing)
         builders = executable.proc_builders.items()
-        self._start_timeout = start_timeout
         self._ending_since: float | None = None
         self.waiting = Waiting(executable)
         self._names = [process.name for process, builder in builders if isinstance(builder, PyProcessBuilder)]
@@ -133,7 +130,7 @@ class _Runtime(Runtime):
 
     def _start_ports(self) -> None:
         super()._start_ports()
-        deadline = time.monotonic() + self._start_timeout
+        deadline = time.monotonic() + STALL_SECONDS
         services = ["runtime service"] * (len(self.exception_q) - len(self._names))
         for queue, name in zip(self.exception_q, self._names + services, strict=True):
             while True:
@@ -143,7 +140,7 @@ class _Runtime(Runtime):
                 except Empty:
                     self.check_children()
                     if time.monotonic() > deadline:
-                        raise LavaRunError(f"process {name} did not start within {self._start_timeout:g} s") from None
+                        raise LavaRunError(f"process {name} did not start within {STALL_SECONDS:g} s") from None
             if error is not None:
                 raise LavaRunError(f"a process failed to start\n{getattr(error, 'trace', error)}")
         self.exception_q: list = []  # Lava would wait for the same answers without a timeout

@@ -78,7 +78,6 @@ def run(
     clock: Clock = "local",
     *,
     graded: bool = False,
-    stall_timeout: float = 600.0,
 ) -> Iterator[Activity]:
     """Runs the file's network in Lava; yields what its layers do, for consecutive samples, in order.
 
@@ -90,7 +89,6 @@ def run(
         network: what deploy.lava_dl.reader.read made of it.
         inputs, clock: as for LifEngine.run.
         graded: lets lava-dl expect messages of 16 bits instead of spikes.
-        stall_timeout: seconds without a time step after which the run is given up.
 
     Raises:
         NetxError: lava-dl cannot read the file.
@@ -100,12 +98,10 @@ def run(
     fits = max(1, _RUN_VALUES // (values * inputs.shape[1]))
     at_once = fits if clock == "local" and not network.has_delays else 1
     for start in range(0, len(inputs), at_once):
-        yield _run(Path(path), network, inputs[start : start + at_once], clock, graded, stall_timeout)
+        yield _run(Path(path), network, inputs[start : start + at_once], clock, graded)
 
 
-def _run(
-    path: Path, network: LifNetwork, inputs: NDArray[np.integer], clock: Clock, graded: bool, stall_timeout: float
-) -> Activity:
+def _run(path: Path, network: LifNetwork, inputs: NDArray[np.integer], clock: Clock, graded: bool) -> Activity:
     samples, steps = inputs.shape[:2]
     schedule = Schedule(steps, 0, samples, samples)
     local = clock == "local"
@@ -125,9 +121,7 @@ def _run(
         models = {LIF: PyRecordedLif, LIFReset: PyRecordedLifReset}
         configuration = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
         last = recorders[-1]
-        with GuardedRun(
-            source, configuration, progress=lambda: int(last.step[0]), stall_timeout=stall_timeout
-        ) as guarded:
+        with GuardedRun(source, configuration, progress=lambda: int(last.step[0])) as guarded:
             guarded.run(samples * steps + (network.places[-1] if local else 0))
     finally:
         lava_network.net_config.f.close()

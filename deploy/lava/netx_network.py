@@ -7,7 +7,7 @@ deploy/lava/build.py, and both must give the same Trace.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -22,11 +22,12 @@ from lava.proc.conv.process import Conv
 from numpy.typing import NDArray
 
 from deploy.compare.backends import require_lava_dl
-from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
+from deploy.lava.build import run_configuration
 from deploy.lava.convolution import PyExactConv
 from deploy.lava.hardware import from_chip, to_chip
+from deploy.lava.pipeline import Pipeline
 from deploy.lava.processes import IFNeuron, ImageSource, Integrator, Probe
-from deploy.lava.schedule import Recorder, Schedule, shared_array
+from deploy.lava.schedule import Recorder, Schedule
 from nqlava.errors import InputError
 from nqlava.network import IMAGE, IntegerNetwork
 from nqlava.netx import INTEGRATOR, SPIKING, read
@@ -46,8 +47,6 @@ def run(
     callbacks: Sequence[object] = (),
     stock_convolution: bool = False,
     membranes: int = 0,
-    stall_timeout: float = 600.0,
-    on_progress: Callable[[int], None] | None = None,
 ) -> Generator[Trace, None, None]:
     """Runs the network in a netx file, read by lava-dl, and yields a Trace for every few samples, in order.
 
@@ -63,8 +62,6 @@ def run(
             of deploy.lava.convolution.PyExactConv.
         membranes: number of the first samples whose traces hold v(T); 0 with backend "loihi2", where nothing but
             messages leaves a chip.
-        stall_timeout: seconds without a time step after which the run is given up.
-        on_progress: called with the number of samples done.
 
     Raises:
         LavaMissingError: lava-dl is not installed; it needs Python 3.10.
@@ -81,11 +78,11 @@ def run(
     run_cfg = run_configuration(backend, chosen, callbacks=callbacks)
     network = read(path)
     _require_readable(network, name)
-    check_arguments(network, images, steps, 1, gap)
     on_chip = backend == "loihi2"
     if on_chip and membranes:
         raise InputError("membranes are asked for with backend loihi2; allowed: with backend cpu")
-    return _run(os.fspath(path), network, images, steps, gap, on_chip, run_cfg, membranes, stall_timeout, on_progress)
+    pipeline = Pipeline(network, images, steps, gap=gap, membranes=membranes)
+    return _run(os.fspath(path), network, pipeline, on_chip, run_cfg)
 
 
 def _require_readable(network: IntegerNetwork, backend: str) -> None:
@@ -109,24 +106,11 @@ def _require_readable(network: IntegerNetwork, backend: str) -> None:
 
 
 def _run(
-    path: str,
-    network: IntegerNetwork,
-    images: NDArray[np.uint8],
-    steps: int,
-    gap: int,
-    on_chip: bool,
-    run_cfg: RunConfig,
-    membranes: int,
-    stall_timeout: float,
-    on_progress: Callable[[int], None] | None,
+    path: str, network: IntegerNetwork, pipeline: Pipeline, on_chip: bool, run_cfg: RunConfig
 ) -> Generator[Trace, None, None]:
-    if not len(images):
-        return
-    schedule, chunk = plan(network, steps=steps, gap=gap, batch=1, batches=len(images), kept=membranes)
-    buffer = shared_array((chunk, 1, *network.input_shape), np.uint8)
-    recorders = make_recorders(network, schedule, 1, membranes)
+    schedule, recorders = pipeline.schedule, pipeline.recorders
     convolution = network.layers[0].is_convolution
-    source = ImageSource(images=buffer, schedule=schedule, transpose=convolution, flatten=not convolution)
+    source = ImageSource(images=pipeline.buffer, schedule=schedule, transpose=convolution, flatten=not convolution)
     with _neurons_registered(recorders, schedule, on_chip):
         from lava.lib.dl.netx.hdf5 import Network
 
@@ -139,7 +123,7 @@ def _run(
             _add_probes(lava_network.layers, network, recorders)
         else:
             source.s_out.connect(lava_network.inp)
-        yield from stream(source, run_cfg, network, images, schedule, buffer, recorders, stall_timeout, on_progress)
+        yield from pipeline.run(source, run_cfg)
     finally:
         lava_network.net_config.f.close()
 

@@ -29,7 +29,7 @@ Only the image source and the probes that record are ours (processes.py). All el
 lava-nc 0.10.0. This is for CPUs: the Resets write a variable of the synapse models (docs/loihi.md).
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import deploy.lava.compatibility  # noqa: F401 — before Lava
@@ -54,10 +54,11 @@ from lava.utils.weightutils import SignMode
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, spmatrix
 
-from deploy.lava.build import check_arguments, make_recorders, plan, run_configuration, stream
+from deploy.lava.build import run_configuration
 from deploy.lava.models import PyImageSource, PyProbe
+from deploy.lava.pipeline import Pipeline
 from deploy.lava.processes import ImageSource, Probe
-from deploy.lava.schedule import Recorder, Schedule, shared_array
+from deploy.lava.schedule import Recorder, Schedule
 from nqlava.errors import InputError
 from nqlava.network import IMAGE, INPUT_MAX, MEMBRANE_MAX, Connection, IntegerNetwork, Layer
 from nqlava.trace import Trace
@@ -83,45 +84,26 @@ def run(
     steps: int,
     *,
     gap: int = 0,
-    stall_timeout: float = 600.0,
-    on_progress: Callable[[int], None] | None = None,
 ) -> Generator[Trace, None, None]:
     """Runs ``network`` from stock parts, and yields a Trace for every few samples, in order.
 
     Args:
         network: what to run.
-        images: uint8 (N, C, H, W).
-        steps: T.
-        gap: idle steps between samples.
-        stall_timeout: seconds without a time step after which the run is given up.
-        on_progress: called with the number of samples done.
+        images, steps, gap: as of deploy.lava.pipeline.Pipeline.
 
     Raises:
         InputError: a network that stock parts cannot compute exactly, or an invalid argument.
         LavaRunError: a process failed, was killed or stalled.
     """
-    check_arguments(network, images, steps, 1, gap)
+    pipeline = Pipeline(network, images, steps, gap=gap)
     require_buildable(network, steps)
-    return _run(network, images, steps, gap, stall_timeout, on_progress)
+    return _run(network, pipeline)
 
 
-def _run(
-    network: IntegerNetwork,
-    images: NDArray[np.uint8],
-    steps: int,
-    gap: int,
-    stall_timeout: float,
-    on_progress: Callable[[int], None] | None,
-) -> Generator[Trace, None, None]:
-    if not len(images):
-        return
-    schedule, chunk = plan(network, steps=steps, gap=gap, batch=1, batches=len(images))
-    buffer = shared_array((chunk, 1, *network.input_shape), np.uint8)
-    recorders = make_recorders(network, schedule, 1)
-    source = ImageSource(images=buffer, schedule=schedule, transpose=True)
-    build(network, source.s_out.flatten(), schedule, recorders)
-    run_cfg = configuration(source)
-    yield from stream(source, run_cfg, network, images, schedule, buffer, recorders, stall_timeout, on_progress)
+def _run(network: IntegerNetwork, pipeline: Pipeline) -> Generator[Trace, None, None]:
+    source = ImageSource(images=pipeline.buffer, schedule=pipeline.schedule, transpose=True)
+    build(network, source.s_out.flatten(), pipeline.schedule, pipeline.recorders)
+    yield from pipeline.run(source, configuration(source))
 
 
 def configuration(source: ImageSource) -> RunConfig:

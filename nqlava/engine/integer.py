@@ -1,8 +1,9 @@
 """The exact integer engine: fast, and judged by nqlava.reference."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,6 @@ from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
 from nqlava.trace import Trace, pack
 
-_Spikes = Callable[[slice, int, slice, NDArray[np.uint8]], None]
 _Run = Callable[[slice], Buffers]
 
 
@@ -60,20 +60,20 @@ class Engine:
         Raises:
             InputError: images of another type or shape, or steps below 1.
         """
-        shapes = self.network.shapes[:-1]
-        count = len(images)
-        spikes = tuple(np.empty((count, steps, (int(np.prod(s)) + 7) // 8), np.uint8) for s in shapes)
+        shapes, count = self.network.shapes[:-1], len(images)
 
         def record(samples: slice, layer: int, block: slice, values: NDArray[np.uint8]) -> None:
             spikes[layer][samples, block] = pack(values)
 
-        kept = tuple(np.empty((count, int(np.prod(s))), np.int32) for s in shapes) if membranes else None
-        readout, saturations, _ = self._run(images, steps, record, kept)
-        return Trace(shapes, spikes, readout, saturations, kept)
+        kept = tuple(np.empty((count, prod(s)), np.int32) for s in shapes) if membranes else None
+        whole = Buffers.of(self.network, count, steps, record, kept)
+        spikes = tuple(np.empty((count, steps, (prod(s) + 7) // 8), np.uint8) for s in shapes)
+        self._run(images, whole)
+        return Trace(shapes, spikes, whole.readout, whole.saturations, kept)
 
     def scores(self, images: Tensor | NDArray[np.uint8], steps: int) -> NDArray[np.int32]:
         """Only the read-out, int32 (N, T, K); arguments and errors as in ``run``."""
-        return self._run(images, steps)[0]
+        return self._run(images, Buffers.of(self.network, len(images), steps)).readout
 
     def classify(self, images: Tensor | NDArray[np.uint8], steps: int) -> NDArray[np.int64]:
         """Class after each step 1 … T, (N, T); arguments and errors as in ``run``."""
@@ -82,17 +82,11 @@ class Engine:
 
     def membrane_ranges(self, images: Tensor | NDArray[np.uint8], steps: int) -> tuple[tuple[int, int], ...]:
         """(min, max) of 0 and u per layer, before the reset, over all neurons, samples and steps."""
-        potentials = self._run(images, steps)[2]
+        potentials = self._run(images, Buffers.of(self.network, len(images), steps)).potentials
         return tuple((int(low), int(high)) for low, high in potentials)
 
-    def _run(
-        self,
-        images: Tensor | NDArray[np.uint8],
-        steps: int,
-        on_spikes: _Spikes | None = None,
-        membranes: Sequence[NDArray[np.int32]] | None = None,
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-        """Read-out (N, T, K), saturations (layers, N), and range of u (layers, 2); v(T) is written to ``membranes``."""
+    def _run(self, images: Tensor | NDArray[np.uint8], whole: Buffers) -> Buffers:
+        """Fills the buffers of all samples."""
         if isinstance(images, Tensor):
             images = images.numpy(force=True)
         if images.dtype != np.uint8 or images.shape[1:] != self.network.input_shape:
@@ -100,33 +94,21 @@ class Engine:
                 f"images are {images.dtype} of shape {images.shape}; "
                 f"allowed: uint8 of shape (N, {', '.join(map(str, self.network.input_shape))})"
             )
-        if steps < 1:
-            raise InputError(f"steps is {steps}; allowed: at least 1")
-        layers = len(self.network.layers)
-        readout = np.empty((len(images), steps, self.network.classes), np.int32)
-        saturations, potentials = np.zeros((layers, len(images)), np.int64), np.zeros((layers, 2), np.int64)
 
         def run(samples: slice) -> Buffers:
-            def record(layer: int, block: slice, values: NDArray[np.uint8]) -> None:
-                assert on_spikes is not None
-                on_spikes(samples, layer, block, values)
-
-            part = images[samples]
-            kept = None if membranes is None else [v[samples] for v in membranes]
-            result = Buffers.of(layers, len(part), steps, self.network.classes, on_spikes and record, kept)
-            self._runner.run(part, result)
-            readout[samples] = result.readout
-            saturations[:, samples] = result.saturations
-            return result
+            part = whole.part(samples)
+            self._runner.run(images[samples], part)
+            return part
 
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        batch = max(1, min(self._runner.batch(steps), -(-len(images) // threads)))
-        parts = [slice(i, i + batch) for i in range(0, len(images), batch)]
+        batch = max(1, min(self._runner.batch(whole.readout.shape[1]), -(-len(images) // threads)))
+        parts = [slice(i, min(i + batch, len(images))) for i in range(0, len(images), batch)]
+        potentials = whole.potentials
         with exact_arithmetic(), _parallel(min(threads, len(parts))) as each:
-            for result in each(run, parts):
-                potentials[:, 0] = np.minimum(potentials[:, 0], result.potentials[:, 0])
-                potentials[:, 1] = np.maximum(potentials[:, 1], result.potentials[:, 1])
-        return readout, saturations, potentials
+            for part in each(run, parts):
+                potentials[:, 0] = np.minimum(potentials[:, 0], part.potentials[:, 0])
+                potentials[:, 1] = np.maximum(potentials[:, 1], part.potentials[:, 1])
+        return whole
 
 
 @contextmanager

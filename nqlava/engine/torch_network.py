@@ -83,4 +83,4 @@ class TorchNetwork:
         spikes = torch.stack(fired, dim=1)
         if spikes.ndim == 5:
             spikes = spikes.permute(0, 1, 3, 4, 2)
-        result.on_spikes(index, block, spikes.flatten(2).to(torch.uint8).cpu().numpy())
+        result.hand_over(index, block, spikes.flatten(2).to(torch.uint8).cpu().numpy())

@@ -8,13 +8,12 @@ from collections.abc import Generator
 import numpy as np
 import pytest
 
-from deploy.compare.compare import compare_traces
 from deploy.errors import CoverageError
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
 from nqlava.testing.networks import images_for, random_layer
 from nqlava.trace import Trace
-from tests.parts import part_of, verify
+from tests.parts import part_of, verdicts, verify
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def engine_traces(network: IntegerNetwork, images: np.ndarray, size: int) -> Gen
 
 def test_a_verdict_for_each_chunk(network: IntegerNetwork) -> None:
     images, labels = images_for(network, 5), np.zeros(5, np.int64)
-    found = list(compare_traces(network, part_of(images, labels, 10), engine_traces(network, images, 2), 3))
+    found = list(verdicts(network, part_of(images, labels, 10), 3, engine_traces(network, images, 2)))
     assert [(one.ranges[0][0], one.samples) for one in found] == [(10, 2), (12, 2), (14, 1)]
     assert all(one.steps == 3 and one.mismatches == (0, 0) and one.first is None for one in found)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from deploy.compare import judge
 from deploy.compare.judge import Disagreement, Judge, compare, compare_together, most_judged
+from deploy.compare.part import Part
+from deploy.compare.settings import Settings
 from nqlava import reference
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
@@ -106,7 +109,7 @@ def test_what_a_run_says_of_many_samples_is_compared(
     images = images_for(network, 6)
     trace = Engine(network).run(images, 3, membranes=True)
     assert len(set(trace.classes()[:, -1])) > 1
-    one = Judge(network, part_of(images).images, 0, timed=False)
+    one = judge_of(network, part_of(images), 6)
     real = getattr(Trace, method)
     monkeypatch.setattr(
         Trace, method, lambda trace, *a: damage(real(trace, *a)) if trace.samples > 1 else real(trace, *a)
@@ -120,14 +123,14 @@ def test_the_judge_has_images_of_its_own(network: IntegerNetwork) -> None:
     images = images_for(network, 2)
     trace = Engine(network).run(images, 2, membranes=True)
     part = part_of(images)
-    one = Judge(network, part.images, 0, timed=False)
+    one = judge_of(network, part, 2)
     part.images[:] = 0
     one.see(trace, trace)
     assert one.judge() == (2, None)
 
 
-def judge_of(network: IntegerNetwork, most: int, *, timed: bool) -> Judge:
-    return Judge(network, part_of(images_for(network, most)).images, 0, timed=timed)
+def judge_of(network: IntegerNetwork, part: Part, asked: int | None) -> Judge:
+    return Judge(network, part, Settings(Path(), steps=2, reference_samples=asked))
 
 
 def seen(network: IntegerNetwork, one: Judge, first: int, count: int) -> int:
@@ -141,14 +144,14 @@ def seen(network: IntegerNetwork, one: Judge, first: int, count: int) -> int:
 
 
 def test_as_many_as_asked_for_across_chunks(network: IntegerNetwork) -> None:
-    one = judge_of(network, 5, timed=False)
+    one = judge_of(network, part_of(images_for(network, 9)), 5)
     assert [seen(network, one, 3 * chunk, 3) for chunk in range(3)] == [3, 2, 0]
     assert one.judged == 5 and one.wanted == 0
 
 
 def test_at_least_one_and_no_more_once_the_time_is_up(network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "SECONDS", 0.0)
-    one = judge_of(network, 5, timed=True)
+    one = judge_of(network, part_of(images_for(network, 5)), None)
     assert [seen(network, one, 3 * chunk, 3) for chunk in range(2)] == [1, 0]
     assert one.wanted == 0 and one.judge() == (0, None), "nothing is kept that will not be judged"
 
@@ -156,7 +159,7 @@ def test_at_least_one_and_no_more_once_the_time_is_up(network: IntegerNetwork, m
 def test_what_waits_is_judged_when_the_rest_took_as_long(
     network: IntegerNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = judge_of(network, 5, timed=True)
+    one = judge_of(network, part_of(images_for(network, 5)), None)
     monkeypatch.setattr(one, "_began", one._began + 60)  # as if nothing else had taken any time
     assert seen(network, one, 0, 5) == 1
     monkeypatch.setattr(one, "_began", one._began - 120)
@@ -164,6 +167,11 @@ def test_what_waits_is_judged_when_the_rest_took_as_long(
 
 
 def test_how_many_fit_into_memory(network: IntegerNetwork) -> None:
-    assert most_judged(network, 50, 4, None) == 50
-    assert most_judged(network, 50, 4, 7) == 7
-    assert most_judged(network, 10**9, 16, None) == 2**26 // (6 * (3 * 3 * 4 + 2))
+    def most(count: int, steps: int, asked: int | None, start: int = 0) -> int:
+        images = np.broadcast_to(np.uint8(0), (count, *network.input_shape))
+        return most_judged(
+            network, part_of(images, start=start), Settings(Path(), steps=steps, reference_samples=asked)
+        )
+
+    assert (most(50, 4, None), most(50, 4, 7), most(50, 4, 7, start=5), most(50, 4, 7, start=8)) == (50, 7, 2, 0)
+    assert most(10**6, 16, None) == 2**26 // (6 * (3 * 3 * 4 + 2))

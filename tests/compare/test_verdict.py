@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.compare.compare import compare_traces
 from deploy.compare.verdict import Verdict, merge
 from deploy.errors import CoverageError
 from nqlava.engine.integer import Engine
 from nqlava.testing.networks import images_for
 from nqlava.testing.strategies import networks
 from nqlava.trace import Mismatch, Trace
-from tests.parts import part_of, verify
+from tests.parts import part_of, verdicts, verify
 
 MADE = Verdict(
     layers=("hidden", "out"),
@@ -57,7 +56,7 @@ def test_any_division_gives_the_same_verdict(network, data: st.DataObject) -> No
         """The samples from ``start`` to ``stop``, in chunks of any size."""
         bounds = [start, *sorted(data.draw(st.sets(st.integers(start, stop)))), stop]
         chunks = (part(trace, *pair) for pair in pairwise(bounds) if pair[0] < pair[1])
-        return compare_traces(network, part_of(images[start:stop], labels[start:stop], start), chunks, steps, count)
+        return verdicts(network, part_of(images[start:stop], labels[start:stop], start), steps, chunks, count)
 
     whole = verify(network, part_of(images, labels), steps, (piece for piece in [part(trace, 0, count)]), count)
     bounds = [0, *sorted(data.draw(st.sets(st.integers(1, count)))), count]

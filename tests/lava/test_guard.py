@@ -166,8 +166,9 @@ def test_a_stalled_process_is_named_with_who_waits_for_it(
         original(self)
 
     monkeypatch.setattr(model, "run_spk", stall)
+    monkeypatch.setattr(guard, "STALL_SECONDS", 2.0)
     with pytest.raises(LavaRunError, match=rf"^no progress for 2 s after time step \d: {message}$"):
-        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2, stall_timeout=2.0))
+        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2))
 
 
 @pytest.mark.slow
@@ -180,8 +181,9 @@ def test_a_process_that_never_starts_is_named(network: IntegerNetwork, monkeypat
         original(self, parameters)
 
     monkeypatch.setattr(PyLayerGroup, "__init__", stall)
+    monkeypatch.setattr(guard, "STALL_SECONDS", 2.0)
     with pytest.raises(LavaRunError, match=r"^process hidden did not start within 2 s$"):
-        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2, stall_timeout=2.0))
+        list(build.run(network, images_for(network, 8), 3, batch=2, processes=2))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from deploy.lava.build import _collect, _groups, make_recorders, plan
+from deploy.lava.build import _groups
 from deploy.lava.convolution import PyExactConv
 from deploy.lava.models import (
     PyBatchSource,
@@ -22,6 +22,7 @@ from deploy.lava.models import (
     TorchModel,
     group_model,
 )
+from deploy.lava.pipeline import Pipeline
 from deploy.lava.schedule import Recorder, Schedule, shared_array
 from nqlava.engine.integer import Engine
 from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Reset
@@ -85,12 +86,12 @@ def test_groups_of_layers(processes: int, reset: Reset) -> None:
     """Two batches, the second of which begins before the first has left the pipeline."""
     network = residual_network(reset)
     images = images_for(network, 2 * BATCH)
-    schedule, _ = plan(network, steps=STEPS, gap=GAP, batch=BATCH, batches=2)
-    recorders = make_recorders(network, schedule, BATCH)
+    pipeline = Pipeline(network, images, STEPS, batch=BATCH, gap=GAP)
+    schedule = pipeline.schedule
     wires: dict[str, list[deque[NDArray]]] = defaultdict(list)
     source = PyBatchSource({"images": images.transpose(0, 2, 3, 1).reshape(2, BATCH, -1), "schedule": schedule})
     models = []
-    for group in _groups(network, processes, BATCH, recorders):
+    for group in _groups(network, processes, BATCH, pipeline.recorders):
         model = group_model(group)(group.proc_params)
         for index, name in enumerate(group.incoming):
             wires[name].append(deque())
@@ -103,7 +104,7 @@ def test_groups_of_layers(processes: int, reset: Reset) -> None:
     for t in range(1, schedule.total(network.depth) + 1):
         for one in (source, *models):
             step(one, t)
-    found = _collect(network, recorders, np.arange(2) % schedule.slots, 2 * BATCH)
+    found = pipeline.collect(0, 2)
     expected = Engine(network).run(images, STEPS)
     for one, other in zip((*found.spikes, found.readout), (*expected.spikes, expected.readout), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -12,7 +12,7 @@ from lava.magma.compiler.compiler_graphs import find_processes
 from lava.proc.graded.process import GradedReluVec, GradedVec
 
 from deploy.lava import stock
-from deploy.lava.build import make_recorders, plan
+from deploy.lava.pipeline import Pipeline
 from deploy.lava.processes import ImageSource, Probe
 from nqlava.engine.integer import Engine
 from nqlava.network import MEMBRANE_MAX, Connection, IntegerNetwork, Layer
@@ -68,9 +68,9 @@ def test_equals_the_integer_engine(which: str, steps: int, gap: int, request: py
 
 
 def test_only_the_ends_are_not_stock(graph: IntegerNetwork) -> None:
-    schedule, _ = plan(graph, steps=2, gap=0, batch=1, batches=1)
-    source = ImageSource(images=np.zeros((1, 1, 1, 4, 5), np.uint8), schedule=schedule, transpose=True)
-    stock.build(graph, source.s_out.flatten(), schedule, make_recorders(graph, schedule, 1))
+    pipeline = Pipeline(graph, images_for(graph, 1), 2)
+    source = ImageSource(images=pipeline.buffer, schedule=pipeline.schedule, transpose=True)
+    stock.build(graph, source.s_out.flatten(), pipeline.schedule, pipeline.recorders)
     processes = find_processes(source)
     source.compile(stock.configuration(source))
     ours = [type(p) for p in processes if not p.model_class.__module__.startswith("lava.proc.")]

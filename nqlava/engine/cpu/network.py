@@ -77,8 +77,7 @@ class CpuNetwork:
                     )
                     if not layer.is_readout:
                         outputs[definition.name] = target
-                        if result.on_spikes is not None:
-                            result.on_spikes(index, block, target)
+                        result.hand_over(index, block, target)
 
 
 def _take(memory: dict[int, NDArray[np.uint8]], index: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
