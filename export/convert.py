@@ -2,21 +2,24 @@
 
 import json
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from export.fold.check import check
-from export.fold.folded import ExportError
+from export.fold.folded import ExportError, FoldedNetwork
 from export.fold.lower import lower
+from export.fold.prepare import prepare
 from export.report import MembraneRange, Report
 from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
 from export.round.rounding import NEAREST, CalibratedRounding, Method
+from export.thresholds import set_thresholds
 from nqlava import netx
 from nqlava.bounds import worst_case
 from nqlava.engine.integer import Engine
@@ -43,6 +46,7 @@ def convert(
 
     Args:
         model: any module that ``export.fold.lower`` can trace, in evaluation mode; it takes uint8 images (N, C, H, W).
+            ReLUs get the thresholds of ``export.thresholds``.
         calibration: images on the CPU.
         steps: T, stored in the file as the default of deployment; bounds and accuracies are for it.
         precision: bits of the weights and what shares a scale; 8 bits and one scale per channel without it.
@@ -53,9 +57,8 @@ def convert(
         ExportError, NetworkError: the model cannot be expressed.
     """
     precision, method = precision or Precision(), method or NEAREST
-    folded = lower(model, calibration.shape)
     images = calibration.images.permute(0, 3, 1, 2).contiguous()
-    check(model, folded, images[:_CHECK_IMAGES])
+    model, folded = _lowered(model, images)
     classes = len(folded.layers[-1].bias)
     if classes != len(calibration.classes):
         raise ExportError(
@@ -107,11 +110,24 @@ def convert(
     return IntegerNetwork(network.input_shape, network.layers, stored), report
 
 
+def _lowered(model: nn.Module, images: Tensor) -> tuple[nn.Module, FoldedNetwork]:
+    """The network with neurons in place of its ReLUs, and what it becomes."""
+    shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
+    folded = lower(model, shape)
+    if not folded.is_prepared:
+        prepared = prepare(model, shape)
+        set_thresholds(prepared, images)
+        model, folded = prepared, lower(prepared, shape)
+    check(model, folded, images[:_CHECK_IMAGES])
+    return model, folded
+
+
 def plan(model: nn.Module, calibration: ImageSet, precision: Precision, out: Path) -> str:
     """What would be written, as text; weights are not calibrated for it. Errors as of ``convert``."""
-    folded = lower(model, calibration.shape)
-    check(model, folded, calibration.images[:_CHECK_IMAGES].permute(0, 3, 1, 2).contiguous())
+    _, folded = _lowered(model, calibration.images.permute(0, 3, 1, 2).contiguous())
     network, _ = quantize(folded, precision=precision)
+    with tempfile.TemporaryDirectory() as folder:
+        netx.write(network, Path(folder) / "net.h5")  # so that what cannot be written is found now
     weights = sum(connection.weight.size for layer in network.layers for connection in layer.connections)
     neurons = sum(math.prod(shape) for shape in network.shapes)
     return (

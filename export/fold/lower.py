@@ -1,398 +1,476 @@
 """From a trained module to layers of neurons, by tracing: steps 1 to 3 of docs/semantics.md."""
 
-import operator
-import re
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from export.fold.folded import (
-    ExportError,
-    Floats,
-    FoldedLayer,
-    FoldedNetwork,
+from export.fold import operations
+from export.fold.activations import Activation, recognised, recognised_function
+from export.fold.folded import Call, ExportError, FoldedLayer, FoldedNetwork, Indices, Pool
+from export.fold.layers import divided, layer
+from export.fold.refusals import advice
+from export.fold.term import Unsupported, source_term
+from export.fold.trace import (
+    BATCH,
+    WHOLE,
+    attribute,
+    is_in_place,
+    module_path,
+    operation_name,
+    place,
+    require_plain,
+    traced,
+    unwrapped,
+)
+from export.fold.value import (
     Value,
-    add,
-    apply_matrix,
-    average,
-    convolve,
+    as_base,
+    as_map,
+    as_vector,
+    constant_value,
+    entries,
+    index_of,
+    joined,
     scale,
     source_value,
 )
-from nqlava.errors import shown
-from nqlava.network import IMAGE, Pair
+from nqlava.network import IMAGE, INPUT_MAX
 from train.model.activation import Neuron
 from train.model.models import Normalize
 
-MODULES = (
-    "Normalize, Conv2d, Linear, BatchNorm1d, BatchNorm2d, NQ, RateReLU, AvgPool2d, AdaptiveAvgPool2d, Flatten, "
-    "Dropout, Identity"
-)
-FUNCTIONS = "+, torch.flatten, avg_pool2d, adaptive_avg_pool2d, mean over height and width, dropout"
-
 
 def lower(model: nn.Module, input_shape: tuple[int, int, int]) -> FoldedNetwork:
-    """Fold batch norm, spike amplitude and average pooling into the connections between layers of neurons.
+    """Fold everything between two activations of a network into the connections between layers of neurons.
 
-    The forward of ``model`` is traced with torch.fx, so any module does that is built of the parts in ``MODULES`` and
-    ``FUNCTIONS``: one image goes in, through Normalize first, and class scores come out of a linear layer.
+    The forward of ``model`` is traced with torch.fx. Between two activations, whatever is an affine map is multiplied
+    out: convolutions, batch norm, average pooling, sums, concatenation, slices, shuffles, padding, constant factors.
+    One image goes in, and class scores come out.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; it takes uint8 images (N, C, H, W), through Normalize or by its own arithmetic.
         input_shape: (C, H, W) of an image.
 
     Raises:
-        ExportError: a part that cannot be exported, or parts in an order that cannot; it names the place.
+        ExportError: a part that cannot be exported; it names the place, the reason, and what works instead.
     """
-    _require_plain(model)
-    tracer = _Tracer()
-    try:
-        graph = tracer.trace(model)
-    except ExportError:
-        raise
-    except Exception as error:  # the module's own code runs here, on symbols instead of tensors
-        raise ExportError(
-            f"{type(model).__name__}: forward cannot be traced ({shown(error, 200)}); "
-            "allowed: a fixed sequence of operations that does not depend on values"
-        ) from None
-    return _Lowering(model, input_shape).run(graph)
+    return Lowering(model, input_shape).run()
 
 
-def _require_plain(model: nn.Module) -> None:
-    """ExportError where modules do something else than their forward says: it would be lost."""
-    for path, module in model.named_modules():
-        place = f"{path} {type(module).__name__}".strip()
-        if module.training:
-            raise ExportError(f"{place}: is in training mode; allowed: evaluation mode, model.eval()")
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise ExportError(
-                f"{place}: has forward hooks, as weight_norm, spectral_norm and prune add them; allowed: none "
-                "(remove them, or use torch.nn.utils.parametrizations)"
-            )
-        if "forward" in vars(module):
-            raise ExportError(f"{place}: forward was replaced on the object; allowed: forward as its class defines it")
-        for known in (Neuron, Normalize):
-            if isinstance(module, known) and type(module).forward is not known.forward:
-                raise ExportError(f"{place}: has a forward of its own; allowed: that of {known.__name__}")
+class Lowering:
+    """Goes through the operations of one traced module once.
 
+    Args:
+        model, input_shape: as of ``lower``.
+        refused: told of each refusal, after which the lowering goes on; without it the first one is raised.
+    """
 
-class _Tracer(fx.Tracer):
-    """Records operations, and where in the source they stand; activations and Normalize are operations."""
-
-    record_stack_traces = True
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Neuron | Normalize) or super().is_leaf_module(m, module_qualified_name)
-
-
-class _Size:
-    """Stands for a tensor's size or one entry of it, which only ``view`` and ``reshape`` use."""
-
-
-class _Lowering:
-    """Goes through the operations of one traced module once."""
-
-    def __init__(self, model: nn.Module, input_shape: tuple[int, int, int]) -> None:
-        self.modules = dict(model.named_modules())
+    def __init__(
+        self,
+        model: nn.Module,
+        input_shape: tuple[int, int, int],
+        refused: Callable[[ExportError], None] | None = None,
+    ) -> None:
+        self.model = unwrapped(model)
+        require_plain(self.model)
+        self.modules = dict(self.model.named_modules())
+        self.found = {m: a for m in self.modules.values() if (a := recognised(m)) is not None}
         self.input_shape = input_shape
-        self.values: dict[fx.Node, Value | _Size | None] = {}
+        self.refused = refused
+        self.values: dict[fx.Node, Any] = {}
+        self.order: dict[fx.Node, int] = {}
         self.layers: list[FoldedLayer] = []
+        self.calls: list[Call] = []
         self.normalize: Normalize | None = None
+        self.softmax = ""
+        self.is_prepared = True
+        self.uncalibrated: list[str] = []
 
-    def run(self, graph: fx.Graph) -> FoldedNetwork:
+    def run(self) -> FoldedNetwork:
+        whole = (Neuron, Normalize, *WHOLE)
+        graph = traced(self.model, self.input_shape, lambda m: isinstance(m, whole) or m in self.found)
         inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users]
         if len(inputs) != 1:
             raise ExportError(f"forward: takes {len(inputs)} inputs that it uses; allowed: one, the image")
+        mean, std = self._normalisation(inputs[0])
+        self.order = {node: number for number, node in enumerate(graph.nodes)}
+        last = {used: node for node in graph.nodes for used in node.all_input_nodes}
         for node in graph.nodes:
-            if node.op == "output":
-                self.read_out(node)
-            elif node.op == "placeholder":
-                self.values[node] = None
-            else:
-                self.values[node] = self.operation(node)
-        assert self.normalize is not None  # or the read-out would have failed
-        mean, std = _array(self.normalize.mean).ravel(), _array(self.normalize.std).ravel()
+            try:
+                self.values[node] = self._node(node, mean, std)
+            except Unsupported as error:
+                self._refuse(node, ExportError(f"{place(node)}: {error.found}; allowed: {error.allowed}"))
+            except ExportError as error:
+                self._refuse(node, error)
+            for used in node.all_input_nodes:
+                if last[used] is node:
+                    self.values.pop(used, None)
+        for made in self.layers:
+            _check_finite(made)
+        layers, calls = tuple(self.layers), tuple(self.calls)
+        return FoldedNetwork(
+            self.input_shape, layers, mean, std, calls, self.softmax, self.is_prepared, tuple(self.uncalibrated)
+        )
+
+    def _refuse(self, node: fx.Node, error: ExportError) -> None:
+        """Raise the error, or tell of it and go on with new sources in place of what the operation gives."""
+        if self.refused is None:
+            raise error from None
+        self.refused(error)
+        self.values[node] = fx.node.map_aggregate(
+            node.meta.get("value"),
+            lambda t: source_value(f"?{node.name}", tuple(t.shape[1:]), 1.0) if isinstance(t, Tensor) else t,
+        )
+
+    def _normalisation(self, image: fx.Node) -> tuple[Any, Any]:
+        """Mean and deviation of the Normalize that takes the image; 0 and 1 without one."""
+        for node in image.users:
+            module = self.modules.get(str(node.target)) if node.op == "call_module" else None
+            if isinstance(module, Normalize) and self.normalize is None:
+                self.normalize = module
+        channels = self.input_shape[0]
+        if self.normalize is None:
+            return np.zeros(channels), np.ones(channels)
+        mean, std = (operations.array(t).ravel() for t in (self.normalize.mean, self.normalize.std))
         for key, values, valid in (("mean", mean, np.isfinite(mean)), ("std", std, (std > 0) & (std < np.inf))):
             if not valid.all():
                 raise ExportError(f"Normalize: {key} is {values[~valid][0]}; allowed: finite numbers, std above 0")
-        if len(mean) != self.input_shape[0]:
-            raise ExportError(f"Normalize: is for {len(mean)} channels; allowed: {self.input_shape[0]} as the image")
-        for layer in self.layers:
-            _check_finite(layer)
-        return FoldedNetwork(self.input_shape, tuple(self.layers), mean, std)
+        if len(mean) != channels:
+            raise ExportError(f"Normalize: is for {len(mean)} channels; allowed: {channels} as the image")
+        return mean, std
 
-    def fail(self, node: fx.Node, found: str, allowed: str) -> NoReturn:
-        raise ExportError(f"{self.place(node)}: {found}; allowed: {allowed}")
-
-    def place(self, node: fx.Node) -> str:
-        """Path and type of a module, or file, line and name of an operation in somebody's forward."""
+    def _node(self, node: fx.Node, mean: Any, std: Any) -> Any:
+        if node.op == "placeholder":
+            # x = 255 (d · x̂ + m) of the normalised image x̂, which is the source.
+            return scale(source_value(IMAGE, self.input_shape, 1.0), INPUT_MAX * std, INPUT_MAX * mean)
+        if node.op == "get_attr":
+            return attribute(self.model, str(node.target))
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self.values.__getitem__)
+        if node.op == "output":
+            return self._read_out(args[0])
         if node.op == "call_module":
-            return f"{node.target} {type(self.modules[str(node.target)]).__name__}"
-        name = getattr(node.target, "__name__", str(node.target))
-        found = re.findall(r'File "([^"]+)", line (\d+)', node.stack_trace or "")
-        lines = [(file, line) for file, line in found if Path(torch.__file__).parent not in Path(file).parents]
-        return f"{Path(lines[-1][0]).name}:{lines[-1][1]}: {name}" if lines else name
-
-    def operation(self, node: fx.Node) -> Value | _Size:
-        if node.op == "call_module":
-            return self.module(node, self.modules[str(node.target)])
-        if node.op not in ("call_function", "call_method"):
-            self.fail(node, f"uses {node.target} outside of a module", f"tensors inside {MODULES}")
-        target = node.target
-        if target in ("size", "dim") or (target is getattr and node.args[1] == "shape"):
-            return _Size()
-        if target is operator.getitem and isinstance(self.values.get(node.args[0]), _Size):  # type: ignore[arg-type]
-            return _Size()
-        if target in (operator.add, torch.add, "add"):
-            return self.addition(node)
-        if target in (operator.iadd, "add_"):
-            self.require_unused_later(node)
-            return self.addition(node)
-        if target in (torch.flatten, "flatten"):
-            return self.flatten(node, self.argument(node, 1, "start_dim", 0), self.argument(node, 2, "end_dim", -1))
-        if target in ("view", "reshape", torch.reshape):
-            shape = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], list | tuple) else node.args[1:]
-            if len(shape) != 2 or shape[1] != -1:
-                self.fail(node, f"to {tuple(map(str, shape))}", "view(batch size, -1)")
-            return self.flatten(node, 1, -1)
-        if target in (F.avg_pool2d, torch._C._nn.avg_pool2d):
-            kernel = self.argument(node, 1, "kernel_size")
-            plain = (
-                self.argument(node, 3, "padding", 0) in (0, (0, 0))
-                and not self.argument(node, 4, "ceil_mode", False)
-                and self.argument(node, 6, "divisor_override") is None
-            )
-            return self.pool(node, kernel, self.argument(node, 2, "stride") or kernel, plain=plain)
-        if target is F.adaptive_avg_pool2d:
-            return self.adaptive_pool(node, self.argument(node, 1, "output_size"))
-        if target in (torch.mean, "mean"):
-            return self.mean(node)
-        if target is F.dropout:
-            if self.argument(node, 2, "training", True) is not False:
-                self.fail(node, "acts in evaluation mode too", "training=self.training, in evaluation mode")
-            return self.input(node)
-        self.fail(node, "cannot be exported", f"{FUNCTIONS}, and the modules {MODULES}")
-
-    def argument(self, node: fx.Node, position: int, name: str, default: object = None) -> object:
-        return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
-
-    def input(self, node: fx.Node, position: int = 0) -> Value:
-        """The value of an argument."""
-        source = node.args[position] if len(node.args) > position else next(iter(node.kwargs.values()), None)
-        value = self.values.get(source) if isinstance(source, fx.Node) else None
-        if isinstance(value, Value):
-            return value
-        if isinstance(source, fx.Node) and source.op == "placeholder":
-            self.fail(node, "takes the image", "Normalize first")
-        self.fail(node, f"takes {source}", "outputs of layers")
-
-    def module(self, node: fx.Node, module: nn.Module) -> Value:
-        kind = type(module)
-        if isinstance(module, Normalize):
-            source = node.args[0] if node.args else None
-            if not (isinstance(source, fx.Node) and source.op == "placeholder") or self.normalize is not None:
-                self.fail(node, "is not the first operation", "Normalize once, on the image")
-            self.normalize = module
-            return replace(source_value(IMAGE, self.input_shape, 1.0), name=str(node.target))
-        if isinstance(module, Neuron):
-            return self.neurons(node, module)
-        if isinstance(module, nn.Conv2d):
-            return self.convolution(node, module)
-        if isinstance(module, nn.Linear):
-            return self.linear(node, module)
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            return self.batch_norm(node, module)
-        if kind is nn.AvgPool2d:
-            plain = module.padding in (0, (0, 0)) and not module.ceil_mode and module.divisor_override is None
-            return self.pool(node, module.kernel_size, module.stride, plain=plain)
-        if kind is nn.AdaptiveAvgPool2d:
-            return self.adaptive_pool(node, module.output_size)
-        if kind is nn.Flatten:
-            return self.flatten(node, module.start_dim, module.end_dim)
-        if kind in (nn.Dropout, nn.Dropout2d, nn.Identity):
-            return self.input(node)
-        self.fail(node, "cannot be exported", MODULES)
-
-    def plain_input(self, node: fx.Node, what: str) -> Value:
-        """The argument, which must be spikes (or the image), pooled perhaps."""
-        value = self.input(node)
-        if not value.is_plain:
-            found = f"follows {value.name}, which has weights or a bias already"
-            self.fail(node, found, f"{what} behind an activation or pooling")
-        return value
-
-    def convolution(self, node: fx.Node, module: nn.Conv2d) -> Value:
-        value = self.plain_input(node, "a convolution")
-        if len(value.shape) != 3 or value.shape[0] != module.in_channels:
-            self.fail(node, f"follows an output of {value.shape}", f"outputs ({module.in_channels}, H, W)")
-        if module.padding_mode != "zeros" or isinstance(module.padding, str):
-            found = f"padding is {module.padding!r}, {module.padding_mode}"
-            self.fail(node, found, "padding as a number, filled with zeros")
-        pairs = (module.stride, module.padding, module.dilation)
-        stride, padding, dilation = ((int(y), int(x)) for y, x in pairs)
-        pooled = any(term.window != (1, 1) for term in value.terms)
-        if pooled and dilation != (1, 1):
-            self.fail(node, f"dilation is {dilation} behind pooling", "(1, 1) behind pooling")
-        weight = _array(module.weight)
-        bias = np.zeros(len(weight)) if module.bias is None else _array(module.bias)
-        result = convolve(value, str(node.target), weight, bias, stride, padding, dilation, module.groups)
-        if min(result.shape) < 1:
-            self.fail(node, f"kernel {module.kernel_size} on an output of {value.shape}", "kernels that fit")
+            return self._module(node, self.modules[str(node.target)], args)
+        if not _values((args, kwargs)):
+            return _function(node, type(args[0]) if args else Tensor)(*args, **kwargs)
+        result = self._operation(node, args, kwargs)
+        if is_in_place(node) and operation_name(node) not in operations.NOTHING:
+            self._changed(node, args[0], result)
         return result
 
-    def linear(self, node: fx.Node, module: nn.Linear) -> Value:
-        value = self.plain_input(node, "a linear layer")
-        if value.shape != (module.in_features,):
-            self.fail(node, f"follows an output of {value.shape}", f"({module.in_features},), flattened")
-        weight = _array(module.weight)
-        bias = np.zeros(len(weight)) if module.bias is None else _array(module.bias)
-        return apply_matrix(value, str(node.target), weight, bias)
+    def _module(self, node: fx.Node, module: nn.Module, args: Sequence[Any]) -> Any:
+        value = args[0] if args else None
+        if not isinstance(value, Value):
+            raise Unsupported("takes no output of a layer", "one tensor of the network")
+        name = str(node.target)
+        if isinstance(module, Normalize):
+            image = next(iter(node.all_input_nodes))
+            if module is self.normalize and image.op == "placeholder":
+                return replace(source_value(IMAGE, self.input_shape, 1.0), name=name)
+            shift, width = (operations.array(t).ravel() for t in (module.mean, module.std))
+            return scale(value, 1 / (INPUT_MAX * width), -shift / width)
+        if isinstance(module, Neuron):
+            return self._neurons(value, name, module)
+        if module in self.found:
+            return self._activation(value, name, self.found[module])
+        raise Unsupported(*advice(type(module).__name__))
 
-    def batch_norm(self, node: fx.Node, module: nn.BatchNorm1d | nn.BatchNorm2d) -> Value:
-        """z ← γ · (z − μ)/√(σ² + ε) + β."""
-        value = self.input(node)
-        if module.running_mean is None or module.running_var is None:
-            self.fail(node, "has no running statistics", "batch norm with them")
-        variance = _array(module.running_var)
-        if len(variance) != value.shape[0] or len(variance) != len(value.terms[0].weight):
-            self.fail(node, f"follows an output of {value.shape}", f"{len(variance)} channels")
-        if not (variance >= 0).all():
-            self.fail(node, f"variance is {variance.min()}", "numbers of at least 0")
-        gain, shift = 1 / np.sqrt(variance + module.eps), np.zeros(len(variance))
-        if module.affine:
-            gain, shift = gain * _array(module.weight), _array(module.bias)
-        return scale(value, gain, shift - _array(module.running_mean) * gain)
+    def _operation(self, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        name = operation_name(node)
+        plain = name if name.endswith("__") else name.rstrip("_")
+        path = module_path(node)[0] or plain
+        given = {k: v for k, v in kwargs.items() if k not in ("inplace", "input")}
+        if "input" in kwargs:
+            args = (kwargs["input"], *args)
+        for value in _values((args, given)):
+            if value.softmax and plain not in operations.NOTHING:
+                raise Unsupported(f"follows {value.softmax}", f"{value.softmax} at the end, or nowhere")
+        for other in node.all_input_nodes:
+            fake = other.meta.get("value")
+            if isinstance(fake, Tensor) and not fake.is_floating_point() and plain in _ON_FLOATS:
+                raise Unsupported("takes the 8-bit image", "Normalize first, or x.float() / 255")
+        if plain in operations.NOTHING:
+            return args[0]
+        if plain in operations.DROPOUT:
+            return self._dropout(node, args, given)
+        if plain in ("softmax", "log_softmax"):
+            return replace(args[0], softmax=plain)
+        if plain == "getattr" and args[1] in ("data", "real"):
+            return args[0]
+        activation = recognised_function(plain, named_arguments(node.target, plain, args, given))
+        if activation is not None:
+            return self._activation(args[0], path, activation)
+        if plain in ("maximum", "max") and len(args) == 2 and isinstance(args[0], Value) and _is_zero(args[1]):
+            return self._activation(args[0], path, Activation())
+        if (pool := self._pool(node, plain, args, given)) is not None:
+            return self._maximum(node, args[0], path, pool)
+        monotone = plain in ("batch_norm", "mul", "add", "sub", "truediv", "div", "iadd", "imul", "sum")
+        for value in _values((args, given)):
+            if value.pools and not monotone:
+                raise Unsupported("takes a maximum of currents", operations._SPIKES)
+        if plain in operations.LINEAR:
+            return operations.LINEAR[plain](path, *args, **given)
+        if plain in operations.SHAPED:
+            return operations.SHAPED[plain](path, *args, **given, shape=self._shape(node))
+        if plain in operations.MOVES:
+            return self._moved(node, args, given)
+        raise Unsupported(*advice(plain))
 
-    def neurons(self, node: fx.Node, module: Neuron) -> Value:
-        value = self.input(node)
+    def _shape(self, node: fx.Node) -> tuple[int, ...]:
+        """Of the result, without the batch."""
+        shape = node.meta["value"].shape
+        if not len(shape) or shape[0] != BATCH:
+            raise Unsupported(f"gives {tuple(shape)} for {BATCH} images", "the batch as the first dimension")
+        return tuple(shape[1:])
+
+    def _dropout(self, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        named = named_arguments(node.target, operation_name(node).rstrip("_"), args, kwargs)
+        if named.get("training", named.get("train", True)) is not False:
+            raise Unsupported("acts in evaluation mode too", "training=self.training, in evaluation mode")
+        return args[0]
+
+    def _moved(self, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """What only moves entries is done to their numbers."""
+        several = _values((args, kwargs))
+        if operation_name(node) in ("cat", "concat", "concatenate", "stack"):
+            constants = fx.node.map_aggregate(args[0], _as_value)
+            args = (constants, *args[1:])
+            several = _values(args)
+        if len(several) == 1:
+            whole, indices = several[0], [index_of(several[0])]
+        else:
+            whole, indices = joined(several)
+        count = 1 + int(np.prod(whole.extent))
+        numbers = iter(indices)
+        turn: dict[int, Tensor] = {}
+
+        def numbered(value: Any) -> Any:
+            if not isinstance(value, Value):
+                return value
+            if id(value) not in turn:
+                one = torch.from_numpy(next(numbers) + 1).double()
+                batch = torch.arange(BATCH, dtype=torch.float64).reshape(-1, *[1] * one.dim()) * count
+                turn[id(value)] = one + batch * (one > 0)
+            return turn[id(value)]
+
+        arguments, named = fx.node.map_aggregate((args, kwargs), numbered)
+        result = _function(node, Tensor)(*arguments, **named)
+
+        def back(found: Any) -> Any:
+            if not isinstance(found, Tensor):
+                return found
+            if not found.dim() or len(found) != BATCH:
+                raise Unsupported(f"gives {tuple(found.shape)} for {BATCH} images", "the batch as the first dimension")
+            first = found[0]
+            for number in range(BATCH):
+                if not torch.equal(found[number], torch.where(first > 0, first + number * count, 0.0)):
+                    raise Unsupported("mixes images", "the batch as the first dimension, (N, ...)")
+            return entries(whole, first.long().numpy() - 1)
+
+        return fx.node.map_aggregate(result, back)
+
+    def _changed(self, node: fx.Node, old: Any, new: Any) -> None:
+        """Behind an operation in place, the same tensor under its other names has the new value."""
+        for other, value in list(self.values.items()):
+            later = any(self.order[user] > self.order[node] for user in other.users)
+            if isinstance(value, Value) and value.storage is old.storage and later:
+                if value is not old:
+                    raise Unsupported("changes in place a tensor of which another view is used again", "x = x + y")
+                self.values[other] = new
+
+    # --- activations and maxima -------------------------------------------------------------------------------------
+
+    def _activation(self, value: Value, name: str, activation: Activation) -> Value:
+        made = self._neurons(value, name, activation.neuron())
+        self.is_prepared = False
+        if activation.levels is None:
+            self.uncalibrated += [layer for layer, _ in self.calls[-1].layers]
+        return made
+
+    def _neurons(self, value: Value, name: str, module: Neuron) -> Value:
         threshold = float(module.threshold.detach())
         if not (np.isfinite(threshold) and threshold > 0):
-            self.fail(node, f"threshold is {threshold}", "positive numbers")
-        if any(term.output_shape != value.shape for term in value.terms):
-            self.fail(node, f"follows {value.name}, which is flattened", "activations before Flatten")
-        initial = _array(module.initial)
-        if initial.shape not in ((), value.shape[:1]) or not np.isfinite(initial).all():
-            self.fail(node, f"initial is of shape {initial.shape}", f"one number, or {value.shape[0]}, one per channel")
-        name = self.unique(str(node.target) if value.is_plain else value.name)
-        layer = FoldedLayer(
-            name, value.terms, value.bias, threshold, initial if initial.ndim else float(initial), module.reset
+            raise Unsupported(f"threshold is {threshold}", "positive numbers")
+        initial = operations.array(module.initial)
+        shape, pools = value.shape, value.pools
+        if value.softmax:
+            raise Unsupported(f"follows {value.softmax}", f"{value.softmax} at the end, or nowhere")
+        if initial.shape not in ((), shape[:1]) or not np.isfinite(initial).all():
+            raise Unsupported(f"initial is of shape {initial.shape}", f"one number, or {shape[0]}, one per channel")
+        value = replace(value, pools=(), shape=value.base) if pools else value
+        if not (value.index is None and value.resample is None):
+            value = as_map(value)
+        if not value.terms:
+            raise Unsupported("takes a constant", "outputs of layers")
+        name = self._unique(name if value.is_plain else value.name)
+        per_channel = len(initial.shape) == 1 and len(initial) == value.base[0]
+        if initial.ndim and not per_channel:
+            value = as_vector(value)
+            initial = initial.repeat(value.base[0] // len(initial))
+        dense = value.is_vector and (
+            len(shape) == 1 or value.base != as_base(value.shape) or any(len(t.source_shape) == 1 for t in value.terms)
         )
-        self.layers.append(layer)
-        return source_value(name, value.shape, threshold)
+        fixed = {"threshold": threshold, "reset": module.reset}
+        parts, terms = self._add(value, name, dense, lambda part: {
+            **fixed, "initial": initial[part] if initial.ndim else float(initial)
+        })  # fmt: skip
+        spikes = Value(name, value.base, terms, np.zeros(value.base[0]), shape)
+        spikes = scale(replace(spikes, shape=value.base), np.full(value.base[0], threshold), np.zeros(value.base[0]))
+        spikes = replace(spikes, shape=shape)
+        layers = outputs = tuple(self._places(part, value) for part in parts)
+        if pools:
+            spikes = replace(spikes, shape=value.base)
+            for pool in pools:
+                spikes, outputs = self._or(spikes, f"{name}.max", pool, _pooled(spikes.shape, pool))
+            spikes = replace(spikes, shape=shape)
+        self.calls.append(Call(layers, value.base, pools, outputs))
+        return spikes
 
-    def unique(self, name: str) -> str:
-        names = {layer.name for layer in self.layers} | {IMAGE}
+    def _places(self, part: tuple[str, Indices], value: Value) -> tuple[str, Indices]:
+        """A layer, and where its neurons are in the flattened base."""
+        name, channels = part
+        plane = value.base[1] * value.base[2]
+        return name, (channels[:, None] * plane + np.arange(plane)).ravel()
+
+    def _add(
+        self, value: Value, name: str, dense: bool, neurons: Callable[[Indices], dict[str, Any]]
+    ) -> tuple[list[tuple[str, Indices]], tuple[Any, ...]]:
+        """New layers for the base of a value: their names and channels, and terms of their spikes."""
+        channels = value.base[0]
+        parts = list(divided(value.terms, channels, dense=dense))
+        found, terms = [], []
+        for part in parts:
+            own = self._unique(name if len(parts) == 1 else f"{name}:{part[0]}-{part[-1]}")
+            self.layers.append(replace(layer(value, own, part, dense=dense), **neurons(part)))
+            shape = (len(part),) if dense else (len(part), *value.base[1:])
+            terms.append(source_term(own, shape, 1.0, part))
+            found.append((own, part))
+        return found, tuple(terms)
+
+    def _unique(self, name: str) -> str:
+        names = {made.name for made in self.layers} | {IMAGE}
+        if len(name) > _LONGEST:  # what the file can hold, and room for a number
+            name = f"..{name[2 - _LONGEST :]}"
         number = 2
         found = name
         while found in names:
             found, number = f"{name}.{number}", number + 1
         return found
 
-    def require_unused_later(self, node: fx.Node) -> None:
-        """For an addition in place: nothing but its result may use the tensor that it changes, under whatever name."""
-        order = {other: number for number, other in enumerate(node.graph.nodes)}
-        changed = self.storage(node.args[0])
-        names = [other for other in order if other is not node and self.storage(other) is changed]
-        later = any(order[user] > order[node] for name in names for user in name.users if user is not node)
-        if later or not node.users:
-            self.fail(node, "changes a tensor in place that is used again", "x = x + y")
+    def _pool(self, node: fx.Node, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Pool | None:
+        if name in ("max_pool1d", "max_pool2d"):
+            return operations.pool_of(*args[1:], **kwargs, line=name == "max_pool1d")
+        if name in ("adaptive_max_pool1d", "adaptive_max_pool2d"):
+            return operations.pool_to(args[0], self._shape(node))
+        if name == "amax":
+            over = operations.dimensions(args[0], kwargs.get("dim", args[1] if len(args) > 1 else None))
+            if len(args[0].shape) != 3 or 0 in over:
+                raise Unsupported("takes the maximum over channels", "maxima over height and width")
+            _, *sizes = args[0].shape
+            window = tuple(n if axis + 1 in over else 1 for axis, n in enumerate(sizes))
+            return Pool((window[0], window[1]), (window[0], window[1]))
+        return None
 
-    def storage(self, node: object) -> object:
-        """The operation that made the tensor which ``node`` passes on."""
-        while isinstance(node, fx.Node) and node.args:
-            module = self.modules.get(str(node.target)) if node.op == "call_module" else None
-            passes = isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d | nn.Flatten) or node.target in (
-                torch.flatten, "flatten", "view", "reshape", torch.reshape, F.dropout, operator.iadd, "add_"
-            )  # fmt: skip
-            if not passes:
-                break
-            node = node.args[0]
-        return node
+    def _maximum(self, node: fx.Node, value: Value, name: str, pool: Pool) -> Value:
+        """Of spikes, a layer of neurons that fire where a spike arrives; of currents, left to the activation behind."""
+        shape = self._shape(node)
+        currents = any(not term.is_identity or term.source == IMAGE for term in value.terms)
+        if value.pools or currents:
+            size = as_base(shape)[1:]
+            mapped = value if value.pools else as_map(value)
+            if mapped.base != as_base(mapped.shape) and not value.pools:
+                raise Unsupported("takes the maximum of sums", operations._SPIKES)
+            if _pooled(as_base(value.shape), pool) != size:
+                raise Unsupported("ends in a window that is cut", "windows that end with the map")
+            return replace(mapped, pools=(*value.pools, pool), shape=shape, storage=object())
+        spikes, _ = self._or(value, name, pool, as_base(shape)[1:])
+        return replace(spikes, shape=shape)
 
-    def addition(self, node: fx.Node) -> Value:
-        if len(node.args) != 2 or node.kwargs:
-            self.fail(node, "has other arguments", "two values")
-        one, two = self.input(node, 0), self.input(node, 1)
-        if one.shape != two.shape:
-            self.fail(node, f"adds outputs of {one.shape} and {two.shape}", "equal shapes")
-        # The side with weights names the layer, whichever side of the + it stands on.
-        return add(two, one) if one.is_plain and not two.is_plain else add(one, two)
+    def _or(
+        self, value: Value, name: str, pool: Pool, size: tuple[int, int]
+    ) -> tuple[Value, tuple[tuple[str, Indices], ...]]:
+        """The maximum of spikes, step by step, as layers; and where their neurons are in its output."""
+        sums, factor, offset = operations.maximum(value, name, pool, size)
+        fixed: dict[str, Any] = {"threshold": 1.0, "initial": 0.0, "reset": "hard", "is_maximum": True}
+        parts, terms = self._add(sums, self._unique(name), False, lambda _: fixed)
+        spikes = Value(name, sums.base, terms, np.zeros(sums.base[0]), sums.base)
+        return scale(spikes, factor, offset), tuple(self._places(part, sums) for part in parts)
 
-    def flatten(self, node: fx.Node, start: object, end: object) -> Value:
-        value = self.input(node)
-        if start != 1 or end not in (-1, 3):
-            self.fail(node, f"flattens dimensions {start} to {end}", "all but the batch, flatten(1)")
-        if len(value.shape) == 3 and not value.is_plain:
-            self.fail(node, f"follows {value.name}", "flatten behind an activation or pooling")
-        size = int(np.prod(value.shape))
-        return replace(value, shape=(size,), bias=value.bias if len(value.shape) == 1 else np.zeros(size))
-
-    def pool(self, node: fx.Node, kernel: object, stride: object, *, plain: bool) -> Value:
-        value = self.input(node)
-        window = _pair(kernel)
-        if window is None or _pair(stride) != window or not plain or len(value.shape) != 3:
-            self.fail(
-                node,
-                f"kernel {kernel}, stride {stride}",
-                "windows as large as the stride, without padding, ceil_mode and divisor_override",
+    def _read_out(self, value: Any) -> None:
+        if isinstance(value, tuple | list) and len(value) == 1:
+            value = value[0]
+        if not isinstance(value, Value):
+            raise ExportError("forward: does not return one tensor; allowed: the scores of the classes")
+        if value.pools:
+            raise ExportError("forward: ends with a maximum of currents; allowed: average pooling at the end")
+        if len(value.shape) != 1:
+            raise ExportError(
+                f"forward: returns {('N', *value.shape)}; allowed: the scores of the classes (N, K)".replace("'", "")
             )
-        return self.averaged(node, value, window)
-
-    def adaptive_pool(self, node: fx.Node, size: object) -> Value:
-        value = self.input(node)
-        target = _pair(size)
-        if target is None or min(target) < 1 or len(value.shape) != 3:
-            self.fail(node, f"to {size} from {value.shape}", "sizes of at least 1, of outputs (C, H, W)")
-        if any(n % m for n, m in zip(value.shape[1:], target, strict=True)):
-            self.fail(node, f"to {size} from {value.shape}", "sizes that divide the height and the width")
-        return self.averaged(node, value, (value.shape[1] // target[0], value.shape[2] // target[1]))
-
-    def mean(self, node: fx.Node) -> Value:
-        value = self.input(node)
-        dims = self.argument(node, 1, "dim", node.kwargs.get("axis"))
-        if not isinstance(dims, list | tuple) or sorted(d % 4 for d in dims) != [2, 3] or len(value.shape) != 3:
-            self.fail(node, f"over {dims}", "mean over height and width, (2, 3)")
-        pooled = self.averaged(node, value, value.shape[1:])
-        if self.argument(node, 2, "keepdim", False):
-            return pooled
-        if not pooled.is_plain:
-            self.fail(node, f"follows {value.name}", "mean behind an activation")
-        return replace(pooled, shape=pooled.shape[:1])
-
-    def averaged(self, node: fx.Node, value: Value, window: Pair) -> Value:
-        exact = all(n % p == 0 for n, p in zip(value.shape[1:], window, strict=True))
-        if (not exact and any(term.is_identity for term in value.terms)) or min(window) < 1:
-            self.fail(node, f"pools an output of {value.shape}", f"sizes that {window} divides")
-        if any(p > n for n, p in zip(value.shape[1:], window, strict=True)):
-            self.fail(node, f"pools an output of {value.shape}", f"sizes of at least {window}")
-        return average(value, window)
-
-    def read_out(self, node: fx.Node) -> None:
-        value = self.values.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
-        if not isinstance(value, Value) or not all(t.is_dense and not t.is_identity for t in value.terms):
-            raise ExportError("forward: does not return the output of Linear; allowed: one Linear at the end")
-        self.layers.append(FoldedLayer(self.unique(value.name), value.terms, value.bias))
+        self.softmax = value.softmax
+        vector = as_vector(as_map(value))
+        if not vector.terms:
+            raise ExportError("forward: returns a constant; allowed: the scores of the classes")
+        vector = replace(vector, terms=tuple(replace(term, is_identity=False) for term in vector.terms))
+        every = np.arange(vector.base[0])
+        self.layers.append(layer(vector, self._unique(value.name), every, dense=True))
 
 
-def _pair(value: object) -> Pair | None:
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(v, int) for v in value):
-        return value[0], value[1]
-    return None
+_LONGEST = 60
+_ON_FLOATS = ("conv1d", "conv2d", "linear", "batch_norm", "avg_pool2d")
 
 
-def _array(tensor: Tensor) -> Floats:
-    return tensor.detach().cpu().double().numpy()
+def _function(node: fx.Node, kind: type) -> Callable[..., Any]:
+    """The function, or the method of a class, that an operation calls."""
+    return node.target if callable(node.target) else getattr(kind, node.target)
 
 
-def _check_finite(layer: FoldedLayer) -> None:
-    arrays: list[tuple[str, Floats]] = [("weight", c.weight) for c in layer.connections]
-    for key, value in (*arrays, ("bias", layer.bias)):
+def _pooled(shape: Sequence[int], pool: Pool) -> tuple[int, int]:
+    """(H, W) of the maxima of a map."""
+    found = torch.nn.functional.max_pool2d(
+        torch.empty(1, 1, *shape[1:]), pool.kernel, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
+    )
+    return found.shape[2], found.shape[3]
+
+
+def _values(content: Any) -> list[Value]:
+    """The values among arguments, in order."""
+    found: list[Value] = []
+    fx.node.map_aggregate(content, lambda v: found.append(v) if isinstance(v, Value) else None)
+    return found
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, int | float | Tensor) and not np.any(operations.array(value))
+
+
+def named_arguments(target: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments behind the first, by name."""
+    names = {
+        "clamp": ("min", "max"), "clip": ("min", "max"), "clamp_min": ("min",), "hardtanh": ("min_val", "max_val"),
+        "threshold": ("threshold", "value"), "stochastic_depth": ("p", "mode", "training"),
+    }.get(name)  # fmt: skip
+    if names is None:
+        try:
+            names = tuple(inspect.signature(target).parameters)[1:]
+        except (TypeError, ValueError):
+            names = ("p", "train")
+    return {**dict(zip(names, args[1:], strict=False)), **kwargs}
+
+
+def _check_finite(made: FoldedLayer) -> None:
+    arrays = [("weight", connection.weight) for connection in made.connections]
+    for key, value in (*arrays, ("bias", made.bias)):
         if not np.isfinite(value).all():
-            raise ExportError(f"{layer.name}: {key} is not finite; allowed: finite numbers")
+            raise ExportError(f"{made.name}: {key} is not finite; allowed: finite numbers")
+
+
+def _as_value(item: Any) -> Any:
+    """A constant tensor among the parts of a concatenation as a value."""
+    if not isinstance(item, Tensor):
+        return item
+    full = operations.array(item)
+    return constant_value(np.ascontiguousarray(np.broadcast_to(full[0], full.shape[1:])))

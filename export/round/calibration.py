@@ -56,7 +56,7 @@ def run_float(
     spikes: dict[str, Tensor] = {}
     image = pixels(images, folded, torch.float32)
     for layer in folded.layers:
-        current = torch.from_numpy(layer.bias).float().reshape(-1, *[1] * (len(layer.connections[0].output_shape) - 1))
+        current = torch.from_numpy(layer.bias_map).float()
         for connection in layer.connections:
             if connection.source == IMAGE:
                 current = current + arriving(connection, effective(connection, folded), image)

@@ -108,6 +108,11 @@ def quantize(
         NetworkError: layers that do not fit each other.
     """
     precision = precision or Precision()
+    if folded.uncalibrated:
+        raise ExportError(
+            f"{folded.uncalibrated[0]}: its activation has no threshold; allowed: export.convert, which finds one on "
+            "images, or NQ or RateReLU in its place"
+        )
     names = [layer.name for layer in folded.layers]
     for name in precision.layers:
         if name not in names:
@@ -115,6 +120,12 @@ def quantize(
     layers: list[Layer] = []
     units: list[Floats] = []
     for layer in folded.layers:
+        if layer.is_maximum:
+            layers.append(_maximum(layer))
+            units.append(np.ones(len(layer.bias)))
+            if rounding is not None:
+                rounding.finished(layers[-1])
+            continue
         if rounding is None:
             grid = choose_grid(layer, folded, precision)
             rounded = Rounded(grid, nearest(layer, folded, grid))
@@ -125,6 +136,13 @@ def quantize(
         if rounding is not None:
             rounding.finished(layers[-1])
     return IntegerNetwork(folded.input_shape, tuple(layers), info or {}), tuple(units)
+
+
+def _maximum(layer: FoldedLayer) -> Layer:
+    """The layer that fires where a spike arrives: weights 0 and 1, θ = 1, v(0) = 0, b = 0, hard reset."""
+    zeros = np.zeros(len(layer.bias), np.int32)
+    connections = tuple(_connection(c, c.weight.astype(np.int8), 0) for c in layer.connections)
+    return Layer(layer.name, connections, zeros, zeros + 1, zeros, "hard")
 
 
 def nearest(layer: FoldedLayer, folded: FoldedNetwork, grid: Grid) -> list[NDArray[np.int8]]:
@@ -167,10 +185,11 @@ def choose_grid(
     """
     bits = precision.bits_of(layer)
     limit = 2 ** (bits - 1) - 1
-    largest = np.abs(layer.bias) if layer.threshold is None else np.maximum(np.abs(layer.bias), layer.threshold)
+    largest = layer.largest_bias if layer.threshold is None else np.maximum(layer.largest_bias, layer.threshold)
     for connection in layer.connections:
         if connection.is_identity and connection.source != IMAGE:
-            largest = np.maximum(largest, np.abs(effective(connection, folded)).ravel())
+            factors = np.abs(effective(connection, folded)).reshape(len(largest), -1)
+            largest = np.maximum(largest, factors.max(axis=1))
     unit = largest / CONSTANT_MAX
     if ranges is None:
         ranges = [np.abs(effective(c, folded)).reshape(len(unit), -1).max(axis=1) for c in learned(layer)]
@@ -201,7 +220,7 @@ def integer_layer(
         layer, folded: what is exported.
         grid: from ``choose_grid``.
         weights: per learned connection, of the shape of its weight.
-        bias: takes the place of ``layer.bias``, (O,).
+        bias: takes the place of ``layer.bias``, of its shape.
     """
     connections: list[Connection] = []
     shift: NDArray[np.float64] | float = 0.0
@@ -214,10 +233,13 @@ def integer_layer(
         connections.append(_connection(connection, weight, exponent))
         if connection.source == IMAGE:
             shift = shift + _image_shift(connections[-1], folded)
-    scaled = (layer.bias if bias is None else bias) / grid.unit
+    scaled = layer.bias if bias is None else bias
+    scaled = scaled / grid.unit.reshape(-1, *[1] * (scaled.ndim - 1))
     if isinstance(shift, np.ndarray):
-        scaled = scaled.reshape(-1, *[1] * (shift.ndim - 1)) - shift
-        if shift.ndim == 3 and all(c.padding == (0, 0) for c in connections if c.source == IMAGE):
+        varies = scaled.ndim == 3
+        scaled = scaled.reshape(-1, *[1] * (shift.ndim - 1)) if not varies else scaled
+        scaled = scaled - shift
+        if shift.ndim == 3 and not varies and all(c.padding == (0, 0) for c in connections if c.source == IMAGE):
             scaled = scaled[:, 0, 0]
     scaled = np.rint(scaled)
     if np.abs(scaled).max() > MEMBRANE_MAX:
@@ -248,8 +270,8 @@ def _connection(connection: FoldedConnection, weight: NDArray[np.int8], exponent
 
 
 def _matrix(connection: FoldedConnection, weight: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(O, N) of a dense connection; an identity is a diagonal matrix."""
-    return np.diag(weight.ravel()) if connection.is_identity else weight.reshape(len(weight), -1)
+    """(O, N) of a dense connection; one with groups is a diagonal matrix."""
+    return np.diag(weight.ravel()) if connection.groups > 1 else weight.reshape(len(weight), -1)
 
 
 def _identity(connection: FoldedConnection, unit: Floats) -> list[Connection]:

@@ -128,7 +128,8 @@ class CalibratedRounding:
                 index, weight = next(remaining)
                 rounded.append(weight * grid.steps(index))
         means = {c.source: self.prefix.mean(c.source) for c in layer.connections}
-        return layer.bias + mean_current(layer, exact, self._means) - mean_current(layer, rounded, means)
+        change = mean_current(layer, exact, self._means) - mean_current(layer, rounded, means)
+        return layer.bias + change.reshape(-1, *[1] * (layer.bias.ndim - 1))
 
 
 def _matrix(arrays: Sequence[Floats]) -> Tensor:

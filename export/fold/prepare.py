@@ -1,0 +1,136 @@
+"""A user's trained network with activations that become neurons, in place of its ReLUs."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from export.fold.activations import Activation, recognised, recognised_function
+from export.fold.folded import ExportError
+from export.fold.lower import named_arguments
+from export.fold.trace import (
+    BATCH,
+    WHOLE,
+    is_in_place,
+    module_path,
+    operation_name,
+    require_plain,
+    traced,
+    unwrapped,
+)
+from train.model.activation import Neuron
+from train.model.models import Normalize
+from train.model.snn import neurons
+
+_TOLERANCE = 1e-3  # of the largest score
+
+
+def prepare(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule:
+    """A copy of the network in which every call of an activation is a module of its own: RateReLU, CappedReLU or NQ.
+
+    ReLU, ReLU6, Hardtanh(0, c) and clamp(0, c) are found as modules and as functions, and the user's own modules by
+    what they compute (export.fold.activations). A module that is used in several places becomes several. The copy is a
+    torch.fx.GraphModule with the modules of the network; its forward computes what the network's does, for any number
+    of images.
+
+    Args:
+        model: in evaluation mode; it takes uint8 images (N, C, H, W).
+        input_shape: (C, H, W) of an image.
+
+    Raises:
+        ExportError: the forward cannot be traced, or the copy computes something else than the network.
+    """
+    model = unwrapped(model)
+    require_plain(model)
+    copied = copy.deepcopy(model)
+    found = {m: a for m in copied.modules() if (a := recognised(m)) is not None}
+
+    def is_whole(module: nn.Module) -> bool:
+        own = type(module).__module__.startswith("torch.nn") and not any(module.children())
+        return own or isinstance(module, (Neuron, Normalize, *WHOLE)) or module in found
+
+    graph = traced(copied, input_shape, is_whole)
+    modules = dict(copied.named_modules())
+    used: set[str] = set()
+    for node in graph.nodes:
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        activation = _activation(node, modules, found)
+        if isinstance(module, Neuron):
+            _replace(copied, node, copy.deepcopy(module), used, in_place=False)
+        elif activation is not None:
+            in_place = is_in_place(node) or getattr(module, "inplace", False)
+            _replace(copied, node, activation.neuron().eval(), used, in_place=in_place)
+        elif node.op in ("call_method", "call_function") and operation_name(node) in ("view", "reshape", "expand"):
+            _free_batch(node)
+    graph.lint()
+    made = fx.GraphModule(copied, graph)
+    made.eval()
+    _compare(model, made, input_shape)
+    return made
+
+
+def _activation(node: fx.Node, modules: dict[str, nn.Module], found: dict[nn.Module, Activation]) -> Activation | None:
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        if module in found:
+            return found[module]
+        name = type(module).__name__.lower()
+        return recognised_function(name, vars(module)) if isinstance(module, nn.ReLU | nn.ReLU6 | nn.Hardtanh) else None
+    if node.op not in ("call_function", "call_method"):
+        return None
+    name = operation_name(node).rstrip("_")
+    if name in ("maximum", "max") and len(node.args) == 2 and node.args[1] == 0:
+        return Activation()
+    return recognised_function(name, named_arguments(node.target, name, node.args, node.kwargs))
+
+
+def _replace(model: nn.Module, node: fx.Node, neuron: Neuron, used: set[str], *, in_place: bool) -> None:
+    """Put a module into the place of an activation; what is changed in place is the result from then on."""
+    path = str(node.target) if node.op == "call_module" else ".".join(filter(None, (module_path(node)[0], "relu")))
+    existing = {name for name, _ in model.named_modules()}
+    target, number = path, 2
+    while target in used or (target in existing and node.op != "call_module"):
+        target, number = f"{path}_{number}", number + 1
+    used.add(target)
+    parent, _, last = target.rpartition(".")
+    model.get_submodule(parent).add_module(last, neuron)
+    value: Any = node.args[0] if node.args else node.kwargs["input"]
+    if in_place:
+        order = {other: place for place, other in enumerate(node.graph.nodes)}
+        value.replace_all_uses_with(node, lambda user: order[user] > order[node])
+    node.op, node.target, node.args, node.kwargs = "call_module", target, (value,), {}
+
+
+def _free_batch(node: fx.Node) -> None:
+    """Let a reshape that was traced with ``BATCH`` images take any number."""
+    result = node.meta["value"]
+    if isinstance(result, Tensor) and result.dim() and result.shape[0] == BATCH:
+        node.args = (node.args[0], -1, *result.shape[1:])
+        node.kwargs = {}
+        if node.op == "call_function":
+            node.args = (node.args[0], (-1, *result.shape[1:]))
+
+
+@torch.no_grad()
+def _compare(model: nn.Module, made: nn.Module, shape: tuple[int, int, int]) -> None:
+    """ExportError unless both give the same scores for random images."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, *shape), generator=generator, dtype=torch.uint8)
+    expected: Any = model(images)
+    found: Any = made(images)
+    expected, found = (value[0] if isinstance(value, tuple | list) else value for value in (expected, found))
+    largest = float(expected.abs().max())
+    if not float((found - expected).abs().max()) <= _TOLERANCE * max(largest, 1e-6):
+        raise ExportError(
+            f"{type(model).__name__}: computes something else than what was traced; allowed: a forward that does the "
+            "same for every image"
+        )
+
+
+def activations(model: nn.Module) -> list[Neuron]:
+    """Those of a prepared network, in the order in which forward uses them."""
+    if not isinstance(model, fx.GraphModule):
+        return neurons(model)
+    called = [model.get_submodule(str(node.target)) for node in model.graph.nodes if node.op == "call_module"]
+    return [module for module in called if isinstance(module, Neuron)]
