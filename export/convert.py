@@ -27,8 +27,11 @@ from nqlava.info import Info, Value
 from nqlava.network import IntegerNetwork
 from train.data.images import ImageSet
 from train.loop.calibrate import evaluate
+from train.model.models import Network
 
 _CHECK_IMAGES = 2  # on which the lowering is checked
+_GROWN = 1.5  # times the weights of its modules that a layer has when it is told
+_SHOWN = 5
 _ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
 
 
@@ -106,20 +109,42 @@ def convert(
         **{f"version_{package}": version(package) for package in ("torch", "numpy", "h5py")},
         **(notes or {}),
     }
-    report = Report(rows, floating.ann, floating.snn[-1], integer, ranges, str(method))
+    report = Report(rows, floating.ann, floating.snn[-1], integer, ranges, str(method), remarks(folded))
     return IntegerNetwork(network.input_shape, network.layers, stored), report
 
 
 def _lowered(model: nn.Module, images: Tensor) -> tuple[nn.Module, FoldedNetwork]:
-    """The network with neurons in place of its ReLUs, and what it becomes."""
+    """The network as it can be calibrated and run as an SNN, and what it becomes; ReLUs get thresholds from images."""
     shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
     folded = lower(model, shape)
+    prepared = model if isinstance(model, Network) else prepare(model, shape)
     if not folded.is_prepared:
-        prepared = prepare(model, shape)
         set_thresholds(prepared, images)
         model, folded = prepared, lower(prepared, shape)
     check(model, folded, images[:_CHECK_IMAGES])
-    return model, folded
+    return prepared, folded
+
+
+def remarks(folded: FoldedNetwork) -> tuple[str, ...]:
+    """What was left out, and layers that have more weights than the modules that were multiplied out to them."""
+    found = [f"{folded.softmax} at the end is left out: the largest score stays the largest"] if folded.softmax else []
+    grown = [
+        (layer.name, sum(c.weight.size for c in layer.connections if not c.is_identity), layer.parameters)
+        for layer in folded.layers
+        if not layer.is_maximum
+    ]
+    more = [(name, made, of) for name, made, of in grown if of and made > _GROWN * of]
+    if more:
+        shown = ", ".join(f"{name} {made:,} of {of:,}" for name, made, of in more[:_SHOWN])
+        found.append(
+            f"without an activation between them, modules are multiplied out; layers with more weights than their "
+            f"modules: {shown}{f' and {len(more) - _SHOWN} more' if len(more) > _SHOWN else ''}"
+        )
+    if maxima := sum(layer.is_maximum for layer in folded.layers):
+        found.append(
+            f"{maxima} layers take the maximum of spikes step by step; average pooling loses less at few steps"
+        )
+    return tuple(found)
 
 
 def plan(model: nn.Module, calibration: ImageSet, precision: Precision, out: Path) -> str:

@@ -54,6 +54,7 @@ class Report:
         ann, float_snn, integer_snn: accuracy in percent on the calibration images, the SNNs after T steps.
         ranges: per layer.
         rounding: how the weights were rounded.
+        remarks: what else a user should know about the lowering.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -62,6 +63,7 @@ class Report:
     integer_snn: float
     ranges: tuple[MembraneRange, ...]
     rounding: str
+    remarks: tuple[str, ...] = ()
 
     @property
     def saturating(self) -> tuple[str, ...]:
@@ -91,4 +93,4 @@ def describe(report: Report, steps: int, count: int) -> str:
         f"{count} calibration images: ANN {report.ann:.2f} %, float SNN T={steps} {report.float_snn:.2f} %, "
         f"integer SNN T={steps} {report.integer_snn:.2f} %; rounding: {report.rounding}"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, *report.remarks])

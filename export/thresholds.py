@@ -1,7 +1,7 @@
 """Thresholds and initial potentials of a trained ReLU network, from images and without training."""
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, nn
 
 from export.fold.activations import CappedReLU
 from export.fold.prepare import activations
@@ -13,7 +13,7 @@ _SAMPLE = 2**16  # values of an activation kept of each part
 
 
 @torch.no_grad()
-def set_thresholds(model: fx.GraphModule, images: Tensor) -> None:
+def set_thresholds(model: nn.Module, images: Tensor) -> None:
     """θ of every ReLU is the 99.9 % quantile of its outputs, at most its cap, and v(0) = θ/2.
 
     A spike stands for θ and comes at most once a step, so that larger outputs are cut; smaller thresholds would cut

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from export.fold.activations import Activation, recognised, recognised_function
 from export.fold.folded import ExportError
@@ -32,7 +32,7 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModu
     ReLU, ReLU6, Hardtanh(0, c) and clamp(0, c) are found as modules and as functions, and the user's own modules by
     what they compute (export.fold.activations). A module that is used in several places becomes several. The copy is a
     torch.fx.GraphModule with the modules of the network; its forward computes what the network's does, for any number
-    of images.
+    of images in any layout of the memory.
 
     Args:
         model: in evaluation mode; it takes uint8 images (N, C, H, W).
@@ -61,8 +61,8 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModu
         elif activation is not None:
             in_place = is_in_place(node) or getattr(module, "inplace", False)
             _replace(copied, node, activation.neuron().eval(), used, in_place=in_place)
-        elif node.op in ("call_method", "call_function") and operation_name(node) in ("view", "reshape", "expand"):
-            _free_batch(node)
+        elif node.op in ("call_method", "call_function") and operation_name(node) in ("view", "reshape"):
+            _free(node)
     graph.lint()
     made = fx.GraphModule(copied, graph)
     made.eval()
@@ -102,14 +102,13 @@ def _replace(model: nn.Module, node: fx.Node, neuron: Neuron, used: set[str], *,
     node.op, node.target, node.args, node.kwargs = "call_module", target, (value,), {}
 
 
-def _free_batch(node: fx.Node) -> None:
-    """Let a reshape that was traced with ``BATCH`` images take any number."""
-    result = node.meta["value"]
-    if isinstance(result, Tensor) and result.dim() and result.shape[0] == BATCH:
-        node.args = (node.args[0], -1, *result.shape[1:])
-        node.kwargs = {}
-        if node.op == "call_function":
-            node.args = (node.args[0], (-1, *result.shape[1:]))
+def _free(node: fx.Node) -> None:
+    """Let a view that was traced with ``BATCH`` images take any number of them, in any layout of the memory."""
+    shape = node.meta["value"].shape
+    if len(shape) and shape[0] == BATCH:
+        value = node.args[0] if node.args else node.kwargs["input"]
+        node.op, node.target, node.kwargs = "call_function", torch.reshape, {}
+        node.args = (value, (-1, *shape[1:]))
 
 
 @torch.no_grad()

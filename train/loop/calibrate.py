@@ -123,6 +123,16 @@ def accuracy(network: nn.Module, data: Images, *, precision: torch.dtype = torch
     return 100 * correct / len(data)
 
 
+def _require_separate(network: nn.Module, images: Tensor) -> None:
+    """InputError where one activation is used several times: values for one place would be taken from another."""
+    for index, outputs in enumerate(_activations(network, images[:1])[1]):
+        if len(outputs) > 1:
+            raise InputError(
+                f"activation {index}: is used {len(outputs)} times; allowed: once, with a module of its own in every "
+                "place (export.fold.prepare.prepare makes such a network)"
+            )
+
+
 @torch.no_grad()
 def calibrate_potentials(network: nn.Module, images: Tensor, steps: int, rounds: int = 2) -> None:
     """v(0) of every channel of every layer of neurons, so that on average spikes carry what the activation did.
@@ -139,7 +149,11 @@ def calibrate_potentials(network: nn.Module, images: Tensor, steps: int, rounds:
         images: for calibration, (B, C, H, W), what the network takes.
         steps: T.
         rounds: times that every layer is visited.
+
+    Raises:
+        InputError: an activation that is used several times.
     """
+    _require_separate(network, images)
     found = neurons(network)
     parts = images.split(max(1, 512 // steps))
     targets = [torch.zeros(()) for _ in found]
@@ -178,8 +192,9 @@ def balance_thresholds(network: nn.Module, images: Tensor, steps: int, factor: f
         factor: α; below 1 it trades accuracy at many steps for accuracy at few.
 
     Raises:
-        InputError: a layer that receives no positive current.
+        InputError: a layer that receives no positive current, or an activation that is used several times.
     """
+    _require_separate(network, images)
     largest = 0.0
 
     def observe(_module: nn.Module, inputs: tuple[Tensor]) -> None:
