@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 DATA = {
     "deploy/report/page.html",
+    *(f"nqlava/c/template/{path.name}" for path in (ROOT / "nqlava" / "c" / "template").iterdir()),
     "nqlava/py.typed",
     "train/pretrained/resnet20.pt",
     "train/pretrained/resnet20_spikes.pt",
