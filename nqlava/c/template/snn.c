@@ -85,16 +85,19 @@ static void find_events(const uint32_t *bits, uint32_t first, uint32_t columns, 
 }
 
 /* Adds four rows of weights to halves. */
-static void add_four(uint32_t *restrict even, uint32_t *restrict odd, const uint32_t *restrict a,
-                     const uint32_t *restrict b, const uint32_t *restrict c, const uint32_t *restrict d, uint32_t words)
+static inline void add_four(uint32_t *restrict even, uint32_t *restrict odd, const uint32_t *restrict a,
+                            const uint32_t *restrict b, const uint32_t *restrict c, const uint32_t *restrict d,
+                            uint32_t words)
 {
     for (uint32_t i = 0; i < words; i++) {
-        even[i] += (a[i] & HALVES) + (b[i] & HALVES) + (c[i] & HALVES) + (d[i] & HALVES);
-        odd[i] += (a[i] >> 8 & HALVES) + (b[i] >> 8 & HALVES) + (c[i] >> 8 & HALVES) + (d[i] >> 8 & HALVES);
+        const uint32_t p = a[i], q = b[i], r = c[i], s = d[i];
+        even[i] += (p & HALVES) + (q & HALVES) + (r & HALVES) + (s & HALVES);
+        odd[i] += (p >> 8 & HALVES) + (q >> 8 & HALVES) + (r >> 8 & HALVES) + (s >> 8 & HALVES);
     }
 }
 
-static void add_one(uint32_t *restrict even, uint32_t *restrict odd, const uint32_t *restrict row, uint32_t words)
+static inline void add_one(uint32_t *restrict even, uint32_t *restrict odd, const uint32_t *restrict row,
+                           uint32_t words)
 {
     for (uint32_t i = 0; i < words; i++) {
         even[i] += row[i] & HALVES;
@@ -102,18 +105,56 @@ static void add_one(uint32_t *restrict even, uint32_t *restrict odd, const uint3
     }
 }
 
-/* Adds the halves of position x, times `factor`, to its sums. */
-static void settle(uint32_t x, uint32_t words, uint32_t stride, snn_sum factor)
+/* Adds the rows of some events to halves. */
+static inline void add_rows(const uint32_t *rows, const uint32_t *event, uint32_t count, uint32_t shift, uint32_t *even,
+                            uint32_t words)
 {
-    uint32_t *even = halves + x * stride / 2U, *odd = even + words;
-    snn_sum *to = sums + x * stride;
-    const int32_t offset = 128 * (int32_t)held[x];
+    uint32_t *odd = even + words;
+#if UINTPTR_MAX > 0xFFFFFFFFU /* compilers make vectors of neighbouring words */
+    for (; count >= 4U; count -= 4U, event += 4U)
+        add_four(even, odd, rows + (event[0] + shift), rows + (event[1] + shift), rows + (event[2] + shift),
+                 rows + (event[3] + shift), words);
+    for (; count != 0; count--, event++)
+        add_one(even, odd, rows + (*event + shift), words);
+#else /* eight registers hold the halves of four words, for all events */
+    for (uint32_t i = 0; i < words; i += 4U) {
+        uint32_t e0 = even[i], e1 = even[i + 1U], e2 = even[i + 2U], e3 = even[i + 3U];
+        uint32_t o0 = odd[i], o1 = odd[i + 1U], o2 = odd[i + 2U], o3 = odd[i + 3U];
+        for (const uint32_t *at = event, *end = event + count; at < end; at++) {
+            const uint32_t *row = rows + (*at + shift) + i;
+            const uint32_t p = row[0], q = row[1], r = row[2], s = row[3];
+            e0 += p & HALVES;
+            o0 += p >> 8 & HALVES;
+            e1 += q & HALVES;
+            o1 += q >> 8 & HALVES;
+            e2 += r & HALVES;
+            o2 += r >> 8 & HALVES;
+            e3 += s & HALVES;
+            o3 += s >> 8 & HALVES;
+        }
+        even[i] = e0, even[i + 1U] = e1, even[i + 2U] = e2, even[i + 3U] = e3;
+        odd[i] = o0, odd[i + 1U] = o1, odd[i + 2U] = o2, odd[i + 3U] = o3;
+    }
+#endif
+}
+
+/* to[o] += factor * (half of o - offset) */
+static void unpack(snn_sum *restrict to, const uint32_t *restrict even, const uint32_t *restrict odd, uint32_t words,
+                   int32_t offset, snn_sum factor)
+{
     for (uint32_t i = 0; i < words; i++) {
         to[4U * i] += ((int32_t)(even[i] & 0xFFFFU) - offset) * factor;
         to[4U * i + 1U] += ((int32_t)(odd[i] & 0xFFFFU) - offset) * factor;
         to[4U * i + 2U] += ((int32_t)(even[i] >> 16) - offset) * factor;
         to[4U * i + 3U] += ((int32_t)(odd[i] >> 16) - offset) * factor;
     }
+}
+
+/* Adds the halves of position x, times `factor`, to its sums. */
+static void settle(uint32_t x, uint32_t words, uint32_t stride, snn_sum factor)
+{
+    uint32_t *even = halves + x * stride / 2U;
+    unpack(sums + x * stride, even, even + words, words, 128 * (int32_t)held[x], factor);
     memset(even, 0, sizeof(uint32_t) * 2U * words);
     held[x] = 0;
 }
@@ -122,18 +163,17 @@ static void settle(uint32_t x, uint32_t words, uint32_t stride, snn_sum factor)
 static void add_events(const snn_connection *c, uint32_t first, uint32_t last, uint32_t shift, uint32_t x,
                        uint32_t stride, snn_sum factor)
 {
-    const uint32_t words = c->row_words;
-    uint32_t *even = halves + x * stride / 2U, *odd = even + words;
     while (first < last) {
-        const uint32_t room = EVENTS - held[x], most = last - first < room ? last - first : room, stop = first + most;
-        for (; first + 4U <= stop; first += 4U)
-            add_four(even, odd, c->rows + (events[first] + shift), c->rows + (events[first + 1U] + shift),
-                     c->rows + (events[first + 2U] + shift), c->rows + (events[first + 3U] + shift), words);
-        for (; first < stop; first++)
-            add_one(even, odd, c->rows + (events[first] + shift), words);
-        held[x] += most;
+        const uint32_t room = EVENTS - held[x], count = last - first < room ? last - first : room;
+        uint32_t *even = halves + x * stride / 2U;
+        if (c->row_words == 4U) /* a known number makes faster loops */
+            add_rows(c->rows, events + first, count, shift, even, 4U);
+        else
+            add_rows(c->rows, events + first, count, shift, even, c->row_words);
+        first += count;
+        held[x] += count;
         if (held[x] == EVENTS)
-            settle(x, words, stride, factor);
+            settle(x, c->row_words, stride, factor);
     }
 }
 
@@ -194,14 +234,19 @@ static void add_connection(const snn_layer *layer, const snn_connection *c, int3
     }
 }
 
+static void copy_bias(snn_sum *restrict to, const int32_t *restrict bias, uint32_t outputs)
+{
+    for (uint32_t o = 0; o < outputs; o++)
+        to[o] = bias[o];
+}
+
 /* Sums of row y before anything arrives. */
 static void start_from_bias(const snn_layer *layer, int32_t y)
 {
     for (uint32_t x = 0; x < (uint32_t)layer->width; x++) {
         const uint32_t position = (uint32_t)(y * layer->width) + x;
-        const int32_t *bias = layer->bias + (layer->bias_of == 0 ? 0 : layer->bias_of[position] * layer->outputs);
-        for (uint32_t o = 0; o < layer->outputs; o++)
-            sums[x * layer->stride + o] = bias[o];
+        const uint32_t vector = layer->bias_of == 0 ? 0 : layer->bias_of[position];
+        copy_bias(sums + x * layer->stride, layer->bias + vector * layer->outputs, layer->outputs);
     }
 }
 
