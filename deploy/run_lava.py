@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
     if options.report is not None:
         from deploy.report.needs import require
 
-        require("--report")
+        require("--report", settings.target)
     check_outputs(settings, options.config, options.json, options.report)
     run = prepare(settings)
     print(heading(run), flush=True)

@@ -22,7 +22,7 @@ def parser() -> Parser:
     made.add_argument("--T", type=int, dest="steps", help="time steps of the self test (default: the T in the file)")
     made.add_argument("--samples", type=int, default=3, help="images of the self test (default: %(default)s)")
     add_data(made, "test images")
-    made.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=0, help="seed for choosing images (default: %(default)s)")
     made.add_argument(
         "--early-exit", action="store_true", help="end a classification once no further step can change the class"
     )
@@ -33,13 +33,12 @@ def _run(options: argparse.Namespace) -> None:
     from nqlava import netx
     from nqlava.c import folder
     from nqlava.c.plan import plan
+    from nqlava.info import Info
     from train.data.images import load
 
     folder.check(options.folder)
     network = netx.read(options.net)
-    steps = network.info.get("T", 4) if options.steps is None else options.steps
-    if not isinstance(steps, int) or not 1 <= steps <= 4096:
-        raise InputError(f"--T is {steps}; allowed: 1..4096")
+    steps = Info.of(network.info).steps_or(options.steps)
     if not 1 <= options.samples <= folder.MOST_IMAGES:
         raise InputError(f"--samples is {options.samples}; allowed: 1..{folder.MOST_IMAGES}")
     data = load(options.data, "test")

@@ -2,9 +2,10 @@
 
 The reference (nqlava/reference.py) is docs/semantics.md as a program. Compared with it are the integer engine with each
 of its kernels and with small parts, the path of GPUs (on the CPU), and Lava, with any batch, gap and number of
-processes; for some networks also the written file through lava-dl's reader, and Lava's own parts, where these can run
-them. Compared are the spikes of every layer and step, the read-out at every step, the saturations and the potential of
-every neuron after the last step (not for Lava's own parts, which do not hold it).
+processes; for some networks also the C program, the written file through lava-dl's reader, and Lava's own parts, where
+there is a compiler and where these can run them. Compared are the spikes of every layer and step, the read-out at every
+step, the saturations and the potential of every neuron after the last step (not for Lava's own parts, which do not hold
+it).
 
 oneDNN, PyTorch and numba have other code for other processors: each mode of nqlava.testing.cpu_modes that is possible
 here gets a process and an equal part of the time. A network that fails is made smaller, and left as a file.
@@ -12,6 +13,7 @@ here gets a process and an equal part of the time. A network that fails is made 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,8 @@ from hypothesis import strategies as st
 
 from deploy.lava import build, netx_network, stock
 from nqlava import netx
+from nqlava.c.plan import plan
+from nqlava.c.program import build as build_c
 from nqlava.engine.cpu.machine import int8_limit
 from nqlava.engine.cpu.network import CpuNetwork
 from nqlava.errors import InputError
@@ -44,8 +48,8 @@ _SETTINGS["suppress_health_check"] = list(HealthCheck)
 _AT_ONCE = 20  # networks of one seed
 _SEEDS = 10_000  # of one process
 _LAVA_DL = sys.version_info < (3, 11)
-_OTHER_LAVA = st.sampled_from(("",) * 8 + ("lava-dl", "stock"))
-"""What takes seconds runs one network in ten."""
+_OTHERS = st.sampled_from(("",) * 8 + ("c", "lava-dl", "stock"))
+"""What takes seconds runs few networks."""
 
 
 def run(seconds: float, number: int, folder: Path) -> tuple[dict[str, int], list[str]]:
@@ -81,7 +85,7 @@ def agree(count: int, number: int, seconds: float, folder: Path) -> tuple[Counte
 
     @seed(number)
     @settings(max_examples=count, **_SETTINGS)
-    @given(networks(), st.integers(1, 9), st.integers(0, 2), st.integers(1, 3), st.integers(1, 5), _OTHER_LAVA)
+    @given(networks(), st.integers(1, 9), st.integers(0, 2), st.integers(1, 3), st.integers(1, 5), _OTHERS)
     def compared(network: IntegerNetwork, steps: int, gap: int, batch: int, processes: int, other: str) -> None:
         if time.monotonic() > until:
             return
@@ -125,6 +129,11 @@ def _compare(
             traces = netx_network.run(path, images[:2], steps, gap=gap, membranes=2)
             assert_same(expected[:2], concatenate(list(traces)))
         seen["Lava behind lava-dl's reader"] += 1
+    if other == "c" and shutil.which("cc"):
+        with tempfile.TemporaryDirectory() as folder:
+            program = build_c([plan(network)], Path(folder))
+            assert_same(expected, program.traces(0, images, steps, potentials=True))
+        seen["C"] += 1
     if other == "stock":
         with suppress(InputError):  # where these cannot run it
             stock.require_buildable(network, steps)

@@ -26,12 +26,16 @@ def traces(
     """Traces of images (N, C, H, W) from the backend; those of the first ``membranes`` hold v(T), if it leaves any.
 
     Raises:
-        InputError: the backend cannot run this network.
+        InputError: the backend cannot run this network, or there is no C compiler.
         LavaMissingError, Loihi2UnavailableError: something is missing.
-        LavaRunError: a process failed, was killed or stalled.
+        LavaRunError, ProgramError: a process failed, was killed or stalled.
     """
-    require_lava()
     steps = settings.T
+    if settings.backend == "c":
+        from nqlava.c import backend
+
+        return backend.run(network, images, steps, processes=settings.cores, membranes=membranes)
+    require_lava()
     if settings.backend == "cpu":
         from deploy.lava import build
 

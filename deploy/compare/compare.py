@@ -62,7 +62,7 @@ def compare_traces(
         whatever the backend raises.
     """
     engine, network_digest, steps = Engine(network), network.digest(), settings.T
-    leaves_potentials = settings.backend in ("cpu", "netx")
+    leaves_potentials, target = settings.backend in ("cpu", "netx", "c"), settings.target
     layers, neurons = tuple(layer.name for layer in network.layers), tuple(map(prod, network.shapes))
     done = 0
     with closing(chunks):  # ends the backend also where the comparison fails
@@ -88,7 +88,7 @@ def compare_traces(
                 neurons=neurons,
                 ranges=((number, right[:, -1].tobytes()),),
                 judged=judged,
-                disagreement=disagreement,
+                disagreement=disagreement and replace(disagreement, target=target),
                 mismatches=mismatches,
                 first=None if first is None else replace(first, sample=number + first.sample),
                 spikes=trace.spike_counts(),
@@ -97,9 +97,12 @@ def compare_traces(
                 engine_correct=tuple(engine_right.sum(axis=0).tolist()),
                 total=trace.digest(network_digest, number),
                 seconds=seconds,
+                target=target,
             )
             done = here.stop
     judged, disagreement = judge.judge()  # what had to wait
     if judged:
         none, no_steps = (0,) * len(layers), (0,) * steps
-        yield Verdict(layers, neurons, (), judged, disagreement, none, None, none[1:], none, no_steps, no_steps, 0, 0.0)
+        found = disagreement and replace(disagreement, target=target)
+        counts = (none, None, none[1:], none, no_steps, no_steps, 0, 0.0)
+        yield Verdict(layers, neurons, (), judged, found, *counts, target=target)

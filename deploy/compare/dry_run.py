@@ -28,14 +28,16 @@ def plan(run: Run) -> str:
     if settings.scheduler is not None:
         where = f"parts of the images on the Dask cluster {settings.scheduler}"
     else:
-        where = f"{networks} Lava network{'s' if networks > 1 else ''} on {len(os.sched_getaffinity(0))} cores"
+        where = (
+            f"{networks} {settings.target} network{'s' if networks > 1 else ''} on {len(os.sched_getaffinity(0))} cores"
+        )
     lines = [
         f"runs: {where}, backend {settings.backend}, {neurons:,} neurons in {len(network.layers)} layers",
         f"memory: images {_megabytes(images.nbytes)}, weights {_megabytes(weights)} per network, spikes of a "
         f"batch {_megabytes(together * steps * neurons // 8)}; the whole is known after a run (docs/performance.md)",
         "dry run: nothing was run",
     ]
-    if settings.scheduler is None and settings.backend != "stock":
+    if settings.scheduler is None and settings.backend not in ("stock", "c"):
         lines.insert(
             1,
             f"Lava steps: {batches * steps + network.depth:,} per network, {batches} "

@@ -35,6 +35,7 @@ class FloatAccuracy:
         count: number of these images.
         allowed: points that may be lost; None for 0.5, and 30/√images for chance (two standard errors if 2 % of the
             images differ).
+        target: what the network ran in, in the place of Lava.
     """
 
     ann: float
@@ -43,6 +44,7 @@ class FloatAccuracy:
     steps: int
     count: int
     allowed: float | None = None
+    target: str = "Lava"
 
     @property
     def lost(self) -> float:
@@ -63,7 +65,7 @@ class FloatAccuracy:
         change = f"{abs(self.lost):.2f} points {'lost' if self.lost >= 0 else 'gained'}"
         return (
             f"on the same {self.count} images: ANN {self.ann:.2f} %, float SNN T={self.steps} {self.snn:.2f} %, "
-            f"Lava {self.lava:.2f} %; {change} (tolerance {self.tolerance:.2f})"
+            f"{self.target} {self.lava:.2f} %; {change} (tolerance {self.tolerance:.2f})"
         )
 
 
@@ -153,5 +155,6 @@ def measure(run: Run, verdict: Verdict) -> Verdict:
 def with_float(verdict: Verdict, ann: int, snn: int, count: int, tolerance: float | None) -> Verdict:
     """The verdict with the accuracy of the float SNN, from the numbers of right classes among the first images."""
     lava = verdict.accuracy_of_first(count)
-    floating = FloatAccuracy(100 * ann / count, 100 * snn / count, lava, verdict.steps, count, tolerance)
+    accuracies = 100 * ann / count, 100 * snn / count, lava
+    floating = FloatAccuracy(*accuracies, verdict.steps, count, tolerance, verdict.target)
     return replace(verdict, floating=floating)

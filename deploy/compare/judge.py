@@ -27,6 +27,7 @@ class Disagreement:
         what: a value, in words, such as "layer conv1, step 2, spike of neuron (0, 3, 1)".
         expected: by the reference.
         engine, lava: what they have; None where they leave no such value.
+        target: what was run in the place of Lava.
     """
 
     sample: int
@@ -34,9 +35,10 @@ class Disagreement:
     expected: int
     engine: int | None
     lava: int | None
+    target: str = "Lava"
 
     def __str__(self) -> str:
-        columns = (("reference", self.expected), ("engine", self.engine), ("Lava", self.lava))
+        columns = (("reference", self.expected), ("engine", self.engine), (self.target, self.lava))
         values = ", ".join(f"{name} {_shown(value)}" for name, value in columns if value is not None)
         return f"sample {self.sample}, {self.what}: {values}"
 
@@ -150,8 +152,8 @@ def compare(
         wrong = np.any([one != value for one in found if one is not None], axis=0)
         if wrong.any():
             place = tuple(int(n) for n in np.argwhere(wrong)[0])
-            numbers = [None if one is None else int(one[place]) for one in found]
-            return Disagreement(number, _place(what, place), int(value[place]), *numbers)
+            ours, theirs = (None if one is None else int(one[place]) for one in found)
+            return Disagreement(number, _place(what, place), int(value[place]), ours, theirs)
     return None
 
 

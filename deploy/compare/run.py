@@ -100,7 +100,7 @@ def execute(run: Run) -> "Verdict":
     """
     began, samples = time.monotonic(), len(run.data)
     total: Verdict | None = None
-    with closing(_verdicts(run)) as verdicts, progress(samples, "images", "Lava") as bar:
+    with closing(_verdicts(run)) as verdicts, progress(samples, "images", run.settings.target) as bar:
         for verdict in verdicts:
             total = verdict if total is None else total + verdict
             bar.set_postfix(accuracy=f"{total.accuracy[-1]:.2f} %", refresh=False)

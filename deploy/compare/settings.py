@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deploy.errors import ClusterError, CoverageError, LavaMissingError, LavaRunError, Loihi2UnavailableError
 from deploy.images import add_arguments
+from nqlava.c.errors import ProgramError
 from nqlava.errors import InputError
 
 EXIT_EXACT, EXIT_MISMATCH, EXIT_BAD_INPUT, EXIT_FAILED = 0, 1, 2, 3
@@ -20,11 +21,12 @@ FAILURES: dict[type[Exception], int] = {
     LavaMissingError: EXIT_BAD_INPUT,
     Loihi2UnavailableError: EXIT_BAD_INPUT,
     LavaRunError: EXIT_FAILED,
+    ProgramError: EXIT_FAILED,
     CoverageError: EXIT_FAILED,
     ClusterError: EXIT_FAILED,
 }
 """Exit status by error, bad input aside."""
-BACKENDS = ("cpu", "netx", "stock", "loihi2")
+BACKENDS = ("cpu", "netx", "stock", "c", "loihi2")
 _RANGES = {
     "samples": (1, 10_000_000),
     "batch": (1, 4096),
@@ -96,6 +98,11 @@ class Settings:
         return self.steps
 
     @property
+    def target(self) -> str:
+        """What the backend runs the network in: "Lava" or "C"."""
+        return "C" if self.backend == "c" else "Lava"
+
+    @property
     def cores(self) -> int:
         """Cores for one Lava network and the engine beside it."""
         return 1 if self.scheduler is not None else max(1, len(os.sched_getaffinity(0)) // self.workers)
@@ -137,7 +144,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=BACKENDS,
         default="cpu",
         help="cpu: Lava processes of whole layers, with batches; netx: lava-dl's own reader and stock synapses, one "
-        "image at a time; stock: neurons of Lava's own parts too; loihi2: a chip (default: %(default)s)",
+        "image at a time; stock: neurons of Lava's own parts too; c: the program that export.to_c writes, "
+        "without Lava; loihi2: a chip (default: %(default)s)",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

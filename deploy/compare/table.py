@@ -29,7 +29,7 @@ def table(verdict: Verdict) -> str:
     for row in zip(verdict.layers, rates, verdict.mismatches, verdict.saturations, strict=True):
         lines.append(f"{row[0].ljust(width)}  {row[1]:>26}  {row[2]:>10,}  {row[3]:>11,}")
     lines.append("accuracy after step     " + "".join(f"{step:>9}" for step in range(1, verdict.steps + 1)))
-    for name, values in (("Lava", verdict.accuracy), ("integer engine", verdict.engine_accuracy)):
+    for name, values in ((verdict.target, verdict.accuracy), ("integer engine", verdict.engine_accuracy)):
         lines.append(f"  {name:<22}" + "".join(f"{value:>8.2f}%" for value in values))
     return "\n".join(lines)
 
@@ -46,7 +46,7 @@ def outcome(verdict: Verdict) -> str:
     samples, seconds, wall = verdict.samples, verdict.seconds, verdict.wall_seconds
     return (
         f"{comparison(verdict)}\n"
-        f"Lava: {seconds:.1f} s with its start, {samples / seconds:.1f} images/s per network; "
+        f"{verdict.target}: {seconds:.1f} s with its start, {samples / seconds:.1f} images/s per network; "
         f"all with the comparison: {wall:.1f} s, {samples / wall:.1f} images/s\n"
         f"digest of the network, all spikes and all read-outs: {verdict.digest}\n"
         f"{verdict}"
@@ -75,14 +75,14 @@ def entries(verdict: Verdict, settings: Settings) -> dict[str, Any]:
         "first_mismatch": None if verdict.first is None else str(verdict.first),
         "saturations": dict(zip(verdict.layers, verdict.saturations, strict=True)),
         "spikes_per_neuron_and_step": dict(zip(verdict.layers, verdict.spike_rates, strict=False)),
-        "accuracy_lava": verdict.accuracy,
+        f"accuracy_{verdict.target.lower()}": verdict.accuracy,
         "accuracy_integer": verdict.engine_accuracy,
         "float": floating
         and {
             "samples": floating.count,
             "accuracy_ann": floating.ann,
             "accuracy_float_snn": floating.snn,
-            "accuracy_lava": floating.lava,
+            f"accuracy_{verdict.target.lower()}": floating.lava,
             "points_lost": floating.lost,
         },
         "seconds": verdict.seconds,

@@ -39,6 +39,7 @@ class Verdict:
         wall_seconds: from the start of the run to its end; 0 while it runs.
         floating: accuracy of the float SNN; None where it did not run.
         model: the file of the float model, or in words why there is none.
+        target: what the backend ran the network in.
     """
 
     layers: tuple[str, ...]
@@ -57,6 +58,7 @@ class Verdict:
     wall_seconds: float = 0.0
     floating: "FloatAccuracy | None" = None
     model: str = ""
+    target: str = "Lava"
 
     @property
     def samples(self) -> int:
@@ -109,15 +111,16 @@ class Verdict:
 
     def __str__(self) -> str:
         """What was compared with what, on how many images, and the outcome, in a line."""
+        target = self.target
         if self.disagreement is not None:
-            more = f"; Lava and the engine differ in {_count(sum(self.mismatches), 'value')}" if self.first else ""
+            more = f"; {target} and the engine differ in {_count(sum(self.mismatches), 'value')}" if self.first else ""
             return f"NOT EXACT: {self.disagreement}{more}"
         if self.first is not None:
             found = _count(sum(self.mismatches), "value")
-            return f"NOT EXACT: Lava and the engine differ in {found}; the first: {self.first}"
+            return f"NOT EXACT: {target} and the engine differ in {found}; the first: {self.first}"
         text = (
-            f"EXACT: Lava = engine in every spike and read-out of {_count(self.samples, 'image')}, "
-            f"reference = engine = Lava on {self.judged} of them"
+            f"EXACT: {target} = engine in every spike and read-out of {_count(self.samples, 'image')}, "
+            f"reference = engine = {target} on {self.judged} of them"
         )
         if self.floating is not None and not self.passed:
             text += f", but {self.floating.lost:.2f} points below the float SNN; allowed: {self.floating.tolerance:.2f}"
@@ -144,6 +147,7 @@ class Verdict:
             engine_correct=_sums(self.engine_correct, other.engine_correct),
             total=(self.total + other.total) % DIGESTS,
             seconds=self.seconds + other.seconds,
+            target=self.target,
         )
 
     def require_all(self, samples: int) -> None:

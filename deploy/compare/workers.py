@@ -20,11 +20,12 @@ from deploy.compare.part import Part
 from deploy.compare.settings import Settings
 from deploy.compare.verdict import Verdict
 from deploy.errors import LavaMissingError, LavaRunError, Loihi2UnavailableError, WorkerError
+from nqlava.c.errors import ProgramError
 from nqlava.command.orphans import die_with_parent
 from nqlava.errors import InputError
 
 _ROOT = Path(__file__).resolve().parents[2]
-_EXPECTED = (InputError, LavaMissingError, LavaRunError, Loihi2UnavailableError)
+_EXPECTED = (InputError, LavaMissingError, LavaRunError, Loihi2UnavailableError, ProgramError)
 
 
 def in_processes(settings: Settings, parts: Sequence[Part]) -> Generator[Verdict, None, None]:

@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
     settings = Settings.of(options)
     from deploy.report.needs import require
 
-    require("deploy.report")
+    require("deploy.report", settings.target)
     from deploy.compare.dry_run import plan
     from deploy.compare.run import check_outputs, execute, prepare
     from deploy.compare.table import comparison

@@ -7,8 +7,10 @@ from nqlava.errors import InputError
 _PACKAGES = {"matplotlib": "matplotlib", "jinja2": "Jinja2", "scipy": "SciPy"}
 
 
-def require(option: str) -> None:
-    """InputError where a package is missing that the report of ``option`` needs."""
+def require(option: str, target: str = "Lava") -> None:
+    """InputError where a package is missing that the report of ``option`` needs, or the run is not in Lava."""
+    if target != "Lava":
+        raise InputError(f"{option} is about runs in Lava; allowed: without --backend c")
     missing = [name for module, name in _PACKAGES.items() if find_spec(module) is None]
     if missing:
         raise InputError(

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nqlava.c.errors import CompilerError, ProgramError
 from nqlava.c.plan import Plan
 from nqlava.c.source import core, filled
-from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
 from nqlava.trace import Trace, concatenate
 
@@ -26,14 +26,6 @@ _NAMES = (
 """What a network defines for other files: renamed where several are in one program."""
 _AT_ONCE = 32
 _SPIKES, _POTENTIALS, _CLASSES = range(3)
-
-
-class CompilerError(InputError):
-    """No C compiler, or one that fails. The message says which, and what to do."""
-
-
-class ProgramError(RuntimeError):
-    """A program that ended in another way than it should."""
 
 
 def compiler() -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from nqlava.c.plan import Map, Neurons, Plan, Synapses, gains, safe
 from nqlava.c.text import numbers, structure, structures, words
+from nqlava.info import Info
 from nqlava.network import IMAGE
 
 _TEMPLATES = Path(__file__).parent / "template"
@@ -24,7 +25,6 @@ def heading(plan: Plan) -> dict[str, object]:
     """What the places of the templates stand for."""
     network = plan.network
     channels, height, width = network.input_shape
-    steps = network.info.get("T", 4)
     return {
         "MARK": f"{MARK} from network {network.digest()[:16]}.",
         "TITLE": f"A spiking network of {len(network.layers)} layers: an image of {height} x {width} pixels with "
@@ -34,7 +34,7 @@ def heading(plan: Plan) -> dict[str, object]:
         "CHANNELS": channels,
         "CLASSES": network.classes,
         "LAYERS": len(network.layers),
-        "T": steps if isinstance(steps, int) and 1 <= steps <= 2**16 - 1 else 4,
+        "T": Info.of(network.info).steps_or(None),
         "EARLY_EXIT": int(plan.early),
         "EARLY": " Stops early once no further step can change the class." if plan.early else "",
         "KEPT_BYTES": plan.memory.current,

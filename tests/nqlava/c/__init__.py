@@ -1,0 +1,1 @@
+"""Tests of the network as C, mirroring nqlava/c/."""
