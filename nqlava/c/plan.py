@@ -12,8 +12,8 @@ from nqlava.geometry import unfold
 from nqlava.network import IMAGE, INPUT_MAX, MEMBRANE_MAX, Connection, IntegerNetwork, Layer, Pair
 
 INT32_MAX = 2**31 - 1
-BLOCK = 16
-"""Rows of weights are filled up to a multiple of so many."""
+WORD = 4
+"""Weights in a word: rows are filled up to whole words."""
 POINTER = 4
 """Bytes of a pointer on a microcontroller, as memory is counted."""
 
@@ -72,7 +72,7 @@ class Synapses:
         Several groups: int32 (kh · kw · I · groups, O / groups), rows of weights to the outputs of a group."""
         outputs, inputs, kh, kw = self.weight.shape
         if self.groups == 1:
-            rows = np.full((kh * kw * inputs, -(-outputs // BLOCK) * BLOCK), 128, np.uint8)
+            rows = np.full((kh * kw * inputs, -(-outputs // WORD) * WORD), 128, np.uint8)
             rows[:, :outputs] += self.weight.transpose(2, 3, 1, 0).reshape(-1, outputs).astype(np.uint8)
             return rows.view("<u4").astype(np.uint32)
         grouped = self.weight.reshape(self.groups, outputs // self.groups, inputs, kh, kw)
@@ -109,8 +109,8 @@ class Neurons:
 
     @property
     def stride(self) -> int:
-        """O in whole blocks: distance of the sums of neighbouring positions."""
-        return -(-self.shape[2] // BLOCK) * BLOCK
+        """O in whole words: distance of the sums of neighbouring positions."""
+        return -(-self.shape[2] // WORD) * WORD
 
     @property
     def largest_sum(self) -> int:
@@ -183,7 +183,7 @@ class Plan:
         return {
             "INPUTS": max((one.width * one.channels for one in taken), default=1),
             "COLUMNS": max((one.width for one in taken), default=1),
-            "SUMS": max(layer.shape[1] * layer.stride for layer in self.layers),
+            "SUMS": max(4 * WORD, *(layer.shape[1] * layer.stride for layer in self.layers)),  # snn.c has loops over 4
             "POSITIONS": max(layer.shape[1] for layer in self.layers),
             "CHANNELS": max(pooled, default=1),
         }

@@ -12,6 +12,12 @@ from nqlava.network import IMAGE
 
 _TEMPLATES = Path(__file__).parent / "template"
 MARK = "Written by nq-lava"
+_ABOUT = """\
+ * Weights, biases, thresholds and initial potentials of every layer, and its buffers.
+ *
+ * A row of weights belongs to a tap (y, x) and an input channel, in this order, and has a weight to every output: four
+ * in a word, the first in the lowest byte, each plus 128.
+"""
 
 
 def core(plan: Plan) -> dict[str, str]:
@@ -54,16 +60,16 @@ def filled(name: str, values: Mapping[str, object]) -> str:
 def _network(plan: Plan, mark: str) -> str:
     names = _map_names(plan)
     parts = [
-        f"/* {mark}\n *\n * Weights, biases, thresholds and initial potentials of every layer, and its buffers.\n */\n"
-        '#include "network.h"\n',
-        _map(plan.image, names, "The image: 8 planes, a bit of every pixel each"),
+        f'/* {mark}\n *\n{_ABOUT} */\n#include "network.h"\n',
+        _map(plan.image, names, "the image, a plane for each of the 8 bits of a pixel:"),
         *_pooled(plan.image_pools, names),
     ]
     for layer in plan.layers:
         parts += _layer(layer, names)
     pools = _pool_entries(plan.image, plan.image_pools, names)
+    nothing: Mapping[str, object] = {"from": 0, "height": "0"}  # C has no empty arrays
     parts.append(
-        (structures("snn_pool", "snn_image_pools", pools or ["0, 0, 0, 0"], static=False))
+        structures("snn_pool", "snn_image_pools", pools or [nothing], static=False)
         + f"const uint32_t snn_image_pool_count = {len(pools)};\n"
     )
     entries = [_entry(layer, names) for layer in plan.layers]
@@ -72,6 +78,7 @@ def _network(plan: Plan, mark: str) -> str:
         gain, reach = gains(plan.network)
         rows = ",\n    ".join("{" + ", ".join(map(str, row)) + "}" for row in gain.tolist())
         parts.append(
+            "/* by how much a class can gain on another in a step, and how far a potential can move */\n"
             f"const int32_t snn_gain[SNN_CLASSES][SNN_CLASSES] = {{\n    {rows}}};\n"
             f"const int32_t snn_reach = {reach};\n"
         )
@@ -91,24 +98,27 @@ def _map_names(plan: Plan) -> dict[Map, str]:
 
 def _map(one: Map, names: Mapping[Map, str], comment: str) -> str:
     name = names[one]
-    fields = f"{name}_bits, {one.words}, {one.planes}, {one.height}, {one.width}, {one.channels}"
-    external = name == "snn_image"
+    values = {"bits": f"{name}_bits", "words": one.words, "planes": one.planes}
+    values |= {"height": one.height, "width": one.width, "channels": one.channels}
     return (
-        f"/* {comment}: ({one.height}, {one.width}, {one.channels}) */\n"
+        f"/* {comment} ({one.height}, {one.width}, {one.channels}) */\n"
         f"static uint32_t {name}_bits[{one.words * one.planes}];\n"
-        f"{structure('snn_map', name, fields, static=not external)}"
+        f"{structure('snn_map', name, values, static=name != 'snn_image')}"
     )
 
 
 def _pooled(pools: Sequence[Map], names: Mapping[Map, str]) -> list[str]:
     return [
-        _map(one, names, f"Sums over windows of {one.window[0]} x {one.window[1]}, {one.planes} planes")
+        _map(one, names, f"sums over windows of {one.window[0]} x {one.window[1]}, {one.planes} planes:")
         for one in pools
     ]
 
 
-def _pool_entries(of: Map, pools: Sequence[Map], names: Mapping[Map, str]) -> list[str]:
-    return [f"&{names[of]}, &{names[one]}, {one.window[0]}, {one.window[1]}" for one in pools]
+def _pool_entries(of: Map, pools: Sequence[Map], names: Mapping[Map, str]) -> list[Mapping[str, object]]:
+    return [
+        {"from": f"&{names[of]}", "to": f"&{names[one]}", "height": one.window[0], "width": one.window[1]}
+        for one in pools
+    ]
 
 
 def _layer(layer: Neurons, names: Mapping[Map, str]) -> list[str]:
@@ -125,9 +135,9 @@ def _layer(layer: Neurons, names: Mapping[Map, str]) -> list[str]:
     vectors = (
         "bias of each output" if len(layer.bias) == 1 else f"{len(layer.bias)} different bias vectors of {outputs}"
     )
-    parts.append(numbers("int32_t", f"{name}_bias", layer.bias, vectors))
+    parts.append(numbers("int32_t", f"{name}_bias", layer.bias, vectors, min(outputs, 16)))
     if layer.bias_of is not None:
-        parts.append(numbers("snn_index", f"{name}_biasof", layer.bias_of, f"which one at ({height}, {width})"))
+        parts.append(numbers("snn_index", f"{name}_biasof", layer.bias_of, f"which one at ({height}, {width})", width))
     if made.threshold is not None:
         parts.append(numbers("int32_t", f"{name}_threshold", made.threshold, "threshold of each output"))
     parts.append(numbers("int32_t", f"{name}_v0", made.v0, "initial potential of each output"))
@@ -137,10 +147,10 @@ def _layer(layer: Neurons, names: Mapping[Map, str]) -> list[str]:
         parts.append("int32_t snn_readout[SNN_CLASSES];\n")
         return parts
     parts.append(f"static int32_t {name}_v[{layer.count}];\n")
-    parts += [_map(layer.spikes, names, "Spikes"), *_pooled(layer.pools, names)]
+    parts += [_map(layer.spikes, names, "spikes"), *_pooled(layer.pools, names)]
     if layer.pools:
-        entries = _pool_entries(layer.spikes, layer.pools, names)
-        parts.append(structures("snn_pool", f"{name}_pools", entries))
+        pools = _pool_entries(layer.spikes, layer.pools, names)
+        parts.append(structures("snn_pool", f"{name}_pools", pools))
     return parts
 
 
@@ -149,42 +159,41 @@ def _weights(one: Synapses, name: str) -> str:
     source = "the image" if one.map.source == IMAGE else safe(one.map.source)
     taps = f"from {source}: {kh} x {kw} taps, {inputs * one.groups} inputs, {outputs} outputs"
     if one.groups == 1:
-        return words(name, one.table.astype(np.uint32), f"{taps}; rows of {one.table.shape[1]} words")
+        return words(name, one.table.astype(np.uint32), taps)
     return numbers("int32_t", name, one.table, f"{taps} in {one.groups} groups, with the exponents")
 
 
-def _connection(one: Synapses, table: str, names: Mapping[Map, str]) -> str:
+def _connection(one: Synapses, table: str, names: Mapping[Map, str]) -> dict[str, object]:
     _, inputs, kh, kw = one.weight.shape
-    pairs = ((kh, kw), one.stride, one.padding, one.dilation)
-    geometry = ", ".join(f"{y}, {x}" for y, x in pairs)
+    geometry = {"kernel": (kh, kw), "stride": one.stride, "padding": one.padding, "dilation": one.dilation}
+    values: dict[str, object] = {"source": f"&{names[one.map]}"}
+    values |= {f"{name}_{axis}": size for name, pair in geometry.items() for axis, size in zip("yx", pair, strict=True)}
+    values |= {"exponent": one.exponent, "row_words": 1}
     if one.groups == 1:
-        weights = f"{table}, {one.table.shape[1]}, 0, 0, 0"
-    else:
-        weights = f"0, 1, {table}, {inputs}, {one.table.shape[1]}"
-    return f"&{names[one.map]}, {geometry}, {one.exponent}, {weights}"
+        return values | {"rows": table, "row_words": one.table.shape[1]}
+    return values | {"grouped": table, "group_inputs": inputs, "group_outputs": one.table.shape[1]}
 
 
-def _entry(layer: Neurons, names: Mapping[Map, str]) -> str:
+def _entry(layer: Neurons, names: Mapping[Map, str]) -> dict[str, object]:
     name, made = layer.identifier, layer.layer
     height, width, outputs = layer.shape
-    fields = [
-        f'"{safe(made.name)}"',
-        height,
-        width,
-        outputs,
-        layer.stride,
-        f"{name}_connections" if layer.synapses else 0,
-        len(layer.synapses),
-        layer.images,
-        f"SNN_CURRENT({name}_current)" if layer.images else 0,
-        f"{name}_bias",
-        0 if layer.bias_of is None else f"{name}_biasof",
-        0 if made.is_readout else f"{name}_threshold",
-        f"{name}_v0",
-        int(made.reset == "hard"),
-        "snn_readout" if layer.spikes is None else f"{name}_v",
-        0 if layer.spikes is None else f"&{names[layer.spikes]}",
-        f"{name}_pools" if layer.pools else 0,
-        len(layer.pools),
-    ]
-    return ", ".join(map(str, fields))
+    return {
+        "name": f'"{safe(made.name)}"',
+        "height": height,
+        "width": width,
+        "outputs": outputs,
+        "stride": layer.stride,
+        "connections": f"{name}_connections" if layer.synapses else 0,
+        "count": len(layer.synapses),
+        "image_count": layer.images,
+        "current": f"SNN_CURRENT({name}_current)" if layer.images else 0,
+        "bias": f"{name}_bias",
+        "bias_of": 0 if layer.bias_of is None else f"{name}_biasof",
+        "threshold": 0 if made.is_readout else f"{name}_threshold",
+        "v0": f"{name}_v0",
+        "hard_reset": int(made.reset == "hard"),
+        "v": "snn_readout" if layer.spikes is None else f"{name}_v",
+        "spikes": 0 if layer.spikes is None else f"&{names[layer.spikes]}",
+        "pools": f"{name}_pools" if layer.pools else 0,
+        "pool_count": len(layer.pools),
+    }

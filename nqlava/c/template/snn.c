@@ -117,7 +117,8 @@ static inline void add_rows(const uint32_t *rows, const uint32_t *event, uint32_
     for (; count != 0; count--, event++)
         add_one(even, odd, rows + (*event + shift), words);
 #else /* eight registers hold the halves of four words, for all events */
-    for (uint32_t i = 0; i < words; i += 4U) {
+    uint32_t i = 0;
+    for (; i + 4U <= words; i += 4U) {
         uint32_t e0 = even[i], e1 = even[i + 1U], e2 = even[i + 2U], e3 = even[i + 3U];
         uint32_t o0 = odd[i], o1 = odd[i + 1U], o2 = odd[i + 2U], o3 = odd[i + 3U];
         for (const uint32_t *at = event, *end = event + count; at < end; at++) {
@@ -135,6 +136,8 @@ static inline void add_rows(const uint32_t *rows, const uint32_t *event, uint32_
         even[i] = e0, even[i + 1U] = e1, even[i + 2U] = e2, even[i + 3U] = e3;
         odd[i] = o0, odd[i + 1U] = o1, odd[i + 2U] = o2, odd[i + 3U] = o3;
     }
+    for (uint32_t at = 0; i < words && at < count; at++)
+        add_one(even + i, odd + i, rows + (event[at] + shift) + i, words - i);
 #endif
 }
 

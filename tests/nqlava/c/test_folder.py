@@ -47,7 +47,7 @@ def test_self_test_passes_and_can_fail(number: int, tmp_path: Path) -> None:
     done = make(tmp_path, "check", "CFLAGS=-O1 -Werror")
     assert done.returncode == 0 and done.stdout.endswith("EXACT: every spike and read-out is equal\n"), done.stderr
     source = (tmp_path / "network.c").read_text()
-    *_, bias = re.finditer(r"_bias\[\d+\] = {\s+(-?\d+)", source)  # of the read-out
+    *_, bias = re.finditer(r"_bias\[\d+\] = {\s*(-?\d+)", source)  # of the read-out
     changed = source[: bias.start(1)] + str(int(bias[1]) + 1) + source[bias.end(1) :]
     (tmp_path / "network.c").write_text(changed)
     done = make(tmp_path, "check")
