@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nqlava.geometry import unfold
 from nqlava.network import IMAGE, INPUT_MAX, MEMBRANE_MAX, Connection, IntegerNetwork, Layer, Pair
 
 INT32_MAX = 2**31 - 1
@@ -249,17 +248,17 @@ def _synapses(layer: Layer, maps: _Maps) -> list[Synapses]:
     """The connections, those of the image first; those alike with several groups as one, and none of zeros."""
     alike: dict[tuple[Any, ...], list[Connection]] = {}
     for number, c in enumerate(layer.connections):
-        window = unfold(c, maps.network.shape_of[c.source]).window
+        window = c.convolution(maps.network.shape_of[c.source]).window
         key = (c.source, window, c.weight.shape, c.geometry, -1 if c.groups > 1 else number)
         alike.setdefault(key, []).append(c)
     found = []
     for (source, window, *_), connections in alike.items():
-        parts = [unfold(c, maps.network.shape_of[source]) for c in connections]
+        parts = [c.convolution(maps.network.shape_of[source]) for c in connections]
         exponents = [c.exponent for c in connections]
         weight, exponent = parts[0].weight, exponents[0]
         if parts[0].groups > 1:
             pairs = zip(parts, exponents, strict=True)
-            weight, exponent = sum(part.weight.astype(np.int64) << by for part, by in pairs), 0  # type: ignore[assignment]
+            weight, exponent = np.sum([part.weight.astype(np.int64) << by for part, by in pairs], axis=0), 0
         if weight.any():
             p = parts[0]
             found.append(Synapses(maps.of(source, window), weight, exponent, p.stride, p.padding, p.dilation, p.groups))

@@ -9,14 +9,15 @@ from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Laye
 from nqlava.testing.networks import random_layer
 
 
-def _has_compiler() -> bool:
+def has_compiler() -> bool:
+    """Whether there is one here."""
     try:
         return bool(compiler())
     except CompilerError:
         return False
 
 
-needs_compiler = pytest.mark.skipif(not _has_compiler(), reason="no C compiler (cc, gcc or clang) is installed")
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C compiler (cc, gcc or clang) is installed")
 
 
 def layer(
