@@ -83,7 +83,7 @@ def test_bad_arguments(net: Path) -> None:
             api.run_lava(net, nothing, labels)
     with pytest.raises(ValueError, match="network is str; allowed: an IntegerNetwork"):
         api.run("net.h5", images)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="backend is 'foo'; allowed: cpu, netx, stock, loihi2"):
+    with pytest.raises(ValueError, match="backend is 'foo'; allowed: cpu, netx, stock, c, loihi2"):
         api.run_lava(net, images, labels, backend="foo")
     with pytest.raises(ValueError, match="split is 'tst'; allowed: train, test"):
         api.images(split="tst")  # type: ignore[arg-type]

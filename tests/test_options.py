@@ -8,7 +8,7 @@ import pytest
 from deploy import demo, run_lava, run_lava_dl
 from deploy.fit import __main__ as fit
 from deploy.report import __main__ as report
-from export import from_nir, to_netx, to_nir
+from export import from_nir, to_c, to_netx, to_nir
 from nqlava.command.parser import Parser
 from train import cifar, command, evaluate, figures, imagenet, potentials
 
@@ -26,6 +26,7 @@ PARSERS = (
     fit.parser(),
     to_nir.parser(),
     from_nir.parser(),
+    to_c.parser(),
     run_lava_dl.parser(),
     demo.parser(),
 )

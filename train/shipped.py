@@ -8,7 +8,7 @@ NAMES = ("vgg_small", "resnet20", "resnet20_spikes")
 
 
 def pretrained(name: str) -> Path:
-    """The model file of a name in NAMES, for train.loop.checkpoint.load_model. InputError for another name."""
+    """The model file of a name in NAMES, for train.loop.checkpoint.read_model. InputError for another name."""
     if name not in NAMES:
         raise InputError(f"pretrained is {name!r}; allowed: {', '.join(NAMES)}")
     return Path(__file__).parent / "pretrained" / f"{name}.pt"
