@@ -89,6 +89,7 @@ class Lowering:
         self.softmax = ""
         self.is_prepared = True
         self.uncalibrated: list[str] = []
+        self.broken = False
 
     def run(self) -> FoldedNetwork:
         whole = (Neuron, Normalize, *WHOLE)
@@ -101,7 +102,8 @@ class Lowering:
         last = {used: node for node in graph.nodes for used in node.all_input_nodes}
         for node in graph.nodes:
             try:
-                self.values[node] = self._node(node, mean, std)
+                value = self._node(node, mean, std)
+                self.values[node] = self._source_instead(node) if self.broken and isinstance(value, Value) else value
             except Unsupported as error:
                 self._refuse(node, ExportError(f"{place(node)}: {error.found}; allowed: {error.allowed}"))
             except ExportError as error:
@@ -121,7 +123,12 @@ class Lowering:
         if self.refused is None:
             raise error from None
         self.refused(error)
-        self.values[node] = fx.node.map_aggregate(
+        self.broken = True
+        self.values[node] = self._source_instead(node)
+
+    def _source_instead(self, node: fx.Node) -> Any:
+        """New sources in place of what the operation gives."""
+        return fx.node.map_aggregate(
             node.meta.get("value"),
             lambda t: source_value(f"?{node.name}", tuple(t.shape[1:]), 1.0) if isinstance(t, Tensor) else t,
         )

@@ -9,8 +9,8 @@ from export.fold.lower import Lowering
 def problems(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[str, ...]:
     """One line for each operation that cannot be exported: module path, file and line, the reason, what works instead.
 
-    Behind such an operation the search goes on as if it gave spikes. A forward that depends on values cannot be
-    followed further, so that the place of it is the last one.
+    Behind the first of them the search goes on as if every operation gave spikes. A forward that depends on values
+    cannot be followed further, so that the place of it is the last one.
 
     Args:
         model: in evaluation mode; it takes uint8 images (N, C, H, W).

@@ -304,6 +304,13 @@ def multiplied(term: Term, matrix: Floats) -> Term:
     if term.is_pointwise:
         kernel = np.einsum("orhw,rs->oshw", matrix, term.full_kernel()[:, :, 0, 0], optimize=True)
         return _as_matrix(term, kernel, every)
+    whole = (term.size, term.padding, term.kernel.shape[1:]) == ((1, 1), (0, 0), (len(term.columns), height, width))
+    if term.is_identity and whole:  # each row has at most one entry that is not 0
+        passed = term.kernel.reshape(len(term.rows), -1)
+        taken = np.abs(passed).argmax(axis=1)
+        kernel = np.zeros((passed.shape[1], len(matrix)))
+        np.add.at(kernel, taken, (matrix[:, :, 0, 0] * passed[np.arange(len(passed)), taken]).T)
+        return _as_matrix(term, kernel.T.reshape(-1, *term.kernel.shape[1:]), every)
     spread = F.conv_transpose2d(
         torch.from_numpy(np.ascontiguousarray(matrix)),
         torch.from_numpy(term.kernel),

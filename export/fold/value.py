@@ -295,8 +295,10 @@ def convolve(value: Value, name: str, chosen: Filter, bias: Floats | None) -> Va
     whole = as_vector(value)
     count = whole.base[0]
     require_small(count * int(np.prod(shape)))
-    eye = np.eye(count).reshape(count, *value.shape)
-    matrix = _apply(chosen, eye).reshape(count, -1).T
+    if chosen.kernel.shape[2:] == (1, 1) and (chosen.stride, chosen.padding, chosen.groups) == ((1, 1), (0, 0), 1):
+        matrix = np.kron(chosen.kernel[:, :, 0, 0], np.eye(value.shape[1] * value.shape[2]))
+    else:
+        matrix = _apply(chosen, np.eye(count).reshape(count, *value.shape)).reshape(count, -1).T
     return replace(
         multiply(replace(whole, shape=(count,)), name, matrix, bias.repeat(chosen.size[0] * chosen.size[1])),
         shape=shape,

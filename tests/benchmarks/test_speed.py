@@ -91,4 +91,7 @@ def test_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         exported("vgg16", {"vgg16": trained})
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path), "--checkpoint", "nothing"])
-    assert "'nothing'; allowed: NAME=PATH with a NAME of vgg_small, vgg_tiny, vgg16" in capsys.readouterr().err
+    assert (
+        "'nothing'; allowed: NAME=PATH with a NAME of lean_s, lean_m, lean_l, vgg_small, vgg_tiny, vgg16"
+        in capsys.readouterr().err
+    )

@@ -359,8 +359,10 @@ def test_damage_is_noticed(
 def test_a_backend_that_runs_fewer_steps_is_found_out(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = build.plan
-    monkeypatch.setattr(build, "plan", lambda network, *, steps, **more: real(network, steps=steps - 1, **more))
+    real = build.Pipeline
+    monkeypatch.setattr(
+        build, "Pipeline", lambda network, images, steps, **more: real(network, images, steps - 1, **more)
+    )
     assert run(folder, "cpu") == 3
     assert "2 time steps were run; expected: 3" in capsys.readouterr().err
 
