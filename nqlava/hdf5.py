@@ -82,7 +82,7 @@ class CheckedFile:
         return holder.attrs[key]
 
     def try_strings(self) -> None:
-        """Must come before a string of variable length is read; NetxError where that would end this process."""
+        """Comes before a string of variable length is read; NetxError where that would end this process."""
         if not self._strings_tried and not hdf5_strings.readable(self.path):
             raise NetxError(f"{self.path}: strings of variable length are damaged, or too many or too long")
         self._strings_tried = True

@@ -51,6 +51,9 @@ class Reader(CheckedFile):
             self.fail("file", "attribute version", self.version, f"{version_of(network)} for this network")
         return network
 
+    def try_strings(self) -> None:
+        raise NetxError(f"{self.path}: holds strings of variable length; allowed: of fixed length")
+
     def _header(self, file: h5py.File) -> None:
         # The version decides what else is allowed, so it comes first.
         found = self.attribute("file", file, "format")

@@ -7,36 +7,42 @@ import h5py
 import numpy as np
 import pytest
 
-from nqlava import hdf5_strings, netx
-from nqlava.hdf5 import NetxError
+from nqlava import hdf5_strings
+from nqlava.hdf5 import CheckedFile, NetxError
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "version2.h5"
 HEAP = b"GCOL"
 """Begins the place where HDF5 keeps such strings."""
 
 
-def changed(path: Path, place: int, value: int) -> Path:
-    """The golden file with another byte at a place in its heap of strings."""
-    content = bytearray(GOLDEN.read_bytes())
-    content[content.find(HEAP) + place] = value
-    path.write_bytes(content)
+def attribute_of(path: Path) -> object:
+    with h5py.File(path, "r") as file:
+        return CheckedFile(path).attribute("file", file, "note")
+
+
+def written(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs["note"] = "größe"
     return path
 
 
-def test_reads_the_strings_of_older_files() -> None:
-    assert hdf5_strings.readable(GOLDEN)
-    assert netx.read(GOLDEN).info["note"] == "golden"
+def test_reads_a_string(tmp_path: Path) -> None:
+    path = written(tmp_path / "one.h5")
+    assert hdf5_strings.readable(path)
+    assert attribute_of(path) == "größe"
 
 
 @pytest.mark.slow
 def test_refuses_a_file_on_whose_strings_hdf5_searches_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = changed(tmp_path / "net.h5", 24, 0)  # the size of a string
+    path = written(tmp_path / "damaged.h5")
+    content = bytearray(path.read_bytes())
+    content[content.find(HEAP) + 24] = 0  # the size of the string
+    path.write_bytes(content)
     monkeypatch.setattr(hdf5_strings, "CPU_SECONDS", 1)
     began = time.process_time()
     with pytest.raises(NetxError) as caught:
-        netx.read(path)
+        attribute_of(path)
     assert str(caught.value) == f"{path}: strings of variable length are damaged, or too many or too long"
     assert time.process_time() - began < 1  # the other process has its own time
 
@@ -56,12 +62,3 @@ def test_too_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert hdf5_strings.readable(tmp_path / "long.h5")
     monkeypatch.setattr(hdf5_strings, "MEMORY", 2**20)
     assert not hdf5_strings.readable(tmp_path / "long.h5")
-
-
-def test_new_files_hold_no_such_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that reading them takes no process."""
-    info = {"note": "größe", "empty": "", "T": 4}
-    network = netx.read(GOLDEN)
-    netx.write(type(network)(network.input_shape, network.layers, info), tmp_path / "new.h5")
-    monkeypatch.setattr(hdf5_strings, "readable", lambda _path: pytest.fail("tried"))
-    assert netx.read(tmp_path / "new.h5").info == info

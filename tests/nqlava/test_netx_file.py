@@ -226,6 +226,10 @@ BAD = {
         attribute("info", "x", [1, 2]),
         "info: x is int64 of shape (2,); allowed: a number or a string",
     ),
+    "info variable": (
+        attribute("info", "x", "text"),
+        "holds strings of variable length; allowed: of fixed length",
+    ),
     "info nan": (attribute("info", "x", np.nan), "info: x is nan (float); allowed: a string"),
 }
 
