@@ -26,12 +26,12 @@ from deploy.fit.activity import measure
 from deploy.fit.wiring import wire
 from deploy.images import add_arguments, load_for
 from nqlava import netx
+from nqlava.command.files import check_output
 from nqlava.command.parser import Parser
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
 from nqlava.info import Info
 from nqlava.network import IMAGE, Connection, IntegerNetwork
-from train.loop.checkpoint import check_writable
 
 _FLOAT64, _INT32, _INT8, _INT24 = 8, 4, 1, 3  # bytes
 
@@ -168,7 +168,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.samples < 1 or options.batch < 1:
         raise InputError(f"--samples {options.samples} --batch {options.batch}: both must be at least 1")
     if options.json is not None:
-        check_writable(options.json, inputs=[options.net])
+        check_output(options.json, inputs=[options.net])
     settings = machine.describe()
     network = netx.read(options.net)
     steps = Info.of(network.info).steps_or(options.steps)

@@ -89,10 +89,10 @@ def _run(options: argparse.Namespace) -> int:
     from deploy.compare.backends import require_lava, require_lava_dl
     from deploy.lava_dl import reader as lava_dl
     from deploy.lava_dl.engine import LifEngine
-    from train.loop.checkpoint import check_writable
+    from nqlava.command.files import check_output
 
     if options.out is not None:
-        check_writable(options.out, inputs=[options.net, options.inputs])
+        check_output(options.out, inputs=[options.net, options.inputs])
     if options.check is not None:
         require_lava()
         require_lava_dl("--check", "without it every network runs")

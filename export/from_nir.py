@@ -42,9 +42,9 @@ def _run(options: argparse.Namespace) -> None:
             f"{error}; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt"
         ) from None
     from nqlava import netx
-    from train.loop.checkpoint import check_folder, check_writable
+    from nqlava.command.files import check_folder, check_output
 
-    check_writable(options.net, inputs=[options.graph])
+    check_output(options.net, inputs=[options.graph])
     check_folder(options.net)
     reading = Reading(options.spike or ">", options.reset or "hard")
     imported = read(options.graph, reading)

@@ -99,13 +99,14 @@ def _run(options: argparse.Namespace) -> None:
     from export.report import describe
     from export.round.quantize import Precision
     from nqlava import netx
+    from nqlava.command.files import check_folder, check_output
     from train.data.images import load
-    from train.loop.checkpoint import check_folder, check_writable, read_model
+    from train.loop.checkpoint import read_model
 
     Info().steps_or(options.steps)
     check_folder(options.net)
     path = model_path(options.model, options.pretrained)
-    check_writable(options.net, inputs=[path, *map(Path, options.data)])
+    check_output(options.net, inputs=[path, *map(Path, options.data)])
     file = read_model(path)
     model = file.network
     images = load(options.data, "train")

@@ -49,9 +49,9 @@ def _run(options: argparse.Namespace) -> None:
         ) from None
     from nqlava import netx
     from nqlava.bounds import float32_exact
-    from train.loop.checkpoint import check_folder, check_writable
+    from nqlava.command.files import check_folder, check_output
 
-    check_writable(options.graph, inputs=[options.net])
+    check_output(options.graph, inputs=[options.net])
     check_folder(options.graph)
     network = netx.read(options.net)
     graph = to_graph(network, fold_pooling=options.fold_pooling, integrate_readout=options.readout == "integrate")

@@ -108,7 +108,7 @@ def test_a_network_without_info_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_an_input_is_not_overwritten(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = net.read_bytes()
-    assert_refused(run_lava.main, [str(net), "--json", str(net)], ["is an input too"], capsys)
+    assert_refused(run_lava.main, [str(net), "--json", str(net)], ["is also an input"], capsys)
     assert net.read_bytes() == before
 
 
@@ -173,8 +173,8 @@ def test_bad_file_gives_one_line_and_2(
         ("--workers", "0", "--workers is 0; allowed: 1..1024"),
         ("--tolerance", "-1", "--tolerance is -1.0"),
         ("--data", "no/such/folder", "no/such/folder does not exist"),
-        ("--json", ".", ".: cannot be written"),
-        ("--json", "/proc/x.json", "/proc/x.json: cannot be written"),
+        ("--json", ".", ". cannot be written"),
+        ("--json", "/proc/x.json", "/proc/x.json cannot be written"),
         pytest.param("--backend", "loihi2", "Loihi extension of Lava is not installed", marks=needs_lava_dl),
         ("--model", "no/such/model.pt", "no/such/model.pt: no such file"),
     ],

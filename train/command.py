@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import torch
 
+from nqlava.command.files import check_output
 from nqlava.command.parser import Parser
 from nqlava.errors import InputError
 from train.data.images import Split
@@ -172,7 +173,7 @@ def _recipe(default: Recipe, options: argparse.Namespace, device: torch.device) 
 def _run(command: Command, options: argparse.Namespace) -> None:
     device = _device(options.device)
     keep_freed_memory()
-    checkpoint.check_writable(options.out, inputs=[options.init, *map(Path, options.data)])
+    check_output(options.out, inputs=[options.init, *map(Path, options.data)])
     log = None if options.tensorboard is None else EpochLog(options.tensorboard)
     start = _start(options)
     recipe = _recipe(command.default, options, device)

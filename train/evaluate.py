@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from nqlava.command.files import replacing
+from nqlava.command.files import check_output, replacing
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
 from train.data.images import load
 from train.loop.calibrate import balance_thresholds, evaluate
-from train.loop.checkpoint import check_writable, read_model
+from train.loop.checkpoint import read_model
 from train.loop.origin import check_images, held_out, recipe
 from train.loop.recipe import check
 from train.loop.trainer import THRESHOLD_IMAGES
@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
     model = read_model(path)
     network = model.network
     if options.json is not None:
-        check_writable(options.json, inputs=[path, *map(Path, options.data)])
+        check_output(options.json, inputs=[path, *map(Path, options.data)])
     rate_coded = [neuron for neuron in neurons(network) if isinstance(neuron, RateReLU)]
     if (options.reset or options.threshold_scale is not None) and not rate_coded:
         raise InputError(f"{path}: has NQ activations; allowed with --reset or --threshold-scale: ReLU networks")

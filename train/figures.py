@@ -23,7 +23,7 @@ except ModuleNotFoundError:
     print("train.figures: matplotlib is missing; install it with: pip install -e '.[figures]'", file=sys.stderr)
     raise SystemExit(2) from None
 
-from nqlava.command.files import replacing
+from nqlava.command.files import check_output, replacing
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
 from train.curves import (
@@ -402,7 +402,7 @@ def _run(options: argparse.Namespace) -> None:
     check("induction_steps", options.reset_steps, "--reset-steps")
     for name in options.only:
         for suffix in ("csv", "png"):
-            checkpoint.check_writable(options.out / f"{name}.{suffix}")
+            check_output(options.out / f"{name}.{suffix}")
     data = load(options.data, options.split).sample(options.samples, options.seed)
     images = f"{len(data):,} {'training' if options.split == 'train' else 'test'} images"
     settings = Settings(data, images, options.steps, options.reset_steps, options.layer)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from nqlava.command.files import check_output
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
 from train.data.images import load
@@ -50,7 +51,7 @@ def _run(options: argparse.Namespace) -> None:
     if not 1 <= options.rounds <= 100:
         raise InputError(f"--rounds is {options.rounds}; allowed: 1..100")
     path = model_path(options.model, options.pretrained)
-    checkpoint.check_writable(options.out, inputs=[path, *map(Path, options.data)])
+    check_output(options.out, inputs=[path, *map(Path, options.data)])
     model = checkpoint.read_model(path)
     network = model.network
     data = load(options.data, "train")

@@ -82,12 +82,12 @@ def prepare(settings: Settings) -> Run:
 
 def check_outputs(settings: Settings, config: Path | None, *outputs: Path | None) -> None:
     """InputError where an output cannot be written, or is an input or another output too."""
-    from train.loop.checkpoint import check_writable
+    from nqlava.command.files import check_output
 
     inputs = [settings.net, settings.model, config, *map(Path, settings.data)]
     chosen = [path for path in outputs if path is not None]
     for index, path in enumerate(chosen):
-        check_writable(path, inputs=inputs)
+        check_output(path, inputs=inputs)
         if any(path.absolute() == other.absolute() for other in chosen[:index]):
             raise InputError(f"{path}: is named for two outputs; allowed: a file for each")
 

@@ -83,10 +83,10 @@ def _run(options: argparse.Namespace) -> int:
     from deploy.fit.text import lines
     from deploy.fit.wiring import wire
     from nqlava import netx
-    from train.loop.checkpoint import check_writable
+    from nqlava.command.files import check_output
 
     if options.json is not None:
-        check_writable(options.json, inputs=[options.net])
+        check_output(options.json, inputs=[options.net])
     network = netx.read(options.net)
     wired = wire(network)
     activity = _activity(options, network, wired)

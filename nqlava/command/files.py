@@ -4,8 +4,9 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -51,6 +52,38 @@ def reading(path: Path) -> Iterator[None]:
         raise MissingFileError(f"{path}: no such file") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def check_output(path: Path, inputs: Iterable[Path | None] = ()) -> None:
+    """Checks before the work that a file can be written after it.
+
+    Raises:
+        FileError: ``path`` cannot be written, or is one of the inputs.
+    """
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not path.name:
+            raise IsADirectoryError
+        path.resolve()
+        found = path.exists()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links
+        raise FileError(f"{path} cannot be written; choose a file in a folder that you can write to") from None
+    for other in inputs:
+        if other is not None and found:
+            with reading(other):
+                same = other.exists() and path.samefile(other)
+            if same:
+                raise FileError(f"{path} is also an input; choose another output")
+
+
+def check_folder(path: Path) -> None:
+    """FileError where the folder of a file to write does not exist."""
+    with reading(path.parent):
+        found = path.absolute().parent.is_dir()
+    if not found:
+        raise FileError(f"{path.parent}: no such folder")
 
 
 @contextmanager

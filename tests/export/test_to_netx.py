@@ -276,7 +276,7 @@ BAD = {
         "--layer-bits: layers.1 is given twice; allowed: once",
     ),
     "no bits": (["--layer-bits", "layers.1"], "--layer-bits: 'layers.1'; allowed: LAYER=BITS, such as layers.1=8"),
-    "model itself": (["{f}/m.pt", "{f}/m.pt"], "{f}/m.pt: is an input too; allowed: another file"),
+    "model itself": (["{f}/m.pt", "{f}/m.pt"], "{f}/m.pt is also an input; choose another output"),
 }
 
 

@@ -174,7 +174,7 @@ def test_refuses_options_in_one_line(net: Path, spikes: Path, capsys: pytest.Cap
     assert run(net, spikes, "--T", 0) == 2
     assert capsys.readouterr().err == "deploy.run_lava_dl: T is 0; allowed: 1..4096\n"
     assert run(net, spikes, "--out", spikes) == 2
-    assert capsys.readouterr().err == f"deploy.run_lava_dl: {spikes}: is an input too; allowed: another file\n"
+    assert capsys.readouterr().err == f"deploy.run_lava_dl: {spikes} is also an input; choose another output\n"
     assert run(net, spikes, "--out", net.parent) == 2
     assert "cannot be written" in capsys.readouterr().err
     for wrong in (0, net):

@@ -119,7 +119,7 @@ def test_an_input_is_not_overwritten(
         given = [str(net), "--model", str(model), "--config", str(config), "--data", str(archive)]
         for command, option in ((main, "--out"), (main, "--json"), (run_lava.main, "--report")):
             assert command([*given, option, str(path)]) == 2
-            assert "is an input too" in capsys.readouterr().err
+            assert "is also an input" in capsys.readouterr().err
     same = str(tmp_path / "same")
     for command, option in ((main, "--out"), (run_lava.main, "--report")):
         assert command([str(net), "--data", str(data), option, same, "--json", same]) == 2

@@ -100,7 +100,7 @@ def test_fine_tune_with_few_bits(data: Path) -> None:
 
 BAD = {
     "diverging": ("--learning-rate 1e30", "loss of epoch 1 is nan; allowed: finite numbers, with a smaller learning"),
-    "output over data": ("--out {d}/a.zip --data {d}/a.zip", "{d}/a.zip: is an input too; allowed: another file"),
+    "output over data": ("--out {d}/a.zip --data {d}/a.zip", "{d}/a.zip is also an input; choose another output"),
     "augmentation and average": ("--average 1", "average is 1.0; allowed: from 0 to below 1"),
     "relu with noise-free spikes": (
         "--activation relu --snn-steps 2",

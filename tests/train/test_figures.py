@@ -147,7 +147,7 @@ def test_a_failed_write_leaves_the_old_files(
         (["--reset-steps", "5000"], "--reset-steps is 5000; allowed: 1..4096"),
         (["--samples", "21"], "samples is 21; allowed: 1..20"),
         (["--layer", "4"], "layer is 4; allowed: 1..3 for {model}"),
-        (["--out", "{model}"], "{model}/residuals.csv: cannot be written; allowed: a file in a folder that can be"),
+        (["--out", "{model}"], "{model}/residuals.csv cannot be written; choose a file in a folder that you can"),
         (["--data", "sample"], "data: images are (3, 32, 32); allowed: (3, 8, 6) for {model}"),
     ],
 )

@@ -113,7 +113,7 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         ([model, out, "--T", "0"], "--T is 0; allowed: 1..4096"),
         ([model, out, "--rounds", "0"], "--rounds is 0; allowed: 1..100"),
-        ([model, model], f"{model}: is an input too; allowed: another file"),
+        ([model, model], f"{model} is also an input; choose another output"),
         ([model, out, "--calibration", "46"], "samples is 46; allowed: 1..45"),
         ([out], "no model is given; allowed: MODEL, before the file to write if there is one, or --pretrained"),
         ([model, out, "--data", "sample"], "data: 10 classes and images (3, 32, 32); allowed: those of "),

@@ -1,7 +1,6 @@
 """Model and checkpoint files: written atomically, read with weights_only (nothing is unpickled)."""
 
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,36 +34,6 @@ def save(path: Path, content: dict[str, Any]) -> None:
             torch.save(content, file)
         except RuntimeError as error:  # of the zip file that it cannot end
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-
-
-def check_writable(path: Path, inputs: Iterable[Path | None] = ()) -> None:
-    """CheckpointError where ``path`` cannot be written or is one of the inputs: found before the work, not after."""
-    try:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir() or not path.name:
-            raise IsADirectoryError
-        path.resolve()
-        found = path.exists()
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, RuntimeError):  # RuntimeError: a loop of links
-        raise CheckpointError(
-            f"{path}: cannot be written; allowed: a file in a folder that can be written to"
-        ) from None
-    for other in inputs:
-        if other is not None and found:
-            with reading(other):
-                same = other.exists() and path.samefile(other)
-            if same:
-                raise CheckpointError(f"{path}: is an input too; allowed: another file")
-
-
-def check_folder(path: Path) -> None:
-    """CheckpointError where the folder of a file to write is not there."""
-    with reading(path.parent):
-        found = path.absolute().parent.is_dir()
-    if not found:
-        raise CheckpointError(f"{path.parent}: no such folder")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nqlava.command.files import reading
+from nqlava.command.files import check_output, reading
 from nqlava.errors import FileError, InputError
-from train.loop.checkpoint import check_writable
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -37,7 +36,7 @@ class EpochLog:
         with reading(folder):
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"--tensorboard is {folder}, a file; allowed: a folder")
-        check_writable(folder / "events")
+        check_output(folder / "events")
         self.folder = folder
         self._writer: SummaryWriter | None = None
 

@@ -149,7 +149,7 @@ def test_missing_inputs_and_folders_are_named(
     for arguments, message in (
         ([net.with_name("none"), net.with_name("out")], "none: no such file"),
         ([source.parent, net.with_name("out")], "not a file"),
-        ([source, source], "is an input too"),
+        ([source, source], "is also an input"),
         ([source, net.parent / "none" / "out"], "no such folder"),
     ):
         assert command.main([str(argument) for argument in arguments]) == 2

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nqlava.command.files import open_regular, replacing, write_npz
-from train.loop.checkpoint import CheckpointError, check_writable
+from nqlava.command.files import check_output, open_regular, replacing, write_npz
+from nqlava.errors import FileError
 
 
 def write(path: Path, content: bytes = b"new") -> None:
@@ -126,5 +126,14 @@ def test_a_loop_of_links_cannot_be_written(tmp_path: Path) -> None:
     path.symlink_to(path)
     with pytest.raises(OSError, match=f"^{path}: cannot be written: a loop of links$"):
         write(path)
-    with pytest.raises(CheckpointError, match=f"^{path}: cannot be written; allowed: "):
-        check_writable(path)
+    with pytest.raises(FileError, match=f"^{path} cannot be written; choose "):
+        check_output(path)
+
+
+def test_places_that_cannot_be_written_are_found_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "model.pt"):
+        with pytest.raises(FileError, match="cannot be written"):
+            check_output(path)
+    check_output(tmp_path / "new" / "folder" / "model.pt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]

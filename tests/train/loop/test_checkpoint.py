@@ -210,15 +210,6 @@ def test_not_a_dictionary(tmp_path: Path) -> None:
         read_model(tmp_path / "list.pt")
 
 
-def test_places_that_cannot_be_written_are_found_beforehand(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path, tmp_path / "file" / "model.pt"):
-        with pytest.raises(checkpoint.CheckpointError, match="cannot be written"):
-            checkpoint.check_writable(path)
-    checkpoint.check_writable(tmp_path / "new" / "folder" / "model.pt")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
-
-
 def test_a_full_disk_is_named_and_not_what_it_does_to_pytorch() -> None:
     with pytest.raises(OSError, match=r"^/dev/full: cannot be written: No space left on device$"):
         save(Path("/dev/full"), {"state": torch.zeros(100_000)})
