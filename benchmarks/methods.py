@@ -117,7 +117,7 @@ def table(rows: Sequence[dict[str, Any]], steps: Sequence[int]) -> str:
 def _parser() -> Options:
     parser = Options("methods", __doc__)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="model files written by train.cifar")
-    parser.add_argument("--data", nargs="+", default=["sample"], metavar="SOURCE", help="as for train.cifar")
+    parser.add_argument("--data", nargs="+", default=["sample"], metavar="SOURCE", help="what train.cifar takes")
     parser.several("--T", [1, 2, 4, 8, 16, 32], "of NQ and QCFS", dest="steps")
     parser.several("--relu-T", [1, 2, 4, 8, 16, 32, 64, 128, 256], "of RMP", dest="relu_steps")
     parser.add_argument("--relu-samples", type=int, help="test images for RMP, drawn at random (default: all)")

@@ -56,7 +56,14 @@ def _parser() -> Options:
     parser.several("--lava-models", ["vgg_small", "vgg16"], "networks for the part 'lava'", choices=list(MODELS))
     upstream = "those that lava-dl alone runs too, very slowly: vgg_small, vgg16"
     parser.several("--upstream", ["vgg_small"], upstream, nargs="*", choices=["vgg_small", "vgg16"])
-    parser.add_argument("--checkpoint", nargs="+", type=_checkpoint, default=[], metavar="NAME=PATH", help="of models")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        type=_checkpoint,
+        default=[],
+        metavar="NAME=PATH",
+        help="model files in place of random weights",
+    )
     parser.number("--upstream-repeats", 2, "of those: minutes each for vgg16")
     parser.number("--repeats", 5, "of every comparison")
     parser.number("--seconds", 0.8, "of one timed run, about", kind=float)

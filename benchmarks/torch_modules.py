@@ -7,7 +7,7 @@ from nqlava.network import IMAGE, MEMBRANE_MAX, Connection, IntegerNetwork, Laye
 
 
 class Membranes(nn.Module):
-    """Membrane potentials of a layer, in float64; its biases, thresholds and first potentials are int32 buffers."""
+    """Membrane potentials of a layer, in float64; its biases, thresholds and initial potentials are int32 buffers."""
 
     def __init__(self, layer: Layer, dimensions: int) -> None:
         super().__init__()

@@ -142,7 +142,7 @@ def table(result: dict[str, Any]) -> str:
 def _parser() -> Options:
     parser = Options("weight_bits", __doc__)
     parser.add_argument("model", type=Path, help="model file written by train.cifar")
-    parser.add_argument("--data", nargs="+", default=["sample"], metavar="SOURCE", help="as in train.cifar")
+    parser.add_argument("--data", nargs="+", default=["sample"], metavar="SOURCE", help="what train.cifar takes")
     parser.number("--T", 4, "time steps", dest="steps")
     parser.several("--bits", [8, 6, 4, 3, 2], "of all layers", nargs="*")
     for name, what in (

@@ -34,7 +34,7 @@ def parser() -> Parser:
     made.add_argument("net", type=Path, help="netx file to write")
     made.add_argument("--pretrained", choices=NAMES, help="a model that ships with the project, in place of MODEL")
     made.add_argument("--T", type=int, default=4, dest="steps", help="time steps (default: %(default)s)")
-    made.add_argument("--bits", type=int, default=8, help="of the weights, 2 to 8 (default: %(default)s)")
+    made.add_argument("--bits", type=int, default=8, help="bits of the weights, 2 to 8 (default: %(default)s)")
     made.add_argument(
         "--layer-bits",
         nargs="+",
@@ -51,7 +51,7 @@ def parser() -> Parser:
     made.add_argument(
         "--rounding",
         choices=["nearest", "error"],
-        help="of the weights: to the nearest integers, or to those of the least error of every layer's input current "
+        help="round weights to the nearest integers, or to those of the least error of every layer's input current "
         "on the calibration images (default: nearest with 8 bits in every layer, error with fewer)",
     )
     for name, what in (
@@ -63,7 +63,7 @@ def parser() -> Parser:
         )
     add_data(made, "training images, for calibration")
     made.add_argument("--calibration", type=int, default=500, help="calibration images (default: %(default)s)")
-    made.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=0, help="seed for choosing images (default: %(default)s)")
     made.add_argument(
         "--dry-run", action="store_true", help="check options, model and data, say what would be written, write nothing"
     )

@@ -7,7 +7,7 @@ class InputError(ValueError):
     """Bad input: an option, a file's content or an argument. Base of all such exceptions.
 
     Commands print the message and end with exit status 2. Any other exception is an internal error. The message names
-    the place, the value and what is allowed. It is one line, whatever it quotes.
+    the place, the value and what is allowed. It is always one line.
     """
 
     def __init__(self, message: object) -> None:

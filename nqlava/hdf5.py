@@ -1,4 +1,4 @@
-"""Access to an HDF5 file that nobody vouches for: whatever is read is checked first, and refused in one line."""
+"""Bounds-checked reading of untrusted HDF5 files."""
 
 import math
 import os
@@ -125,7 +125,7 @@ class CheckedFile:
         return int(self.array(where, group, key, np.int64, "")[()])
 
     def sizes(self, where: str, group: h5py.Group, key: str, length: int) -> tuple[int, ...]:
-        """That many int64 values that may be the shape of an array."""
+        """``length`` int64 values, which may be the shape of an array."""
         values = tuple(int(n) for n in self.array(where, group, key, np.int64, str(length)))
         if not all(0 <= n <= MAX_SIZE for n in values) or math.prod(values) > MAX_SIZE:
             self.fail(where, key, values, f"{length} integers 0..{MAX_SIZE} whose product is at most {MAX_SIZE}")

@@ -13,11 +13,11 @@ from pathlib import Path
 import h5py
 
 CPU_SECONDS, SECONDS = 2, 60
-"""That reading the strings of a file may take, of the processor's time and in all."""
+"""Limits for reading the strings of a file: processor time, and time in all."""
 MEMORY = 2**30
-"""Bytes that it may take."""
+"""Bytes of memory for reading them."""
 MAX_STRINGS = 100_000
-"""Strings in one file."""
+"""Largest number of strings in one file."""
 
 
 def is_variable(dtype: object) -> bool:

@@ -31,7 +31,7 @@ class Info:
 
     @classmethod
     def of(cls, entries: Mapping[str, Value]) -> "Info":
-        """From the info of a network; InputError names an entry that is not usable."""
+        """Read the info of a network; InputError names an entry that is not usable."""
         steps = entries.get("T")
         if steps is not None:
             _check("info: T", steps)

@@ -50,7 +50,7 @@ class Merged:
 
     @property
     def weight(self) -> NDArray[np.signedinteger[Any]]:
-        """Of the convolution."""
+        """The weights of the convolution."""
         return self.convolution.weight
 
 

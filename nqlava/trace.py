@@ -26,7 +26,7 @@ class Trace:
         spikes: per spiking layer uint8 (samples, T, ⌈neurons/8⌉), as ``pack`` makes it, neurons in (H, W, C) order.
         readout: int32 (samples, T, K), the membrane potential of the read-out after each step.
         saturations: int64 (layers, samples), how often a clip changed a membrane potential, the read-out included.
-        membranes: per spiking layer int32 (samples, neurons), v(T) in (H, W, C) order; None where nobody asked for it.
+        membranes: per spiking layer int32 (samples, neurons), v(T) in (H, W, C) order; None if not recorded.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -49,7 +49,7 @@ class Trace:
         return _unpack(self.spikes[layer], self.shapes[layer])
 
     def layer_membranes(self, layer: int) -> NDArray[np.int32]:
-        """v(T) of one spiking layer, int32 (samples, *layer shape); ValueError where nobody asked for it."""
+        """v(T) of one spiking layer, int32 (samples, *layer shape); ValueError where they were not recorded."""
         if self.membranes is None:
             raise ValueError("membranes are not in this trace; ask for them where it is made: membranes=True")
         return _channels_first(self.membranes[layer], self.shapes[layer])

@@ -238,7 +238,7 @@ def recipe(model: ModelFile) -> dict[str, Any]:
 
 
 def history(model: ModelFile) -> list[tuple[int, float, float]]:
-    """(epoch, ANN accuracy, SNN accuracy), in percent on held-out images, of every epoch that the file tells of."""
+    """(epoch, ANN accuracy, SNN accuracy), in percent on held-out images, of every epoch that the file records."""
     return [
         (entry["epoch"], entry["ann"], entry["snn"])
         for entry in model.history

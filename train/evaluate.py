@@ -46,7 +46,9 @@ def parser() -> Parser:
         help="held-out: the training images that were held out in training (default: %(default)s)",
     )
     made.add_argument("--samples", type=int, help="images, drawn by --seed (default: all)")
-    made.add_argument("--seed", type=int, default=0, help="of --samples and --input poisson (default: %(default)s)")
+    made.add_argument(
+        "--seed", type=int, default=0, help="seed for --samples and --input poisson (default: %(default)s)"
+    )
     made.add_argument("--T", type=int, nargs="+", default=[1, 2, 4, 8], dest="steps", help="default: 1 2 4 8")
     made.add_argument(
         "--input",
@@ -55,7 +57,7 @@ def parser() -> Parser:
         help="the image as a constant current, or as Poisson spikes (default: %(default)s)",
     )
     relu = made.add_argument_group("ReLU networks")
-    relu.add_argument("--reset", choices=RESETS, help="of the neurons (default: as in the model file)")
+    relu.add_argument("--reset", choices=RESETS, help="reset of the neurons (default: as in the model file)")
     relu.add_argument(
         "--threshold-scale",
         type=float,

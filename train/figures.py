@@ -68,7 +68,7 @@ class Settings:
 
 
 class Subject:
-    """A network and what its file tells of its training; it is simulated when a figure first asks for it."""
+    """A network and the record of its training; it is simulated when a figure first asks for it."""
 
     def __init__(self, name: str, model: ModelFile, settings: Settings) -> None:
         self.name = name
@@ -83,12 +83,12 @@ class Subject:
 
     @property
     def curves(self) -> list[LayerCurves]:
-        """Of every activation, at T = settings.steps."""
+        """Residuals of every activation, at T = settings.steps."""
         return self._measured[1]
 
     @cached_property
     def accuracy(self) -> tuple[float, ...]:
-        """Of the SNN after 1, 2, 3 and 4 steps, in percent; from ``curves`` where they are for so many steps."""
+        """Accuracy of the SNN after 1, 2, 3 and 4 steps, in percent; from ``curves`` where they are long enough."""
         longest = max(NOISE_STEPS)
         if self.settings.steps >= longest:
             return self._measured[0].snn[:longest]
@@ -254,7 +254,7 @@ def training(subjects: Sequence[Subject], settings: Settings) -> Drawing | str:
     """Accuracy on held-out images over the epochs."""
     told = [subject for subject in subjects if subject.history]
     if not told:
-        return "no model file tells of an SNN by epochs"
+        return "no model file holds the accuracy of an SNN by epochs"
     figure, grid = _panels(len(told), 2.4, 2.2, columns=3, sharey=True)
     figure.suptitle("Accuracy on held-out training images")
     rows: list[tuple[object, ...]] = []

@@ -61,7 +61,7 @@ def _lava_is_installed() -> bool:
 
 
 def require_lava() -> None:
-    """To be called before Lava is imported; LavaMissingError where it is not installed.
+    """Call this before Lava is imported; LavaMissingError where it is not installed.
 
     Importing Lava sets the start method to fork, and fails where something, such as a progress bar, did before.
     """

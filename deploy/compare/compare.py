@@ -59,7 +59,7 @@ def compare_traces(
 
     Raises:
         CoverageError: traces of another T, or without v(T) where the backend leaves it.
-        whatever the backend raises.
+        errors of the backend.
     """
     engine, network_digest, steps = Engine(network), network.digest(), settings.T
     leaves_potentials, target = settings.backend in ("cpu", "netx", "c"), settings.target

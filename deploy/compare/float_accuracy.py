@@ -107,7 +107,7 @@ def find_model(net: Path, info: Info) -> ModelSearch:
 
 
 def _sha256(path: Path) -> str:
-    """Of a regular file of at most _MOST bytes; OSError for another."""
+    """SHA-256 of a regular file of at most _MOST bytes; OSError for another."""
     sha = hashlib.sha256()
     with open_regular(path, _MOST) as file:
         while block := file.read(2**20):

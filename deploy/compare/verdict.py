@@ -71,12 +71,12 @@ class Verdict:
 
     @property
     def accuracy(self) -> tuple[float, ...]:
-        """Of the backend after each step 1 … T, in percent."""
+        """Accuracy of the backend after each step 1 … T, in percent."""
         return tuple(100 * count / self.samples for count in self.correct)
 
     @property
     def engine_accuracy(self) -> tuple[float, ...]:
-        """Of the integer engine after each step 1 … T, in percent."""
+        """Accuracy of the integer engine after each step 1 … T, in percent."""
         return tuple(100 * count / self.samples for count in self.engine_correct)
 
     @property
@@ -96,7 +96,7 @@ class Verdict:
         return b"".join(right for _, right in self.ranges)
 
     def accuracy_of_first(self, count: int) -> float:
-        """Of the backend after step T on the first ``count`` samples, in percent."""
+        """Accuracy of the backend after step T on the first ``count`` samples, in percent."""
         return 100 * sum(islice(self.right, count)) / count
 
     @property

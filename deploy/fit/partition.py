@@ -122,7 +122,7 @@ class _Classes:
 
     @classmethod
     def of(cls, joined: NDArray[np.bool_], weights: Counts) -> "_Classes":
-        """From ``joined`` (wirings, n, m), counting along the last axis with the given weights (m,)."""
+        """Group the entries of ``joined`` (wirings, n, m), counting along the last axis with the given weights (m,)."""
         length = joined.shape[1]
         at, other = np.nonzero(joined.any(axis=0))
         members, number = np.unique(joined[:, at, other].T, axis=0, return_inverse=True)
@@ -332,7 +332,7 @@ class Partition:
 
     @cached_property
     def cores(self) -> int:
-        """Of the layers that fit on cores."""
+        """Cores of the layers that fit."""
         return sum(part.cores for part in self.parts)
 
     @property

@@ -42,7 +42,7 @@ _TRACEBACK_SECONDS = 5.0  # how long to wait for the traceback behind a reported
 
 
 class GuardedRun:
-    """A context in which the network around ``process`` is compiled, forked, run and, whatever happens, cleaned up.
+    """A context in which the network around ``process`` is compiled, forked, run and always cleaned up.
 
     Leaving it kills the children: all results lie in shared memory by then. Enter it in a thread that outlives the
     run, since the kernel ties the children to the thread that forked them.

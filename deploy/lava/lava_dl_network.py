@@ -1,4 +1,4 @@
-"""lava-dl's own network in Lava's CPU simulator, recorded: what deploy/lava_dl/engine.py is held against.
+"""lava-dl's own network in Lava's CPU simulator, recorded: deploy/lava_dl/engine.py is compared with it.
 
 The network is built by lava-dl's reader, with Lava's stock synapses. Its neurons run the code of Lava's fixed-point
 LIF; the models here add nothing but the recording.
@@ -146,7 +146,7 @@ def _build(path: Path, network: LifNetwork, arguments: dict[str, int]) -> Any:
         with redirect_stdout(StringIO()), np.errstate(divide="ignore"):
             shape = None if network.has_input_neurons else network.input_shape[::-1]
             return network_of_lava_dl(net_config=str(path), input_shape=shape, **arguments)
-    except Exception as error:  # whatever lava-dl stumbles over
+    except Exception as error:  # lava-dl raises many kinds
         message = " ".join(f"{type(error).__name__}: {error}".split())
         raise NetxError(f"{path}: lava-dl's reader fails, so there is nothing to compare with: {message}") from None
 

@@ -111,7 +111,7 @@ class Recorder:
     def record_map(
         self, t: int, values: NDArray, saturated: NDArray[np.int64] | int, v: NDArray[np.int32] | None = None
     ) -> None:
-        """As ``record`` for spikes (not packed) or potentials, and v, (W, H, C) or (N,) of a single sample."""
+        """Record unpacked spikes or potentials, and v, (W, H, C) or (N,), of a single sample; see ``record``."""
         flat = _flat(values)
         self.record(t, flat if self.readout else pack(flat), saturated, None if v is None else _flat(v))
 

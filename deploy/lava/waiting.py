@@ -15,7 +15,7 @@ from lava.magma.core.process.process import AbstractProcess
 class AnonymousMemory:
     """Takes the place of multiprocessing's SharedMemoryManager, for processes that are forked afterwards.
 
-    What it hands out has no name, so that nothing is left in /dev/shm, whatever ends the processes; and it needs no
+    What it hands out has no name, so that nothing is left in /dev/shm however the processes end. It needs no
     process, socket or resource tracker of its own.
     """
 
@@ -27,7 +27,7 @@ class AnonymousMemory:
 
 
 class _Segment:
-    """As multiprocessing's SharedMemory: its bytes are ``buf``."""
+    """Shared memory with the interface of multiprocessing's: its bytes are ``buf``."""
 
     def __init__(self, size: int) -> None:
         self.buf = memoryview(mmap.mmap(-1, max(1, size)))

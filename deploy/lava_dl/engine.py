@@ -38,7 +38,7 @@ class Activity:
     potentials: tuple[NDArray[np.int32], ...]
 
     def samples(self, part: slice) -> "Activity":
-        """That of some samples."""
+        """The activity of some samples."""
         return Activity(tuple(s[part] for s in self.spikes), tuple(v[part] for v in self.potentials))
 
 
@@ -133,7 +133,7 @@ def _by_channel(values: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np
 
 
 _Synapses = Callable[[NDArray[np.integer], int], NDArray[np.int32]]
-"""From inputs (n, T, *shape) and the number of steps that they take to arrive, the currents (n, T, *shape)."""
+"""Maps inputs (n, T, *shape), and the number of steps that they take to arrive, to currents (n, T, *shape)."""
 
 
 def _synapses(layer: LifLayer, input_shape: tuple[int, ...], input_max: int) -> _Synapses:

@@ -97,12 +97,12 @@ class Content:
 
     @cached_property
     def integer_accuracy(self) -> list[float]:
-        """In percent, after step 1 … T."""
+        """Accuracy of the integer network after step 1 … T, in percent."""
         return self._accuracy(self.measured.classes)
 
     @cached_property
     def float_accuracy(self) -> list[float] | None:
-        """Of the float SNN, in percent, after step 1 … T."""
+        """Accuracy of the float SNN after step 1 … T, in percent."""
         return None if self.measured.floating is None else self._accuracy(self.measured.floating.snn)
 
     @cached_property

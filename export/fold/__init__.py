@@ -1,1 +1,1 @@
-"""From a traced module to layers of float weights."""
+"""Lowering of a traced module to layers of float weights."""

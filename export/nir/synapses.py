@@ -17,7 +17,7 @@ POOLING = (nir.SumPool2d, nir.AvgPool2d)
 BETWEEN = (*WEIGHTS, *POOLING, nir.Flatten, nir.Scale)
 """Nodes that synapses consist of."""
 _MAX_WEIGHTS = 2**28
-"""Of one connection, as in a netx file."""
+"""Geometry of one connection, as in a netx file."""
 
 
 @dataclass

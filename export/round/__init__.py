@@ -1,1 +1,1 @@
-"""From float weights to integers."""
+"""Rounding of float weights to integers."""

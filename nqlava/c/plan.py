@@ -137,7 +137,7 @@ class Memory:
 
     @property
     def ram(self) -> int:
-        """Of all static variables."""
+        """Bytes of all static variables."""
         return self.potentials + self.spikes + self.current + self.buffers
 
 
@@ -298,7 +298,7 @@ def identifiers(names: Sequence[str]) -> list[str]:
 
 
 def gains(network: IntegerNetwork) -> tuple[NDArray[np.int64], int]:
-    """What one step can change in the read-out, whatever arrives.
+    """The largest change of the read-out in one step, over all inputs.
 
     gain[a, b] = max over inputs of (I + b of class b) − (I + b of class a)
                = Σ over inputs of max(0, w_b − w_a) · (largest input) + b_b − b_a

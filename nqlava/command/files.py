@@ -168,7 +168,7 @@ def _name(handle: int, path: Path) -> None:
 
 
 def _umask() -> int:
-    """Of this process, which can only be read by setting it."""
+    """The umask of this process. The system gives it only to those who set it."""
     found = os.umask(0o022)
     os.umask(found)
     return found

@@ -47,7 +47,7 @@ class Interruption:
 
     @property
     def status(self) -> int:
-        """Of a command that it ended."""
+        """Exit status of the command that the signal ended."""
         return 128 + (self.number or signal.SIGINT)
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ def _open_missing() -> None:
 
 
 def _command() -> str:
-    """The module that ``python -m`` runs, such as deploy.fit; empty in a program of somebody else."""
+    """The module that ``python -m`` runs, such as deploy.fit; empty in another program."""
     name = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "")
     return name.removesuffix(".__main__") if name.partition(".")[0] in ("train", "export", "deploy") else ""
 
@@ -36,5 +36,5 @@ if _command():
         with suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, _end_at_once)
     _open_missing()
-    with suppress(AttributeError):  # a stream of somebody else's
+    with suppress(AttributeError):  # another kind of stream
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr

@@ -43,7 +43,7 @@ class Sums:
     """Σ w · in of one convolution or matrix, exact.
 
     Exactness. Let A = max over output channels of Σ|w| · (largest input). Every product is an integer, and every
-    partial sum, in whatever order and with whatever fused multiply-adds it is formed, is an integer of magnitude at
+    partial sum, in any order and with any fused multiply-adds, is an integer of magnitude at
     most A. float32 represents all integers up to 2²⁴, float64 up to 2⁵³, so no addition rounds: float32 is used for
     A < 2²⁴ and float64 else (A ≥ 2⁵³ would take 2²⁶ inputs), and for uncommon geometries (``Convolution.is_common``).
     Window sums (nqlava/geometry.py) are bounded by A too.

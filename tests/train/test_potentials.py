@@ -1,4 +1,4 @@
-"""Calibrated first potentials make spikes carry what the activation did, and reach model file and deployed network."""
+"""Calibrated initial potentials make spikes carry what the activation did; model file and network hold them."""
 
 from pathlib import Path
 

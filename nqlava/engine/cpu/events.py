@@ -47,7 +47,7 @@ _PLACES, _NUMBER = _ONES.astype(np.int32), np.array([byte.bit_count() for byte i
 
 
 class Geometry(NamedTuple):
-    """Of a convolution.
+    """Sizes of a convolution.
 
     Attributes:
         height, width, channels: H, W, C of its input.

@@ -98,7 +98,7 @@ def _add32(v, current, bias):
 
 @_compiled
 def _add64(v, current, bias):
-    """As _add32 for sums beyond 32 bits, clipped to ±2³⁰: with a shortcut below 2²⁴ they saturate in ``_observe``."""
+    """Add sums beyond 32 bits, clipped to ±2³⁰: with a shortcut below 2²⁴ they saturate in ``_observe``."""
     for i in range(len(v)):
         u = np.int64(v[i]) + np.int64(current[i]) + np.int64(bias[i])
         v[i] = np.int32(min(max(u, -_WIDE), _WIDE))

@@ -27,7 +27,7 @@ class Synapses:
     """What reaches a layer from one source by one convolution or matrix.
 
     Exactness. Let A = max over output channels of Σ|w| · (largest input). Every product is an integer, and every
-    partial sum, in whatever order it is formed, is an integer of magnitude at most A. int8 kernels add in 32 bits and
+    partial sum, in any order, is an integer of magnitude at most A. int8 kernels add in 32 bits and
     convert to float32 at the end; float32 represents all integers up to 2²⁴, float64 up to 2⁵³, so nothing rounds:
     float64 is for A ≥ 2²⁴, and for uncommon geometries (``Convolution.is_common``). The power of two that all weights
     share is applied as a scale.
