@@ -37,13 +37,13 @@ def check(model: nn.Module, folded: FoldedNetwork, images: Tensor) -> None:
 
     def fire(module: nn.Module, inputs: tuple[Tensor], _output: Tensor) -> Tensor:
         z = inputs[0]
-        received.append(z.detach().double().cpu().clone())
-        spikes.append((torch.rand(z.shape, generator=generator) < 0.4).double())
+        received.append(z.detach().float().cpu().clone())
+        spikes.append((torch.rand(z.shape, generator=generator) < 0.4).float())
         return (spikes[-1].to(z.device) * module.threshold.detach()).to(z.dtype)
 
     hooks = [neuron.register_forward_hook(fire) for neuron in neurons(model)]
     try:
-        scores = model(images).double().cpu()
+        scores = model(images).float().cpu()
     finally:
         for hook in hooks:
             hook.remove()
@@ -78,21 +78,21 @@ class _Run:
     def __init__(self, folded: FoldedNetwork, images: Tensor) -> None:
         self._folded, self._count = folded, len(images)
         self._layers = {layer.name: layer for layer in folded.layers}
-        self._spikes = {IMAGE: pixels(images, folded, torch.float64)}
+        self._spikes = {IMAGE: pixels(images, folded, torch.float32)}
 
     def current(self, layer: FoldedLayer) -> Tensor:
         """What the layer receives, with its bias."""
-        found = torch.from_numpy(layer.bias_map)
+        found = torch.from_numpy(layer.bias_map).float()
         for connection in layer.connections:
             if connection.source not in self._spikes:  # a maximum of spikes, which is no call
-                self._spikes[connection.source] = (self.current(self._layers[connection.source]) > 0.5).double()
+                self._spikes[connection.source] = (self.current(self._layers[connection.source]) > 0.5).float()
             spikes = self._spikes[connection.source]
             found = found + arriving(connection, effective(connection, self._folded), spikes)
         return found
 
     def received(self, call: Call) -> Tensor:
         """What the activation receives, (n, C, H, W)."""
-        flat = torch.empty(self._count, prod(call.shape), dtype=torch.float64)
+        flat = torch.empty(self._count, prod(call.shape))
         for name, places in call.layers:
             flat[:, torch.from_numpy(places)] = self.current(self._layers[name]).expand(
                 self._count, *self._layers[name].connections[0].output_shape
