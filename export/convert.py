@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from export.fold.check import check
 from export.fold.folded import ExportError, FoldedNetwork
 from export.fold.lower import lower
-from export.fold.prepare import prepare
+from export.fold.prepare import Maximum, prepare
 from export.report import MembraneRange, Report
 from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
@@ -44,6 +44,7 @@ def convert(
     method: Method | None = None,
     origin: Info | None = None,
     notes: Mapping[str, Value] | None = None,
+    maximum: Maximum = "rates",
 ) -> tuple[IntegerNetwork, Report]:
     """Lower a trained network to integers and compare it with the float SNN on calibration images.
 
@@ -55,13 +56,14 @@ def convert(
         precision: bits of the weights and what shares a scale; 8 bits and one scale per channel without it.
         method: how weights are rounded, on the calibration images where it needs some; to the nearest without it.
         origin: the model file, as far as it is one. notes: more entries for the network's info.
+        maximum: what becomes of max pooling (export.fold.prepare).
 
     Raises:
         ExportError, NetworkError: the model cannot be expressed.
     """
     precision, method = precision or Precision(), method or NEAREST
     images = calibration.images.permute(0, 3, 1, 2).contiguous()
-    model, folded = _lowered(model, images)
+    model, folded = _lowered(model, images, maximum)
     classes = len(folded.layers[-1].bias)
     if classes != len(calibration.classes):
         raise ExportError(
@@ -113,12 +115,12 @@ def convert(
     return IntegerNetwork(network.input_shape, network.layers, stored), report
 
 
-def _lowered(model: nn.Module, images: Tensor) -> tuple[nn.Module, FoldedNetwork]:
+def _lowered(model: nn.Module, images: Tensor, maximum: Maximum) -> tuple[nn.Module, FoldedNetwork]:
     """The network as it can be calibrated and run as an SNN, and what it becomes; ReLUs get thresholds from images."""
     shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
     folded = lower(model, shape)
-    prepared = model if isinstance(model, Network) else prepare(model, shape)
-    if not folded.is_prepared:
+    prepared = model if isinstance(model, Network) else prepare(model, shape, maximum=maximum)
+    if not folded.is_prepared or any(layer.is_maximum for layer in folded.layers):
         set_thresholds(prepared, images)
         model, folded = prepared, lower(prepared, shape)
     check(model, folded, images[:_CHECK_IMAGES])
@@ -141,15 +143,13 @@ def remarks(folded: FoldedNetwork) -> tuple[str, ...]:
             f"modules: {shown}{f' and {len(more) - _SHOWN} more' if len(more) > _SHOWN else ''}"
         )
     if maxima := sum(layer.is_maximum for layer in folded.layers):
-        found.append(
-            f"{maxima} layers take the maximum of spikes step by step; average pooling loses less at few steps"
-        )
+        found.append(f"{maxima} layers take the maximum of spikes step by step, which exceeds that of their rates")
     return tuple(found)
 
 
 def plan(model: nn.Module, calibration: ImageSet, precision: Precision, out: Path) -> str:
     """What would be written, as text; weights are not calibrated for it. Errors as of ``convert``."""
-    _, folded = _lowered(model, calibration.images.permute(0, 3, 1, 2).contiguous())
+    _, folded = _lowered(model, calibration.images.permute(0, 3, 1, 2).contiguous(), "rates")
     network, _ = quantize(folded, precision=precision)
     with tempfile.TemporaryDirectory() as folder:
         netx.write(network, Path(folder) / "net.h5")  # so that what cannot be written is found now

@@ -1,14 +1,17 @@
 """A user's trained network with activations that become neurons, in place of its ReLUs."""
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import fx, nn
 
 from export.fold.activations import Activation, recognised, recognised_function
-from export.fold.folded import ExportError
+from export.fold.folded import ExportError, Pool
 from export.fold.lower import named_arguments
+from export.fold.maximum import MaximumOfRates, end_of
+from export.fold.operations import pool_of
 from export.fold.trace import (
     BATCH,
     WHOLE,
@@ -23,10 +26,11 @@ from train.model.activation import Neuron
 from train.model.models import Normalize
 from train.model.snn import neurons
 
+Maximum = Literal["rates", "steps"]
 _TOLERANCE = 1e-3  # of the largest score
 
 
-def prepare(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule:
+def prepare(model: nn.Module, input_shape: tuple[int, int, int], *, maximum: Maximum = "rates") -> fx.GraphModule:
     """A copy of the network in which every call of an activation is a module of its own: RateReLU, CappedReLU or NQ.
 
     ReLU, ReLU6, Hardtanh(0, c) and clamp(0, c) are found as modules and as functions, and the user's own modules by
@@ -37,6 +41,8 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModu
     Args:
         model: in evaluation mode; it takes uint8 images (N, C, H, W).
         input_shape: (C, H, W) of an image.
+        maximum: what becomes of max pooling: MaximumOfRates, or with "steps" the maximum of spikes, step by step, which
+            takes fewer neurons and loses more.
 
     Raises:
         ExportError: the forward cannot be traced, or the copy computes something else than the network.
@@ -53,14 +59,23 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModu
     graph = traced(copied, input_shape, is_whole)
     modules = dict(copied.named_modules())
     used: set[str] = set()
+
+    def is_activation(node: fx.Node) -> bool:
+        if node.op == "call_module" and isinstance(copied.get_submodule(str(node.target)), Neuron):
+            return True
+        return _activation(node, modules, found) is not None
+
     for node in graph.nodes:
         module = modules.get(str(node.target)) if node.op == "call_module" else None
         activation = _activation(node, modules, found)
-        if isinstance(module, Neuron):
-            _replace(copied, node, copy.deepcopy(module), used, in_place=False)
+        pool = _pool(node, module) if maximum == "rates" else None
+        if pool is not None and _is_exact(pool, node, is_activation):
+            _insert(copied, node, MaximumOfRates(pool, has_sum=_leads_to_matrix(node, modules)).eval(), used, "maximum")
+        elif isinstance(module, Neuron):
+            _insert(copied, node, copy.deepcopy(module), used)
         elif activation is not None:
             in_place = is_in_place(node) or getattr(module, "inplace", False)
-            _replace(copied, node, activation.neuron().eval(), used, in_place=in_place)
+            _insert(copied, node, activation.neuron().eval(), used, in_place=in_place)
         elif node.op in ("call_method", "call_function") and operation_name(node) in ("view", "reshape"):
             _free(node)
     graph.lint()
@@ -85,16 +100,18 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module], found: dict[nn.Mod
     return recognised_function(name, named_arguments(node.target, name, node.args, node.kwargs))
 
 
-def _replace(model: nn.Module, node: fx.Node, neuron: Neuron, used: set[str], *, in_place: bool) -> None:
-    """Put a module into the place of an activation; what is changed in place is the result from then on."""
-    path = str(node.target) if node.op == "call_module" else ".".join(filter(None, (module_path(node)[0], "relu")))
-    existing = {name for name, _ in model.named_modules()}
+def _insert(
+    model: nn.Module, node: fx.Node, made: nn.Module, used: set[str], name: str = "relu", *, in_place: bool = False
+) -> None:
+    """Put a module into the place of an operation; what is changed in place is the result from then on."""
+    path = str(node.target) if node.op == "call_module" else ".".join(filter(None, (module_path(node)[0], name)))
+    existing = {found for found, _ in model.named_modules()}
     target, number = path, 2
     while target in used or (target in existing and node.op != "call_module"):
         target, number = f"{path}_{number}", number + 1
     used.add(target)
     parent, _, last = target.rpartition(".")
-    model.get_submodule(parent).add_module(last, neuron)
+    model.get_submodule(parent).add_module(last, made)
     value: Any = node.args[0] if node.args else node.kwargs["input"]
     if in_place:
         order = {other: place for place, other in enumerate(node.graph.nodes)}
@@ -132,4 +149,50 @@ def activations(model: nn.Module) -> list[Neuron]:
     if not isinstance(model, fx.GraphModule):
         return neurons(model)
     called = [model.get_submodule(str(node.target)) for node in model.graph.nodes if node.op == "call_module"]
-    return [module for module in called if isinstance(module, Neuron)]
+    return [neuron for module in called for neuron in neurons(module)]
+
+
+def _pool(node: fx.Node, module: nn.Module | None) -> Pool | None:
+    """The windows of two-dimensional max pooling; None for other operations."""
+    if type(module) is nn.MaxPool2d:
+        return pool_of(
+            module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, module.return_indices
+        )
+    if operation_name(node) == "max_pool2d" and node.op == "call_function":
+        given: Any = (node.args[1:], {key: value for key, value in node.kwargs.items() if key != "input"})
+        return pool_of(*given[0], **given[1])
+    if (type(module) is nn.AdaptiveMaxPool2d or operation_name(node) == "adaptive_max_pool2d") and node.args:
+        sizes, counts = _image(node.args[0]), _image(node)
+        if not any(n % m for n, m in zip(sizes, counts, strict=True)):
+            window = (sizes[0] // counts[0], sizes[1] // counts[1])
+            return Pool(window, window)
+    return None
+
+
+def _image(node: Any) -> tuple[int, int]:
+    """(H, W) of what an operation gives."""
+    shape = node.meta["value"].shape
+    return int(shape[-2]), int(shape[-1])
+
+
+def _is_exact(pool: Pool, node: fx.Node, is_activation: Callable[[Any], bool]) -> bool:
+    """Whether zeros around the map change nothing: there are none, or an activation is before."""
+    value = node.args[0] if node.args else node.kwargs["input"]
+    ends = [end_of(pool, axis, size)[0] for axis, size in enumerate(_image(value))]
+    none = pool.padding == (0, 0) and not any(ends)
+    return none or is_activation(value)
+
+
+def _leads_to_matrix(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a linear layer takes the flattened maxima: each of several connections would be a matrix of its own."""
+    for user in node.users:
+        module = modules.get(str(user.target)) if user.op == "call_module" else None
+        name = operation_name(user)
+        if isinstance(module, nn.Linear) or name == "linear":
+            return True
+        passes = isinstance(module, nn.Flatten | nn.Dropout | nn.Identity | nn.AdaptiveAvgPool2d) or name in (
+            "flatten", "view", "reshape", "dropout", "adaptive_avg_pool2d",
+        )  # fmt: skip
+        if passes and _image(user) != (1, 1) and _leads_to_matrix(user, modules):
+            return True
+    return False

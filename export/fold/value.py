@@ -119,7 +119,7 @@ def as_map(value: Value) -> Value:
         return value
     index = np.arange(int(np.prod(target))) if value.index is None else value.index
     if value.is_vector:
-        return _gathered(value, index.reshape(-1, 1, 1))
+        return _gathered(value, index.reshape(-1, 1, 1), value.shape)
     try:
         return replace(_gathered(value, index.reshape(target)), shape=value.shape)
     except NotAConvolution:
