@@ -61,16 +61,17 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int], *, maximum: Max
     used: set[str] = set()
 
     def is_activation(node: fx.Node) -> bool:
-        if node.op == "call_module" and isinstance(copied.get_submodule(str(node.target)), Neuron):
-            return True
-        return _activation(node, modules, found) is not None
+        is_neuron = node.op == "call_module" and isinstance(copied.get_submodule(str(node.target)), Neuron)
+        return is_neuron or _activation(node, modules, found) is not None
 
     for node in graph.nodes:
         module = modules.get(str(node.target)) if node.op == "call_module" else None
         activation = _activation(node, modules, found)
         pool = _pool(node, module) if maximum == "rates" else None
-        if pool is not None and _is_exact(pool, node, is_activation):
-            _insert(copied, node, MaximumOfRates(pool, has_sum=_leads_to_matrix(node, modules)).eval(), used, "maximum")
+        if pool is not None and _is_exact(pool, node, modules, is_activation):
+            has_sum = _needs_sum(pool, node, modules, is_activation)
+            _insert(copied, node, MaximumOfRates(pool, has_sum=has_sum).eval(), used, "maximum")
+            modules.setdefault(str(node.target), copied.get_submodule(str(node.target)))
         elif isinstance(module, Neuron):
             _insert(copied, node, copy.deepcopy(module), used)
         elif activation is not None:
@@ -175,24 +176,52 @@ def _image(node: Any) -> tuple[int, int]:
     return int(shape[-2]), int(shape[-1])
 
 
-def _is_exact(pool: Pool, node: fx.Node, is_activation: Callable[[Any], bool]) -> bool:
-    """Whether zeros around the map change nothing: there are none, or an activation is before."""
+def _is_exact(pool: Pool, node: fx.Node, modules: dict[str, nn.Module], is_activation: Callable[[Any], bool]) -> bool:
+    """Whether zeros around the map change nothing: there are none, or the map has no value below 0."""
     value = node.args[0] if node.args else node.kwargs["input"]
     ends = [end_of(pool, axis, size)[0] for axis, size in enumerate(_image(value))]
-    none = pool.padding == (0, 0) and not any(ends)
-    return none or is_activation(value)
+
+    def is_positive(node: fx.Node) -> bool:
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        keeps = isinstance(module, _KEEPING) or (node.op == "call_function" and operation_name(node) in _KEEP)
+        return is_activation(node) or (keeps and all(map(is_positive, node.all_input_nodes)))
+
+    return (pool.padding == (0, 0) and not any(ends)) or is_positive(value)  # type: ignore[arg-type]
 
 
-def _leads_to_matrix(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether a linear layer takes the flattened maxima: each of several connections would be a matrix of its own."""
-    for user in node.users:
+_KEEPING = (
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.Dropout, nn.Identity, MaximumOfRates,
+)  # fmt: skip
+_KEEP = ("cat", "concat", "concatenate", "add", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "dropout")
+"""Modules and functions whose output is at least 0 where their inputs are."""
+
+
+def _needs_sum(pool: Pool, node: fx.Node, modules: dict[str, nn.Module], is_activation: Callable[[Any], bool]) -> bool:
+    """Whether the maxima must be a layer, since what stands between them and the next activation asks for one map.
+
+    A linear layer of the flattened maxima would be a matrix for each of their connections. Zeros around the maxima (a
+    padded convolution) are no zeros of the sums where windows overlap or leave a rest: the places beyond the last
+    window would show the map.
+    """
+    value = node.args[0] if node.args else node.kwargs["input"]
+    sizes = zip(_image(value), _image(node), pool.kernel, pool.stride, pool.padding, pool.dilation, strict=True)
+    shows = any((k - 1) * d - s - p >= 0 or count * s - p < size for size, count, k, s, p, d in sizes)
+    seen: set[fx.Node] = set()
+    waiting = list(node.users)
+    while waiting:
+        user = waiting.pop()
+        if user in seen or user.op == "output" or is_activation(user):
+            continue
+        seen.add(user)
         module = modules.get(str(user.target)) if user.op == "call_module" else None
         name = operation_name(user)
-        if isinstance(module, nn.Linear) or name == "linear":
+        if isinstance(module, nn.Linear) or name in ("linear", "matmul"):
             return True
-        passes = isinstance(module, nn.Flatten | nn.Dropout | nn.Identity | nn.AdaptiveAvgPool2d) or name in (
-            "flatten", "view", "reshape", "dropout", "adaptive_avg_pool2d",
-        )  # fmt: skip
-        if passes and _image(user) != (1, 1) and _leads_to_matrix(user, modules):
+        if shows and (getattr(module, "padding", 0) not in (0, (0, 0), "valid") or name in _MAY_PAD):
             return True
+        if len(user.meta["value"].shape) < 4 or _image(user) != (1, 1):  # behind a global average, matrices are small
+            waiting += user.users
     return False
+
+
+_MAY_PAD = ("conv2d", "avg_pool2d", "max_pool2d", "pad")  # functions, whose padding is not looked at

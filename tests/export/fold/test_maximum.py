@@ -14,6 +14,7 @@ from export.thresholds import set_thresholds
 from tests.export.fold.oracle import assert_same_currents
 from tests.export.fold.test_architectures import IMAGE, Fn, behind_spikes, conv, head
 from tests.tiny import image_set, randomise
+from train.model.activation import NQ
 from train.model.models import Normalize
 from train.model.snn import simulate
 
@@ -33,6 +34,16 @@ def test_it_is_max_pooling(arguments: tuple[object, ...]) -> None:
 NETWORKS = {
     "of spikes": lambda: behind_spikes(nn.MaxPool2d(3, 2, 1), conv(6, 6), nn.ReLU(), *head()),
     "of currents": lambda: behind_spikes(conv(6, 6), nn.MaxPool2d(2), nn.BatchNorm2d(6), nn.ReLU(), *head()),
+    "of overlapping windows before padding": lambda: behind_spikes(nn.MaxPool2d(3, 2), conv(6, 6), nn.ReLU(), *head()),
+    "of a concatenation of maxima": lambda: behind_spikes(
+        Fn(
+            lambda x, a: F.max_pool2d(torch.cat([F.max_pool2d(x, 2), a(x)], 1), 3, 1, 1),
+            nn.Sequential(conv(6, 2, 2, stride=2, padding=0), NQ(4)),
+        ),
+        conv(8, 6, 1),
+        nn.ReLU(),
+        *head(),
+    ),
     "before a matrix": lambda: behind_spikes(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(96, 5)),
     "global": lambda: behind_spikes(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(6, 5)),
 }
@@ -83,4 +94,6 @@ def test_a_pool_in_two_places_becomes_two() -> None:
     model = behind_spikes(Fn(lambda x, p, c: p(c(p(x)).relu()), nn.MaxPool2d(2), conv(6, 6)), *head())
     prepared = prepare(model, IMAGE)
     assert sum(isinstance(m, MaximumOfRates) for m in prepared.modules()) == 2
-    assert len(activations(prepared)) == 6 and len(lower(prepared, IMAGE).calls) == 6
+    # NQ, a ReLU, and 2 and 2 differences; the first pool leaves a row, which a padded convolution must not see: a sum
+    assert len(activations(prepared)) == 7 and len(lower(prepared, IMAGE).calls) == 7
+    assert_same_currents(prepared, IMAGE)
