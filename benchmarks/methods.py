@@ -28,13 +28,13 @@ from export.fold.lower import lower
 from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
+from train.choices import RESETS, Reset
 from train.data.images import ImageSet, load
 from train.loop.calibrate import balance_thresholds
 from train.loop.checkpoint import read_model
 from train.loop.origin import held_out
 from train.model.activation import RateReLU
 from train.model.models import Network
-from train.model.neuron import RESETS, Reset
 from train.model.snn import neurons
 
 SCALES = (1.0, 0.5, 0.25)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SECONDS = 20
+SECONDS = 90  # of a busy machine
 
 
 def named_memory(pid: int) -> set[str]:

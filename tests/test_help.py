@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = {"torch", "numba", "lava", "dask", "distributed", "h5py", "PIL", "scipy", "matplotlib", "nir"}
-PACKAGES = ("export", "deploy")
+HEAVY = {"torch", "torchvision", "numba", "lava", "dask", "distributed", "h5py", "PIL", "scipy", "matplotlib", "nir"}
+PACKAGES = ("train", "export", "deploy")
 
 
 def commands() -> list[str]:

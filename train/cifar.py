@@ -2,13 +2,25 @@
 
 import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
+import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nqlava.command.parser import SOURCES
 from train import command
-from train.data.images import load
+from train.choices import Split
 from train.loop.recipe import Recipe
+
+if TYPE_CHECKING:
+    from train.data.images import ImageSet
+
+
+def _load(options: argparse.Namespace, split: Split) -> "ImageSet":
+    from train.data.images import load
+
+    return load(options.data, split)
+
 
 COMMAND = command.Command(
     name="train.cifar",
@@ -21,7 +33,7 @@ COMMAND = command.Command(
     default=Recipe(),
     sources=SOURCES,
     data=["sample"],
-    load=lambda options, split: load(options.data, split),
+    load=_load,
 )
 
 

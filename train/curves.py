@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from nqlava.command.files import replacing
+from train.choices import Reset
 from train.data.images import ImageSet
 from train.loop.calibrate import Evaluation, evaluate
 from train.loop.checkpoint import ModelFile
 from train.model.activation import NQ, Neuron, RateReLU
-from train.model.neuron import Reset
 from train.model.snn import neurons, spiking
 
 MAX_CELLS = 256  # of a histogram, between 0 and θ

@@ -9,20 +9,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-import torch
-
 from nqlava.command.files import check_output, replacing
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
-from train.data.images import load
-from train.loop.calibrate import balance_thresholds, evaluate
-from train.loop.checkpoint import read_model
-from train.loop.origin import check_images, held_out, recipe
+from train.choices import RESETS
 from train.loop.recipe import check
-from train.loop.trainer import THRESHOLD_IMAGES
-from train.model.activation import RateReLU
-from train.model.neuron import RESETS
-from train.model.snn import neurons, poisson_input
 from train.shipped import NAMES, model_path
 
 
@@ -69,6 +60,16 @@ def parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    import torch
+
+    from train.data.images import load
+    from train.loop.calibrate import balance_thresholds, evaluate
+    from train.loop.checkpoint import read_model
+    from train.loop.origin import check_images, held_out, recipe
+    from train.loop.trainer import THRESHOLD_IMAGES
+    from train.model.activation import RateReLU
+    from train.model.snn import neurons, poisson_input
+
     for steps in options.steps:
         check("induction_steps", steps, "--T")
     check("seed", options.seed, "--seed")

@@ -5,15 +5,20 @@ import nqlava.command.startup  # noqa: F401 — before what takes seconds to imp
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nqlava.errors import InputError
 from train import command
-from train.data.images import Split
-from train.data.stream import StreamedSet, open_tree
+from train.choices import Split
 from train.loop.recipe import Recipe
 
+if TYPE_CHECKING:
+    from train.data.stream import StreamedSet
 
-def _load(options: argparse.Namespace, split: Split) -> StreamedSet:
+
+def _load(options: argparse.Namespace, split: Split) -> "StreamedSet":
+    from train.data.stream import open_tree
+
     if len(options.data) > 1:
         raise InputError(f"--data is {' '.join(options.data)}; allowed: one folder")
     return open_tree(options.data[0], split, workers=options.workers)

@@ -8,17 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from nqlava.command.files import check_output
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
-from train.data.images import load
-from train.loop import checkpoint
-from train.loop.calibrate import calibrate_potentials
-from train.loop.origin import check_images, recipe
 from train.loop.recipe import check
-from train.model.snn import neurons
 from train.shipped import NAMES, model_path
 
 
@@ -47,6 +40,14 @@ def parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    import torch
+
+    from train.data.images import load
+    from train.loop import checkpoint
+    from train.loop.calibrate import calibrate_potentials
+    from train.loop.origin import check_images, recipe
+    from train.model.snn import neurons
+
     check("induction_steps", options.steps, "--T")
     if not 1 <= options.rounds <= 100:
         raise InputError(f"--rounds is {options.rounds}; allowed: 1..100")

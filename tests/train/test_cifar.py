@@ -8,7 +8,8 @@ import torch
 
 from nqlava.errors import InputError
 from tests.tiny import image_set, tiny, write_folder, write_zip
-from train import command
+from train import run
+from train.choices import MODEL_SIZES
 from train.cifar import main
 from train.loop import trainer
 from train.loop.checkpoint import load, read_model, save
@@ -18,6 +19,7 @@ from train.model.models import MODELS
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "tiny", tiny)
+    monkeypatch.setitem(MODEL_SIZES, "tiny", 0.0)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_table_holds_the_accuracies_by_steps(
     from train.loop.calibrate import Evaluation
 
     result = Evaluation(ann=90.0, snn=tuple(float(t) for t in range(1, 17)), sigma=())
-    monkeypatch.setattr(command, "evaluate", lambda *_: result)
+    monkeypatch.setattr(run, "evaluate", lambda *_: result)
     assert main(arguments(data, "--epochs", "1")) == 0
     row = capsys.readouterr().out.splitlines()[-1]
     assert re.findall(r"([\d.]+) %", row) == ["90.00", "1.00", "2.00", "4.00", "8.00", "16.00"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.tiny import image_set, random_tiny, tiny, write_folder
+from train.choices import MODEL_SIZES
 from train.data.images import load
 from train.evaluate import main
 from train.loop.calibrate import evaluate
@@ -23,6 +24,7 @@ RECIPE = {"validation": 15, "seed": 3, "induction_steps": 4}
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "tiny", tiny)
+    monkeypatch.setitem(MODEL_SIZES, "tiny", 0.0)
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_relu_networks_take_a_reset_and_a_threshold_scale(
         seen.append([(n.reset, float(n.threshold)) for n in neurons(network) if isinstance(n, RateReLU)])
         return evaluate(network, *arguments)
 
-    monkeypatch.setattr("train.evaluate.evaluate", watch)
+    monkeypatch.setattr("train.loop.calibrate.evaluate", watch)
     for more in ([], ["--reset", "hard"], ["--threshold-scale", 1], ["--threshold-scale", 0.5]):
         run(capsys, relu, "--data", data, "--T", 4, *more)
     asis, hard, whole, half = seen

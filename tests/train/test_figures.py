@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from tests.train.test_curves import relu_network
-from train import figures
 from train.curves import compare_resets, measure
 from train.data.images import ImageSet, load
-from train.figures import FIGURES, Settings, Subject, main, write
+from train.drawings import STYLE, Settings, Subject, draw, write
+from train.figures import main
 from train.loop.calibrate import evaluate
 from train.loop.checkpoint import ModelFile, write_model
 from train.model.models import MODELS
@@ -23,7 +23,7 @@ from train.model.models import MODELS
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "tiny", tiny)
-    monkeypatch.setitem(figures.STYLE, "savefig.dpi", 60)
+    monkeypatch.setitem(STYLE, "savefig.dpi", 60)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_relu_networks(data: Path, tmp_path: Path) -> None:
     settings = Settings(sample, "6 test images", steps=3, reset_steps=5, layer=None)
     subject = Subject("relu", ModelFile(relu_network(), "tiny", ()), settings)
     for name in ("residuals", "activation", "rmp", "activity"):
-        drawing = FIGURES[name]([subject], settings)
+        drawing = draw(name, [subject], settings)
         assert not isinstance(drawing, str)
         write(drawing, tmp_path, name)
     found = compare_resets(relu_network(), sample, 5)

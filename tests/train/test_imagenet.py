@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tests.tiny import image_set
+from train.choices import MODEL_SIZES
 from train.imagenet import main
 from train.loop.checkpoint import read_model
 from train.model.models import MODELS, Form, Network, Normalize
@@ -42,6 +43,7 @@ def test_end_to_end(
     data: Path, workers: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MODELS, "stem", stem)
+    monkeypatch.setitem(MODEL_SIZES, "stem", 0.0)
     options = "--model stem --epochs 1 --batch 16 --device cpu --precision float32 --validation 6 --workers"
     out = data.parent / "m.pt"
     assert main(["--data", str(data), *options.split(), str(workers), "--out", str(out)]) == 0

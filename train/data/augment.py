@@ -4,17 +4,11 @@ Crop, flip and cutout are computed for whole batches on the images' device; torc
 after the other on the CPU.
 """
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
 from nqlava.errors import InputError
-
-Policy = Literal["none", "trivial", "auto"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
-Border = Literal["zero", "reflect"]
-Flip = Literal["random", "alternating"]
+from train.choices import POLICIES, Border, Policy
 
 
 def augment(

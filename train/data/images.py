@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 import torch
@@ -23,17 +23,15 @@ from torch import Tensor
 
 from nqlava.command.files import open_regular, replacing, write_npz
 from nqlava.errors import InputError
+from train.choices import MAX_SEED, MAX_SIDE, Split
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "cifar10-sample.zip"
 SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp"}
 FORMATS = ("WEBP", "PNG", "JPEG", "BMP")  # whatever the suffix says: Pillow runs other programs for some formats
 MAX_FILE_BYTES = 64 * 2**20
-MAX_SIDE = 4096
 MAX_BYTES = 2**34
 """Largest size of all decoded images; train.imagenet takes larger sets, decoding them as it goes."""
-MAX_SEED = 2**40
 
-Split = Literal["train", "test"]
 # Names of a split's folder; of several that hold class folders the first counts.
 FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val", "validation")}
 TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}

@@ -23,15 +23,14 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from nqlava.command.interruption import SIGNALS
 from nqlava.command.orphans import die_with_parent
+from train.choices import MAX_SIDE, Split
 from train.data.images import (
     FOLDERS,
-    MAX_SIDE,
     SUFFIXES,
     Augment,
     Batches,
     DataError,
     ImageSet,
-    Split,
     check_classes,
     decoding,
     opened_image,

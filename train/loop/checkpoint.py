@@ -10,8 +10,8 @@ from torch import Tensor
 
 from nqlava.command.files import reading, replacing
 from nqlava.errors import InputError, shown
-from train.model.models import ACTIVATIONS, MAX_LEVELS, MODELS, Activation, Network
-from train.model.neuron import RESETS, Reset
+from train.choices import ACTIVATIONS, MAX_LEVELS, RESETS, Activation, Reset
+from train.model.models import MODELS, Network
 from train.model.snn import neurons
 
 FORMAT = "nq-lava model"

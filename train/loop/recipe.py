@@ -9,13 +9,21 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from nqlava.errors import InputError
-from train.data.augment import Border, Flip, Policy
-from train.data.images import MAX_SEED, MAX_SIDE
-from train.model.models import MAX_LEVELS, MODELS, Activation, Filters
-from train.model.neuron import Reset
+from train.choices import (
+    MAX_LEVELS,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+    MODEL_SIZES,
+    Activation,
+    Border,
+    Filters,
+    Flip,
+    Policy,
+    Reset,
+    Schedule,
+)
 
-MAX_STEPS = 4096
-Schedule = Literal["cosine", "linear"]
 RELU_STEPS = 32  # of the thresholds' calibration: with fewer, spikes may not reach the last layers
 
 
@@ -95,7 +103,12 @@ class Recipe:
         layer_bits: bits by the path of a convolution or linear layer.
     """
 
-    model: str = _network("vgg_small", choices=MODELS, start=True)
+    model: str = _network(
+        "vgg_small",
+        f"million parameters: {', '.join(f'{name} {size:g}' for name, size in MODEL_SIZES.items())}",
+        choices=MODEL_SIZES,
+        start=True,
+    )
     epochs: int = _option(40, allowed=_COUNT)
     batch: int = _option(256, allowed=_COUNT)
     learning_rate: float = _option(0.2, "peak", allowed=_FINITE)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from train.choices import Reset
 from train.model.kernels import Kernels, Quantize, Spike, quantize_forward
-from train.model.neuron import Reset, integrate_and_fire
+from train.model.neuron import integrate_and_fire
 
 
 class Neuron(nn.Module):

@@ -3,25 +3,20 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nqlava.errors import InputError
+from train.choices import Activation, Reset
 from train.model.activation import NQ, Neuron, RateReLU
-from train.model.neuron import Reset
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-MAX_LEVELS = 1024  # L of NQ that model files may hold
 MAX_SIZE = 1024  # of images, in pixels
-
-Activation = Literal["nq", "relu"]
-ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
-Filters = Literal["random", "identity"]
 
 
 @dataclass(frozen=True)

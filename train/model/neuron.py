@@ -1,12 +1,9 @@
 """The integrate-and-fire neuron in floating point."""
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
-Reset = Literal["soft", "hard"]
-RESETS: tuple[Reset, ...] = get_args(Reset)
+from train.choices import Reset
 
 
 def integrate_and_fire(current: Tensor, threshold: Tensor, initial: Tensor, reset: Reset) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from tests.tiny import image_set
-from train.data.augment import POLICIES, Policy, alternating, augment
+from train.choices import POLICIES, Policy
+from train.data.augment import alternating, augment
 from train.data.images import ImageSet, load
 
 AUTO = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)

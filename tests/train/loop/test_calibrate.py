@@ -10,10 +10,10 @@ from torch import nn
 
 from tests import float_oracle
 from tests.tiny import image_set, random_residual, random_tiny, randomise
+from train.choices import Reset
 from train.loop.calibrate import balance_thresholds, evaluate, set_noise
 from train.model.activation import RateReLU
 from train.model.models import Network, Normalize
-from train.model.neuron import Reset
 
 STEPS, BATCH = 3, 2
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.float_oracle import layer_output
 from tests.tiny import random_tiny
+from train.choices import MODEL_SIZES
 from train.model.models import (
     MODELS,
     Network,
@@ -53,6 +54,14 @@ def test_shapes_and_parameter_counts_as_documented(build: Callable[..., Network]
         assert network(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 7)
     assert {(a.levels, float(a.threshold.detach())) for a in network.activations} == {(3, 2.0)}
     assert MODELS[build.__name__] is build
+
+
+def test_sizes() -> None:
+    """As --help of the training commands shows them."""
+    with torch.device("meta"):
+        made = {name: build(1000 if "imagenet" in name else 10) for name, build in MODELS.items()}
+    found = {name: sum(p.numel() for p in network.parameters()) for name, network in made.items()}
+    assert {name: round(count / 1e6, 2) for name, count in found.items()} == MODEL_SIZES
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from tests import float_oracle
 from tests.tiny import image_set, random_residual, random_tiny, randomise
+from train.choices import Reset
 from train.model.activation import NQ, Neuron, RateReLU
 from train.model.models import Network, Normalize
-from train.model.neuron import Reset
 from train.model.snn import poisson_input, simulate, spiking
 
 

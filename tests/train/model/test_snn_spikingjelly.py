@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from train.choices import Reset
 from train.data.images import load
 from train.loop.checkpoint import read_model
 from train.model.activation import Neuron
 from train.model.models import Network
-from train.model.neuron import Reset
 from train.model.snn import neurons, simulate
 
 pytestmark = pytest.mark.skipif(
