@@ -19,6 +19,7 @@ from PIL import Image
 
 from deploy import demo
 from export.to_netx import main as export_to_netx
+from nqlava.command.names import COMMANDS
 from tests.lava_dl.networks import write as write_lava_dl
 from tests.lava_dl.test_run_lava_dl import NETWORK
 from tests.nqlava.c.networks import has_compiler
@@ -178,8 +179,11 @@ def run(page: str, line: str, patch: pytest.MonkeyPatch) -> None:
     reason = next((reason for start, reason in NOT_RUN.items() if line.startswith(start)), None)
     words = Code("sh", line).words
     if reason is None or reason == BENCHMARK:
-        assert "-m" in words, f"{page}: {line}: neither run nor listed in NOT_RUN"
-        module, *options = words[words.index("-m") + 1 :]
+        assert "-m" in words or words[0] == "nqlava", f"{page}: {line}: neither run nor listed in NOT_RUN"
+        if words[0] == "nqlava":
+            module, options = COMMANDS[words[1]][0], words[2:]
+        else:
+            module, *options = words[words.index("-m") + 1 :]
         if reason == BENCHMARK:
             source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
             if "deploy.images" in source:  # and its options

@@ -5,7 +5,6 @@ import errno
 import io
 import os
 import shlex
-import signal
 import sys
 import textwrap
 import traceback
@@ -24,6 +23,8 @@ import configargparse
 
 from nqlava.command.files import open_regular
 from nqlava.command.interruption import Interruption
+from nqlava.command.names import called, label
+from nqlava.command.output import leave_output
 from nqlava.errors import InputError, shown
 
 SOURCES = (
@@ -80,13 +81,16 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
     """
 
     def __init__(self, command: str, description: str, examples: Sequence[str], notes: str = "") -> None:
-        self.command = command
+        self.command = label(command)
         self._configured = ""
-        self.examples = [line if " -m " in line else f"python -m {line}" for line in examples]
+        self._called = called(command)
+        self.examples = [
+            line if " -m " in line else " ".join([*self._called, *line.split(" ")[1:]]) for line in examples
+        ]
         self.notes = notes
         ending = "\n  ".join(["examples:", *self.examples])
         super().__init__(
-            prog=f"python -m {command}",
+            prog=" ".join(self._called),
             description=textwrap.fill(description, 100),
             epilog=f"{textwrap.fill(notes, 100)}\n\n{ending}" if notes else ending,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -106,14 +110,15 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
 
     def line(self, options: Namespace) -> str:
         """A command line that gives these options, those of a file included, for people to run again."""
-        words = ["python", "-m", self.command]
+        words = list(self._called)
         for action in self._actions:
             value = getattr(options, action.dest, action.default)
             if action.dest == "config" or (action.option_strings and value == action.default):
                 continue
             named = [max(action.option_strings, key=len)] if action.option_strings else []
             values = [] if action.nargs == 0 else value if isinstance(value, list) else [value]
-            words[3:3] = [] if named else map(str, values)  # before options that take several values
+            place = len(self._called)
+            words[place:place] = [] if named else map(str, values)  # before options that take several values
             words += [*named, *map(str, values)] if named else []
         return shlex.join(words)
 
@@ -151,9 +156,8 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
                 with suppress(OSError):  # a terminal that was closed
                     print(f"\n{self.command}: {interruption}{interrupted}", file=sys.stderr)
                 return interruption.status
-            if isinstance(error, BrokenPipeError):  # who read the output has seen enough, such as ``head``
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                return 128 + signal.SIGPIPE
+            if isinstance(error, BrokenPipeError):
+                return leave_output()
             if not isinstance(error, Exception):  # such as SystemExit
                 raise
             return self._failed(error, options, failures or {})
@@ -174,6 +178,13 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         file = io.TextIOWrapper(open_regular(Path(path), _MAX_CONFIG), "utf-8")
         self._configured = f"with {path}: "
         return file
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        try:
+            super()._print_message(message, file)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise SystemExit(leave_output()) from None
 
     def error(self, message: str) -> NoReturn:
         line = shown(self._configured + " ".join(message.removeprefix("argument ").split()), 2000)

@@ -1,4 +1,5 @@
-"""What a command does first: its output takes any text, and Ctrl-C while it imports, for seconds, ends it in one line.
+"""What a command does first: its output takes any text, Ctrl-C while it imports, for seconds, ends it in one line, and
+nothing is imported from the current folder.
 
 A command imports this module before all others. It acts where a command of the project is the main program; in other
 programs the import changes nothing. nqlava.command.parser.Parser.run takes over from it.
@@ -9,6 +10,9 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
+
+from nqlava.command.names import label
+from nqlava.command.search_path import leave_current_folder
 
 
 def _open_missing() -> None:
@@ -27,7 +31,7 @@ def _command() -> str:
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:
-    os.write(2, f"\n{_command()}: interrupted\n".encode())
+    os.write(2, f"\n{label(_command())}: interrupted\n".encode())
     os._exit(128 + number)
 
 
@@ -36,5 +40,6 @@ if _command():
         with suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, _end_at_once)
     _open_missing()
+    leave_current_folder()
     with suppress(AttributeError):  # another kind of stream
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr
