@@ -29,7 +29,8 @@ from export.round.quantize import quantize
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
 from train.choices import RESETS, Reset
-from train.data.images import ImageSet, load
+from train.data.image_set import ImageSet
+from train.data.images import load
 from train.loop.calibrate import balance_thresholds
 from train.loop.checkpoint import read_model
 from train.loop.origin import held_out

@@ -29,7 +29,8 @@ from benchmarks.markdown import with_spread
 from benchmarks.options import Options
 from benchmarks.timing import Contestant, interleaved, rates, ratios, spread
 from deploy.files import write_json
-from train.data.images import ImageSet, load
+from train.data.image_set import ImageSet
+from train.data.images import load
 from train.loop.recipe import Recipe
 from train.loop.trainer import Training, choose_kernels, fast_bfloat16
 from train.model.activation import NQ

@@ -25,7 +25,8 @@ from export.round.quantize import Precision, quantize
 from export.round.rounding import NEAREST, CalibratedRounding, Method
 from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
-from train.data.images import ImageSet, load
+from train.data.image_set import ImageSet
+from train.data.images import load
 from train.loop.calibrate import evaluate
 from train.loop.checkpoint import read_model
 from train.loop.recipe import Recipe

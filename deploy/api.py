@@ -8,6 +8,7 @@ print(result.accuracy[-1], result.spike_rates, verdict.exact)
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -25,7 +26,8 @@ from nqlava.info import Info
 from nqlava.network import IntegerNetwork
 from nqlava.netx import read
 from nqlava.trace import Trace
-from train.data.images import Split, load
+from train.choices import Split
+from train.data.images import load
 
 __all__ = ["Result", "images", "read", "run", "run_lava"]
 
@@ -50,9 +52,9 @@ class Result:
 
 
 def images(
-    *sources: str, count: int | None = None, seed: int = 0, split: Split = "test"
+    *sources: str | os.PathLike[str] | Sequence[str], count: int | None = None, seed: int = 0, split: Split = "test"
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N, C, H, W) and labels (N,); sources as of --data.
+    """Images (N, C, H, W) and labels (N,); sources as of --data, one by one or as a list.
 
     Args:
         count: images drawn by ``seed``; None for all.
@@ -63,7 +65,8 @@ def images(
     """
     if split not in get_args(Split):
         raise InputError(f"split is {split!r}; allowed: {', '.join(get_args(Split))}")
-    data = load(sources or ["sample"], split)
+    names = [name for one in sources for name in ([one] if isinstance(one, str | os.PathLike) else one)]
+    data = load([os.fspath(name) for name in names] or ["sample"], split)
     if count is not None:
         data = data.sample(count, seed)
     return data.pixels, data.labels.numpy()
@@ -89,7 +92,8 @@ def run(
     classes = trace.classes()
     accuracy: tuple[float, ...] = ()
     if labels is not None:
-        accuracy = tuple((100 * (classes == _labels(labels, len(images))[:, None]).mean(axis=0)).tolist())
+        right = (classes == _labels(labels, len(images))[:, None]).sum(axis=0)
+        accuracy = tuple(100 * int(correct) / len(images) for correct in right)
     names = [layer.name for layer in network.layers]
     neurons = [int(np.prod(shape)) * trace.samples * trace.steps for shape in trace.shapes]
     rates = [spikes / count for spikes, count in zip(trace.spike_counts(), neurons, strict=True)]

@@ -10,7 +10,7 @@ from nqlava.errors import InputError
 from nqlava.network import IntegerNetwork
 
 if TYPE_CHECKING:
-    from train.data.images import ImageSet
+    from train.data.image_set import ImageSet
 
 
 def add_arguments(parser: argparse.ArgumentParser, samples: str = "test images") -> None:

@@ -25,7 +25,7 @@ from nqlava.bounds import worst_case
 from nqlava.engine.integer import Engine
 from nqlava.info import Info, Value
 from nqlava.network import IntegerNetwork
-from train.data.images import ImageSet
+from train.data.image_set import ImageSet
 from train.loop.calibrate import evaluate
 from train.model.models import Network
 

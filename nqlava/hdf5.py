@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nqlava import hdf5_strings
-from nqlava.command.files import reading
+from nqlava.command.files import LFS_POINTER, is_lfs_pointer, reading
 from nqlava.errors import InputError, shown
 
 MAX_SIZE = 2**28
@@ -31,7 +31,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         MissingFileError: there is nothing. FileError: a folder on the way cannot be read.
-        NetxError: there is a folder or the like.
+        NetxError: there is a folder or the like, or a pointer of Git LFS.
     """
     where = Path(path)
     with reading(where):
@@ -39,6 +39,9 @@ def existing(path: str | os.PathLike[str]) -> Path:
             raise FileNotFoundError
         if not where.is_file():
             raise NetxError(f"{where}: not a file")
+        with where.open("rb") as file:
+            if is_lfs_pointer(file):
+                raise NetxError(f"{where}: {LFS_POINTER}")
     return where
 
 

@@ -24,6 +24,7 @@ from nqlava.testing.networks import images_for, small_networks
 from stress import damage
 from train import cifar, command
 from train.data import images as data
+from train.data.image_set import ImageSet
 from train.loop import checkpoint
 from train.loop.recipe import Recipe
 from train.loop.trainer import checkpoint_path, train
@@ -123,10 +124,10 @@ def _tiny(classes: int = 5, **form: Any) -> models.Network:
     return models.Network(layers, input_shape=_SHAPE, levels=made.levels)
 
 
-def _images(count: int) -> data.ImageSet:
+def _images(count: int) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, *_SHAPE[1:], _SHAPE[0]), generator=generator, dtype=torch.uint8)
-    return data.ImageSet(images, torch.arange(count) % 5, tuple("abcde"))
+    return ImageSet(images, torch.arange(count) % 5, tuple("abcde"))
 
 
 def _model(folder: Path) -> list[bytes]:

@@ -11,6 +11,7 @@ from deploy import api
 from nqlava import netx
 from nqlava.testing.engines import judged, saturations
 from tests.test_run_lava import small_network
+from tests.tiny import image_set, write_folder
 from train.data.images import load
 
 
@@ -28,6 +29,15 @@ def test_images_are_those_of_the_commands() -> None:
     assert np.array_equal(images.transpose(0, 2, 3, 1), expected.images.numpy())
     assert np.array_equal(labels, expected.labels.numpy())
     assert len(api.images(split="train")[0]) == 1000, "all of the sample without more"
+
+
+def test_sources_are_given_one_by_one_or_as_a_list(tmp_path: Path) -> None:
+    parts = [write_folder(tmp_path / name, test=image_set(3, seed=index)) for index, name in enumerate("ab")]
+    found = api.images(*map(str, parts))[0]
+    assert len(found) == 6
+    for sources in ([list(map(str, parts))], [parts], parts):
+        assert np.array_equal(api.images(*sources)[0], found)
+    assert len(api.images([])[0]) == 1000
 
 
 def test_the_engine_gives_what_the_reference_gives(net: Path) -> None:

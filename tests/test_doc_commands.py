@@ -95,7 +95,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few real images as folders, and small trained networks under the names that pages use."""
     folder = tmp_path_factory.mktemp("shelf")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.data.images.user_cache_path", lambda _name: folder / "cache")
+        patch.setattr("train.data.cache.user_cache_path", lambda _name: folder / "cache")
         splits = {split: load(["sample"], split) for split in ("train", "test")}
         few = {
             "train": splits["train"].subset(torch.arange(0, 1000, 20)),
@@ -144,7 +144,7 @@ def desk(tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "few").symlink_to(shelf / "few")
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("train.data.images.user_cache_path", lambda _name: shelf / "cache")
+    monkeypatch.setattr("train.data.cache.user_cache_path", lambda _name: shelf / "cache")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return tmp_path
 

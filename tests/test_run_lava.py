@@ -205,10 +205,10 @@ sys.exit(run_lava.main([{str(net)!r}, "--samples", "2"]))
 
 
 def test_images_of_another_size_are_refused(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in "abcdefghij":
+    for number, name in enumerate("abcdefghij"):
         folder = net.parent / "images" / "test" / name
         folder.mkdir(parents=True)
-        Image.new("RGB", (16, 20)).save(folder / "1.png")
+        Image.new("RGB", (16, 20), (20 * number,) * 3).save(folder / "1.png")
     named = ["images are (3, 20, 16); allowed: (3, 32, 32)"]
     assert_refused(run_lava.main, [str(net), "--data", str(net.parent / "images")], named, capsys)
 

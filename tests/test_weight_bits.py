@@ -17,7 +17,7 @@ from train.model.models import MODELS
 @pytest.fixture
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setitem(MODELS, "tiny", tiny)
-    monkeypatch.setattr("train.data.images.user_cache_path", lambda _name: tmp_path / "cache")
+    monkeypatch.setattr("train.data.cache.user_cache_path", lambda _name: tmp_path / "cache")
     write_folder(tmp_path / "data", train=image_set(60), test=image_set(10, seed=1))
     recipe: dict[str, Any] = {"model": "tiny", "batch": 20, "threshold": 1.0}
     classes = tuple(f"class{i}" for i in range(5))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from train.data.images import ImageSet
+from train.data.image_set import ImageSet
 from train.model.activation import NQ
 from train.model.models import BasicBlock, Form, Network, Normalize
 

@@ -13,7 +13,7 @@ from train.choices import Split
 from train.loop.recipe import Recipe
 
 if TYPE_CHECKING:
-    from train.data.images import ImageSet
+    from train.data.image_set import ImageSet
 
 
 def _load(options: argparse.Namespace, split: Split) -> "ImageSet":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nqlava.command.files import replacing
 from train.choices import Reset
-from train.data.images import ImageSet
+from train.data.image_set import ImageSet
 from train.loop.calibrate import Evaluation, evaluate
 from train.loop.checkpoint import ModelFile
 from train.model.activation import NQ, Neuron, RateReLU

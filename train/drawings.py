@@ -28,7 +28,7 @@ from train.curves import (
     recipe,
     write_csv,
 )
-from train.data.images import DataError, ImageSet
+from train.data.image_set import DataError, ImageSet
 from train.loop import checkpoint
 from train.loop.calibrate import Evaluation, evaluate
 from train.loop.checkpoint import ModelFile

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 
 def _load(options: argparse.Namespace, split: Split) -> "StreamedSet":
-    from train.data.stream import open_tree
+    from train.data.tree import look_at, open_tree
 
     if len(options.data) > 1:
         raise InputError(f"--data is {' '.join(options.data)}; allowed: one folder")
-    return open_tree(options.data[0], split, workers=options.workers)
+    data = open_tree(options.data[0], split, workers=options.workers)
+    look_at(data)
+    return data
 
 
 COMMAND = command.Command(

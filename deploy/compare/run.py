@@ -19,7 +19,7 @@ from nqlava.info import Info
 if TYPE_CHECKING:
     from deploy.compare.verdict import Verdict
     from nqlava.network import IntegerNetwork
-    from train.data.images import ImageSet
+    from train.data.image_set import ImageSet
     from train.model.models import Network
 
 

@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nqlava.command.files import reading
 from nqlava.errors import shown
 from nqlava.hdf5 import MAX_SIZE, CheckedFile, NetxError, existing
 from nqlava.netx_layout import FORMAT, MAX_LAYERS
@@ -24,7 +23,6 @@ MAX_DELAY = 62
 """Longer delays become this one in lava-dl."""
 _WEIGHT, _BIAS, _DECAY, _THRESHOLD = (-256, 255), (-(2**15), 2**15 - 1), (0, 2**12), (0, 2**18 - 1)
 _MAX_VALUE = 2**31 - 1
-_LFS = b"version https://git-lfs"
 
 _SYNAPSES = {"type", "shape", "weight", "bias", "delay", "neuron"}
 _LAYER_KEYS = {
@@ -112,9 +110,6 @@ def read(path: str | os.PathLike[str], input_shape: Shape | None = None) -> LifN
         MissingFileError, FileError: there is no such file, or it cannot be read.
     """
     where = existing(path)
-    with reading(where), where.open("rb") as start:
-        if start.read(len(_LFS)) == _LFS:
-            raise NetxError(f"{where}: a pointer of Git LFS, not the file itself; git lfs pull fetches it")
     try:
         with h5py.File(where, "r") as file:
             return _Reader(where).network(file, input_shape)

@@ -19,7 +19,7 @@ from nqlava.engine.integer import Engine
 from nqlava.errors import InputError
 from train.curves import LayerCurves
 from train.curves import measure as measure_curves
-from train.data.images import ImageSet
+from train.data.image_set import ImageSet
 from train.model.models import Network
 
 RECORDED_STEPS = 64

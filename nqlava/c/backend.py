@@ -31,7 +31,7 @@ def run(
     Raises:
         CompilerError: there is no compiler (at once), or it fails.
         ProgramError: the program fails.
-        FileError: the cache cannot be written.
+        FileError: the cache cannot be written, or there is no home for it.
     """
     command = compiler()
     return _run(network, images, steps, processes, membranes, command)
@@ -57,7 +57,10 @@ def cached(network: IntegerNetwork, command: list[str]) -> Program:
     key = hashlib.sha256(repr((command, _FLAGS)).encode() + version + _processor())
     for text in (*core(planned).values(), filled("trace.c", {})):
         key.update(text.encode())
-    folder = user_cache_path("nq-lava") / "c"
+    try:
+        folder = user_cache_path("nq-lava") / "c"
+    except RuntimeError as error:  # neither HOME nor an entry in the list of users
+        raise FileError(f"no folder for compiled networks ({error}); set XDG_CACHE_HOME to one") from None
     program = folder / key.hexdigest()[:32]
     if not program.is_file():
         try:

@@ -16,6 +16,16 @@ from numpy.typing import NDArray
 
 from nqlava.errors import FileError, InputError, MissingFileError
 
+LFS_POINTER = "a pointer of Git LFS, not the file itself; git lfs pull fetches it"
+_LFS = b"version https://git-lfs"
+
+
+def is_lfs_pointer(file: IO[bytes]) -> bool:
+    """Whether a file at its beginning, where it is left, is a pointer of Git LFS; the message says LFS_POINTER."""
+    start = file.read(len(_LFS))
+    file.seek(0)
+    return start == _LFS
+
 
 def open_regular(path: Path, limit: int | None = None) -> IO[bytes]:
     """A file to read.

@@ -29,8 +29,8 @@ from nqlava.errors import InputError, shown
 
 SOURCES = (
     "'sample' (1,000 training and 1,000 test images shipped with the project), 'cifar10' or 'cifar100' (download), or "
-    "folders or zip archives of Tiny-ImageNet or with train/<class>/<image> and test/<class>/<image>, all images of "
-    "one size"
+    "folders or archives of CIFAR or Tiny-ImageNet, or with train/<class>/<image> and test/<class>/<image>, all images "
+    "of one size"
 )
 
 EXIT_BAD_INPUT, EXIT_INTERNAL = 2, 70

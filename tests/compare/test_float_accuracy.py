@@ -17,7 +17,7 @@ from export.to_netx import main as export_main
 from nqlava import netx
 from nqlava.info import Info
 from tests.tiny import image_set, random_residual, tiny_residual, write_folder
-from train.data.images import ImageSet
+from train.data.image_set import ImageSet
 from train.loop.calibrate import evaluate
 from train.loop.checkpoint import ModelFile, write_model
 from train.model.models import MODELS

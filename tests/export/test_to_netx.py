@@ -18,7 +18,8 @@ from export.to_netx import main
 from nqlava import netx
 from nqlava.engine.integer import Engine
 from tests.tiny import image_set, random_tiny, tiny, write_folder
-from train.data.images import ImageSet, load
+from train.data.image_set import ImageSet
+from train.data.images import load
 from train.loop.checkpoint import ModelFile, write_model
 from train.model.activation import NQ
 from train.model.models import MODELS, BasicBlock, Form, Network, Normalize

@@ -22,7 +22,7 @@ from nqlava.network import Connection, IntegerNetwork, Layer
 from nqlava.testing.networks import random_layer
 from tests.report.conftest import content_of
 from tests.tiny import random_residual
-from train.data.images import ImageSet
+from train.data.image_set import ImageSet
 
 pytestmark = pytest.mark.slow
 

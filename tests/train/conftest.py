@@ -8,5 +8,5 @@ import pytest
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
-    monkeypatch.setattr("train.data.images.user_cache_path", lambda _name: folder)
+    monkeypatch.setattr("train.data.cache.user_cache_path", lambda _name: folder)
     return folder

@@ -110,7 +110,7 @@ BAD = {
     ),
     "hard reset of NQ": ("--reset hard", "reset is hard while activation is nq; allowed: soft"),
     "data": ("--data {d}/nowhere", "data: {d}/nowhere does not exist; allowed: "),
-    "no test split": ("--data {d}/half", "data: no test/<class>/<image> in {d}/half"),
+    "no test split": ("--data {d}/half", "data: no images of test in {d}/half (train/); allowed: "),
     "other test classes": ("--data {d}/other", "data: {d}/other: test has classes class0, class1, class2; allowed"),
     "image size": ("--model vgg_small", "data: images are (3, 8, 6); allowed: (3, 8, 8) for vgg_small"),
     "device": ("--device nonsense", "--device nonsense is not usable here ("),

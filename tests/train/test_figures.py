@@ -12,7 +12,8 @@ from PIL import Image
 from tests.tiny import image_set, random_tiny, tiny, write_folder
 from tests.train.test_curves import relu_network
 from train.curves import compare_resets, measure
-from train.data.images import ImageSet, load
+from train.data.image_set import ImageSet
+from train.data.images import load
 from train.drawings import STYLE, Settings, Subject, draw, write
 from train.figures import main
 from train.loop.calibrate import evaluate

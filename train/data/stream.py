@@ -1,12 +1,11 @@
 """Image sets too large for memory: files of any size, listed once and decoded batch by batch in worker processes."""
 
 import hashlib
-import math
 import os
 import secrets
+import shutil
 import signal
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,33 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from nqlava.command.interruption import SIGNALS
 from nqlava.command.orphans import die_with_parent
-from train.choices import MAX_SIDE, Split
-from train.data.images import (
-    FOLDERS,
-    SUFFIXES,
-    Augment,
-    Batches,
-    DataError,
-    ImageSet,
-    check_classes,
-    decoding,
-    opened_image,
-    split_indices,
-)
+from train.data.image_set import Augment, Batches, DataError, ImageSet, split_indices
+from train.data.views import view
 
 MAX_WORKERS = 256
-MAX_PIXELS = 2**26
-SCALE = (0.08, 1.0)
-RATIO = (3 / 4, 4 / 3)
-
-Box = tuple[float, float, float, float]
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -123,6 +106,7 @@ class StreamedSet:
         return self._decoded(order.split(batch)[: len(order) // batch], seed)
 
     def _decoded(self, batches: Sequence[Tensor], seed: int | None) -> Batches:
+        self._require_shared_memory(max(map(len, batches), default=0))
         loader = DataLoader(
             _Views(self, seed),
             batch_size=None,
@@ -142,11 +126,22 @@ class StreamedSet:
                 yield found.permute(0, 3, 1, 2).to(self.device, non_blocking=True), self.labels[chosen].to(self.device)
         except RuntimeError as error:
             if str(error).startswith("DataLoader worker"):  # which was killed
-                raise DataError(f"data: {str(error).splitlines()[0]}; allowed: fewer workers, or 0") from None
+                line = str(error).splitlines()[0]
+                raise DataError(f"data: {line}; allowed: fewer workers, or 0 if {SHARED_MEMORY} is full") from None
             raise
         finally:
             if isinstance(images, _MultiProcessingDataLoaderIter):
                 images._shutdown_workers()  # now, and not when the last reference is gone, such as that of a traceback
+
+    def _require_shared_memory(self, batch: int) -> None:
+        """DataError where the batches that workers hand over, two from each, do not fit into what is left of it."""
+        needed = 2 * self.workers * batch * 3 * self.size**2
+        free = shutil.disk_usage(SHARED_MEMORY).free if needed and SHARED_MEMORY.is_dir() else needed
+        if free < needed:
+            raise DataError(
+                f"data: {SHARED_MEMORY}, through which {self.workers} workers pass batches, has {free:,} bytes left; "
+                f"allowed: {needed:,}, so fewer workers, or 0, or more of it, as by docker run --shm-size"
+            )
 
 
 def _begin_worker(parent: int, _index: int) -> None:
@@ -163,63 +158,6 @@ def _begin_worker(parent: int, _index: int) -> None:
 
 
 Images = ImageSet | StreamedSet
-
-
-def open_tree(path: Path | str, split: Split, size: int = 224, *, workers: int = 4) -> StreamedSet:
-    """The given split of ``<path>/train/<class>/<image>`` and ``<path>/val/<class>/<image>``.
-
-    Args:
-        path: folder of the splits.
-        split: ``"train"``, or ``"test"`` for the first of the folders test, val and validation that holds folders.
-        size: side of the square images that a network gets, in pixels.
-        workers: processes that decode; with 0 this one does.
-
-    Raises:
-        DataError: no such tree, a class without images or that only one of the splits has, size or workers not allowed.
-    """
-    for name, value, low, high in (("size", size, 1, MAX_SIDE), ("workers", workers, 0, MAX_WORKERS)):
-        if not low <= value <= high:
-            raise DataError(f"{name} is {value}; allowed: {low}..{high}")
-    try:
-        folders = {key: _split_folder(Path(path), key) for key in FOLDERS}
-        folder, classes = folders[split]
-        if not classes:
-            raise DataError(f"data: {path} holds no {' or '.join(f'{top}/<class>/' for top in FOLDERS[split])}")
-        if all(names for _, names in folders.values()):
-            check_classes(folders["train"][1], folders["test"][1], str(path))
-        paths, sizes, counts = [], [], []
-        for name in classes:
-            with os.scandir(folder / name) as entries:
-                images = [entry for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
-            if not images:
-                raise DataError(f"data: {folder / name} holds no images; allowed: {', '.join(sorted(SUFFIXES))}")
-            images.sort(key=lambda entry: entry.name)
-            paths += [os.fsencode(f"{name}/{entry.name}") for entry in images]
-            sizes += [entry.stat().st_size for entry in images]
-            counts.append(len(images))
-    except OSError as error:
-        raise DataError(f"data: {path} is not readable ({error})") from None
-    return StreamedSet(
-        folder=folder,
-        paths=np.array(paths),
-        sizes=np.array(sizes, dtype=np.int64),
-        labels=torch.arange(len(classes)).repeat_interleave(torch.tensor(counts)),
-        classes=tuple(classes),
-        size=size,
-        workers=workers,
-        device=torch.device("cpu"),
-    )
-
-
-def _split_folder(path: Path, split: Split) -> tuple[Path, list[str]]:
-    """(folder, sorted class names) of a split; no names where it is not there."""
-    for top in FOLDERS[split]:
-        if (path / top).is_dir():
-            with os.scandir(path / top) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
-            if names:
-                return path / top, names
-    return path, []
 
 
 class _Views(Dataset):
@@ -239,59 +177,7 @@ class _Views(Dataset):
             for place, index in enumerate(indices):
                 file = self._data.folder / os.fsdecode(self._data.paths[index])
                 random = None if self._seed is None else np.random.default_rng((self._seed, index))
-                out[place] = _view(file, size, random)
+                out[place] = view(file, size, random)
         except DataError as error:
             return error
         return torch.from_numpy(out)
-
-
-def _view(file: Path, size: int, random: np.random.Generator | None) -> NDArray[np.uint8]:
-    """RGB uint8 (size, size, 3): the middle of an image, or, given a generator, a random crop of it, maybe mirrored."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of EXIF data that is not used
-        with opened_image(file, str(file)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise DataError(f"data: {file} is {image.size}; allowed: up to {MAX_PIXELS} pixels")
-            left, top, right, bottom = _middle(width, height, size) if random is None else _crop(width, height, random)
-            # A JPEG decodes at 1/2, 1/4 or 1/8 of its size where that leaves the box no smaller than what comes out.
-            least = (math.ceil(width * size / (right - left)), math.ceil(height * size / (bottom - top)))
-            with decoding(str(file)):
-                drafted = image.draft(None, least)
-                scale = drafted[1][2] / width if drafted else 1.0
-                box = (left * scale, top * scale, right * scale, bottom * scale)
-                view = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box)
-    if random is not None and random.random() < 0.5:
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(view)
-
-
-def _middle(width: int, height: int, size: int) -> Box:
-    """Left, top, right, bottom of what a resize of the shorter side to 256/224 of ``size`` and a central crop leave.
-
-    The numbers are those of torchvision's Resize and CenterCrop.
-    """
-    shorter = round(size * 256 / 224)
-    resized = [int(shorter * side / min(width, height)) for side in (width, height)]
-    left, top = (round((side - size) / 2) for side in resized)
-    return (
-        left * width / resized[0],
-        top * height / resized[1],
-        (left + size) * width / resized[0],
-        (top + size) * height / resized[1],
-    )
-
-
-def _crop(width: int, height: int, random: np.random.Generator) -> Box:
-    """Left, top, right, bottom of a random part, drawn as torchvision's RandomResizedCrop draws it."""
-    for _ in range(10):
-        area = width * height * random.uniform(*SCALE)
-        ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
-        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < wide <= width and 0 < high <= height:
-            left = int(random.integers(width - wide, endpoint=True))
-            top = int(random.integers(height - high, endpoint=True))
-            return left, top, left + wide, top + high
-    wide, high = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
-    left, top = (width - wide) // 2, (height - high) // 2
-    return left, top, left + wide, top + high

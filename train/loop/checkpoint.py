@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nqlava.command.files import reading, replacing
+from nqlava.command.files import LFS_POINTER, is_lfs_pointer, reading, replacing
 from nqlava.errors import InputError, shown
 from train.choices import ACTIVATIONS, MAX_LEVELS, RESETS, Activation, Reset
 from train.model.models import MODELS, Network
@@ -41,6 +41,9 @@ def load(path: Path) -> dict[str, Any]:
     with reading(path):
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file")
+        with path.open("rb") as file:
+            if is_lfs_pointer(file):
+                raise CheckpointError(f"{path}: {LFS_POINTER}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # on arbitrary bytes the unpickler raises IndexError, TypeError, struct.error, ...

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from train.data.images import DataError, ImageSet, load
+from train.data.image_set import DataError, ImageSet
+from train.data.images import load
 from train.loop.checkpoint import CheckpointError, ModelFile
 
 

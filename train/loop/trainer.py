@@ -21,7 +21,7 @@ from nqlava.command.files import reading
 from nqlava.command.progress import progress
 from nqlava.errors import InputError
 from train.data.augment import alternating, augment
-from train.data.images import Batches, DataError
+from train.data.image_set import Batches, DataError
 from train.data.stream import Images
 from train.loop import checkpoint
 from train.loop.calibrate import Evaluation, accuracy, balance_thresholds, evaluate, set_noise

@@ -20,7 +20,7 @@ from nqlava.command.parser import Parser
 from nqlava.errors import FileError, InputError, MissingFileError
 from nqlava.network import NetworkError
 from nqlava.netx import NetxError
-from train.data.images import DataError
+from train.data.image_set import DataError
 from train.loop.checkpoint import CheckpointError
 
 DEFAULTS = {"net": "n", "T": 4, "data": ["sample"], "rate": 0.5, "chip": "one", "resume": False, "fold": None}

@@ -16,7 +16,8 @@ from torchvision.transforms import v2
 from tests.tiny import image_set
 from train.choices import POLICIES, Policy
 from train.data.augment import alternating, augment
-from train.data.images import ImageSet, load
+from train.data.image_set import ImageSet
+from train.data.images import load
 
 AUTO = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
 

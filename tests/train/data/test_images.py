@@ -1,14 +1,14 @@
 """Images come out alike from folders, archives and the cache, and bad data is refused in one line that says where."""
 
+import hashlib
 import io
 import os
-import pickle
+import shutil
 import struct
 import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
@@ -18,11 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets import CIFAR100
 
 import train.data.images
+import train.data.layout
+import train.data.sources
 from tests.tiny import image_set, write_folder, write_zip
+from tests.train.data.cifar import write_cifar
 from train.data.augment import augment
-from train.data.images import DataError, ImageSet, load
+from train.data.image_set import DataError, ImageSet
+from train.data.images import load
+from train.data.pixels import pixels
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -41,7 +47,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> None:
         raise AssertionError("decoded although cached")
 
-    monkeypatch.setattr(train.data.images, "_decode", refuse)
+    monkeypatch.setattr(train.data.images, "pixels", refuse)
 
 
 @pytest.fixture
@@ -224,11 +230,11 @@ def postscript(folder: Path) -> Path:
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (
         lambda f: f / "nowhere",
-        "data: {f}/nowhere does not exist; allowed: 'sample', 'cifar10', 'cifar100', a",
+        "data: {f}/nowhere does not exist; allowed: a folder or zip archive with train/<class>/<image> and test/",
     ),
-    "empty": (lambda f: f, "data: {f} holds neither train/ or test/ folders nor zip archives"),
-    "no images": (no_images, "data: no train/<class>/<image> in {f}"),
-    "broken archive": (broken_archive, "data: {f}/x.zip is not readable ("),
+    "empty": (lambda f: f, "data: {f} holds nothing; allowed: a folder or zip archive with train/<class>/<image>"),
+    "no images": (no_images, "data: {f}: train: class cat has no images (1 .txt left out); allowed: .bmp, "),
+    "broken archive": (broken_archive, "data: {f}/x.zip is no zip archive, or a damaged one; "),
     "damaged stream": (damaged_stream, "data: {f}/x.zip is not readable ("),
     "encrypted": (flagged(1, 6), "data: {f}/x.zip is not readable ("),
     "compression": (flagged(99, 8), "data: {f}/x.zip is not readable ("),
@@ -247,9 +253,15 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         other_classes,
         "data: {f}: test has classes cat, cow; allowed: cat, dog as in train (cow is in one of",
     ),
-    "outside": (in_archive(lambda z: z.writestr("../train/cat/1.png", b"x")), "data: no train/<class>/<image> in"),
-    "absolute": (in_archive(lambda z: z.writestr("/train/cat/1.png", b"x")), "data: no train/<class>/<image> in"),
-    "too deep": (in_archive(lambda z: z.writestr("train/cat/x/1.png", b"x")), "data: no train/<class>/<image> in"),
+    "outside": (
+        in_archive(lambda z: z.writestr("../train/cat/1.png", b"x")),
+        "data: no images of train in {f}/x",
+    ),
+    "absolute": (in_archive(lambda z: z.writestr("/train/cat/1.png", b"x")), "data: no images of train in {f}/x"),
+    "too deep": (
+        in_archive(lambda z: z.writestr("train/cat/x/1.png", b"x")),
+        "data: {f}/x.zip: train: class cat has",
+    ),
 }
 
 
@@ -263,10 +275,27 @@ def test_bad_data(tmp_path: Path, case: str) -> None:
     assert str(caught.value).startswith(message.format(f=folder)) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("values", "found"), [((7, 7), "one value, 7"), ((2, 13), "from 2 to 13; scale them to 0")])
+def test_images_without_contrast_and_files_left_out_are_named(
+    tmp_path: Path, values: tuple[int, int], found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the images come from the cache."""
+    for index in range(4):
+        png((6, 8), tmp_path / "tree" / "train" / "cat" / f"{index}.png")
+        Image.new("RGB", (6, 8), (values[index % 2],) * 3).save(tmp_path / "tree" / "train" / "cat" / f"{index}.png")
+    for name in ("1.xyz", "2.xyz", "._1.png"):
+        (tmp_path / "tree" / "train" / "cat" / name).write_text("")
+    for _ in range(2):
+        load([str(tmp_path / "tree")], "train")
+        left, same = capsys.readouterr().err.splitlines()
+        assert left == f"data: {tmp_path}/tree: train: 4 images are read; left out: 2 .xyz, 1 hidden"
+        assert same.startswith(f"data: {tmp_path}/tree: train: all pixels of the 4 images are {found}")
+
+
 def test_differing_classes_are_named_in_a_short_message() -> None:
     names = [f"class{number:04}" for number in range(1000)]
     with pytest.raises(DataError) as caught:
-        train.data.images.check_classes(names, [name for name in names if name != "class0500"], "data")
+        train.data.layout.check_classes(names, [name for name in names if name != "class0500"], "data")
     assert "class0009, … (999); allowed: class0000" in str(caught.value) and "(class0500 is in one" in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -394,47 +423,44 @@ def test_tiny_imagenet_with_other_annotations_is_refused(
     assert str(caught.value).startswith(message.format(root=root)) and "\n" not in str(caught.value)
 
 
-def test_cifar10_comes_from_torchvision(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    def fake(root: str, train: bool, download: bool) -> SimpleNamespace:
-        assert root == str(cache) and download
-        data = np.full((3, 32, 32, 3), 1 if train else 2, dtype=np.uint8)
-        return SimpleNamespace(data=data, targets=[2, 0, 1], classes=["airplane", "automobile", "bird"])
-
-    monkeypatch.setattr("torchvision.datasets.CIFAR10", fake)
-    for split, value in (("train", 1), ("test", 2)):
-        data = load(["cifar10"], split)
-        assert data.images.shape == (3, 32, 32, 3) and data.images.unique().tolist() == [value]
-        assert data.labels.tolist() == [2, 0, 1] and data.labels.dtype == torch.int64
-        assert data.classes == ("airplane", "automobile", "bird")
+@pytest.fixture
+def archive(cache: Path) -> Path:
+    """CIFAR-100's archive where a download would put it."""
+    return write_cifar(cache, 100, images=3)
 
 
-def test_cifar100_has_fine_labels(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Through torchvision's own reader, from files laid out as the distributed ones; only their checksums differ."""
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    folder = cache / "cifar-100-python"
-    folder.mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
-    part = {"data": pixels.reshape(3, -1), "fine_labels": [2, 0, 1], "coarse_labels": [7, 8, 9]}
-    names = {"fine_label_names": ["apple", "aquarium_fish", "baby"], "coarse_label_names": ["aquatic_mammals"]}
-    for name, content in (("train", part), ("meta", names)):
-        (folder / name).write_bytes(pickle.dumps(content))
-    data = load(["cifar100"], "train")
-    assert data.labels.tolist() == [2, 0, 1] and data.classes == ("apple", "aquarium_fish", "baby")
-    assert np.array_equal(data.images.numpy(), pixels.transpose(0, 2, 3, 1))
+def test_cifar_is_downloaded_once(monkeypatch: pytest.MonkeyPatch, archive: Path) -> None:
+    """Where the cache folder has the archive, with its checksum, nothing is fetched."""
+    monkeypatch.setattr(CIFAR100, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    kept = archive.rename(archive.with_name("elsewhere"))
+    fetched = []
+
+    def fetch(url: str, root: str, filename: str, md5: str) -> None:
+        fetched.append((url, md5))
+        shutil.copy(kept, Path(root, filename))
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", fetch)
+    first = load(["cifar100"], "train")
+    assert first.images.shape == (3, 32, 32, 3) and first.labels.tolist() == [0, 1, 2] and len(first.classes) == 100
+    assert_same(load(["cifar100"], "train"), first)
+    assert fetched == [(CIFAR100.url, CIFAR100.tgz_md5)]
 
 
 @pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("File not found or corrupted.")], ids=repr)
-def test_a_failed_download(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_failed_download_names_the_place_of_the_archive(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, cache: Path
+) -> None:
     def fail(*_arguments: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr("torchvision.datasets.CIFAR100", fail)
-    with pytest.raises(DataError, match=r"data: CIFAR100 could not be downloaded \(.*\); give a folder or"):
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", fail)
+    message = rf"data: CIFAR100 could not be downloaded \(.*\); allowed .* as {cache}/cifar-100-python.tar.gz, or"
+    with pytest.raises(DataError, match=message):
         load(["cifar100"], "train")
 
 
 def test_a_large_member_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.data.images, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(train.data.sources, "MAX_FILE_BYTES", 10)
     path = in_archive(lambda z: z.writestr("train/cat/1.png", b"x" * 11))(tmp_path)
     with pytest.raises(DataError, match=r"x.zip: train/cat/1.png is larger than 10 bytes"):
         load([str(path)], "train")
@@ -443,7 +469,7 @@ def test_a_large_member_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_members_outside_the_class_folders_are_neither_unpacked_nor_used(folder: Path, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", folder)
     with zipfile.ZipFile(path, "a") as archive:
-        for name in ("../train/x/y.png", "/train/x/y.png", "train/x/../y.png", "train/y.png", "train/x/y.txt"):
+        for name in ("../train/x/y.png", "/train/x/y.png", "train/x/../y.png", "train/y.png", "train/class0/y.txt"):
             archive.writestr(name, b"x")
     before = sorted(tmp_path.rglob("*"))
     assert_same(load([str(path)], "train"), by_class(image_set(11, classes=3)))
@@ -455,17 +481,16 @@ def test_members_outside_the_class_folders_are_neither_unpacked_nor_used(folder:
 @given(st.data())
 def test_damaged_images_decode_or_are_refused(data: st.DataObject) -> None:
     """No byte flipped in an image or left out of it raises anything but DataError."""
-    kind = data.draw(st.sampled_from(["png", "bmp", "jpeg", "webp"]))
+    kind = data.draw(st.sampled_from(["png", "bmp", "jpeg", "webp", "tiff", "gif", "ppm"]))
     content = bytearray(encoded(kind))
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        size = train.data.images._size(Path("my-images", f"1.{kind}"), bytes(content))
-        pixels = train.data.images._image(f"1.{kind}", path=Path("my-images"), read=lambda _: bytes(content), size=size)
+        found = pixels(io.BytesIO(bytes(content)), f"my-images/1.{kind}")
     except DataError as error:
-        assert str(error).startswith(f"data: my-images/1.{kind} is ") and "\n" not in str(error)
+        assert str(error).startswith(f"data: my-images/1.{kind} ") and "\n" not in str(error)
     else:
-        assert (pixels.dtype, pixels.shape) == (np.uint8, (*size, 3))
+        assert found.dtype == np.uint8 and found.shape[2:] == (3,)
 
 
 def encoded(kind: str) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from tests.tiny import image_set
-from train.data.images import ImageSet
+from train.data.image_set import ImageSet
 from train.loop.processes import Processes, processes
 from train.loop.recipe import Recipe
 from train.loop.trainer import Training

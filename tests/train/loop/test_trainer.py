@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny import image_set, random_tiny, tiny
-from train.data.images import DataError, ImageSet
+from train.data.image_set import DataError, ImageSet
 from train.loop import checkpoint, trainer
 from train.loop.calibrate import Evaluation, balance_thresholds, evaluate
 from train.loop.checkpoint import CheckpointError, load, read_model
