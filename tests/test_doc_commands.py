@@ -142,6 +142,7 @@ def desk(tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "pretrained").symlink_to(ROOT / folder / "pretrained")
     (tmp_path / "few").symlink_to(shelf / "few")
+    Image.new("RGB", (40, 30), (9, 99, 199)).save(tmp_path / "picture.png")
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("train.data.cache.user_cache_path", lambda _name: shelf / "cache")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import demo, run_lava, run_lava_dl
+from deploy import classify, demo, run_lava, run_lava_dl
 from deploy.fit import __main__ as fit
 from deploy.report import __main__ as report
 from export import from_nir, to_c, to_netx, to_nir
@@ -22,6 +22,7 @@ PARSERS = (
     figures.parser(),
     to_netx.parser(),
     run_lava.parser(),
+    classify.parser(),
     report.parser(),
     fit.parser(),
     to_nir.parser(),

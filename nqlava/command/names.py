@@ -12,6 +12,7 @@ COMMANDS = {
     "from-nir": ("export.from_nir", "write a NIR graph as a netx file"),
     "run": ("deploy.run_lava", "run a netx file in Lava and compare every spike"),
     "run-lava-dl": ("deploy.run_lava_dl", "run a network of lava-dl"),
+    "classify": ("deploy.classify", "classes of your own pictures"),
     "report": ("deploy.report", "a page about a netx file and its run"),
     "fit": ("deploy.fit", "whether a netx file fits on a chip, and at what energy"),
 }

@@ -36,6 +36,25 @@ def view(file: Path, size: int, random: np.random.Generator | None = None) -> ND
     return np.asarray(made)
 
 
+def fitted(file: Path, height: int, width: int) -> NDArray[np.uint8]:
+    """RGB uint8 (height, width, 3) of an image of any size, for a network of this input; errors as of ``view``.
+
+    With 224 x 224 it is the middle that ``view`` gives, else the largest part in the middle with this ratio of sides,
+    resized; an image of just this size stays as it is.
+    """
+
+    def box(wide: int, high: int) -> Box:
+        if (high, wide) == (height, width):
+            return 0, 0, wide, high
+        if height == width == STREAMED:
+            return _middle(wide, high, height)
+        scale = min(wide / width, high / height)
+        left, top = (wide - scale * width) / 2, (high - scale * height) / 2
+        return left, top, left + scale * width, top + scale * height
+
+    return np.asarray(_cut(file, (width, height), box))
+
+
 def _cut(file: Path, size: tuple[int, int], box: Callable[[int, int], Box]) -> Image.Image:
     """The part of an image that ``box`` gives for its width and height, resized to (width, height), in mode RGB."""
     name = str(file)
