@@ -52,18 +52,21 @@ def _run(options: argparse.Namespace, command: str) -> int:
         return EXIT_EXACT
     verdict = execute(run)
     print(table(verdict))
-    content = None
+    content, failure = None, None
     if options.report is not None:
         from deploy.report.write import make, write
 
-        content = make(run, verdict, command)
-        assert content.verdict is not None
-        verdict = content.verdict
-    else:
-        verdict = measure(run, verdict)
+        try:
+            content = make(run, verdict, command)
+        except Exception as error:  # after the verdict, which took the time
+            failure = error
+    measured = None if content is None else content.verdict
+    verdict = measured or measure(run, verdict)
     print(outcome(verdict))
     if options.json is not None:
         write_json(options.json, entries(verdict, run.settings))
+    if failure is not None:
+        raise failure
     if content is not None:
         write(options.report, content)
         print(f"report: {options.report}")

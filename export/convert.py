@@ -15,6 +15,7 @@ from export.fold.check import check
 from export.fold.folded import ExportError, FoldedNetwork
 from export.fold.lower import lower
 from export.fold.prepare import Maximum, prepare
+from export.names import renamed
 from export.report import MembraneRange, Report
 from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
@@ -71,6 +72,7 @@ def convert(
         )
     rounding = CalibratedRounding(folded, images, steps, method) if method.is_calibrated else None
     network, scales = quantize(folded, precision=precision, rounding=rounding)
+    named = renamed(network)
     engine = Engine(network)
     predicted = torch.from_numpy(engine.classify(images, steps)[:, -1])
     floating = evaluate(model, calibration, steps)
@@ -78,7 +80,7 @@ def convert(
     ranges = tuple(
         MembraneRange(layer.name, bound, low, high)
         for layer, bound, (low, high) in zip(
-            network.layers, worst_case(network, steps), engine.membrane_ranges(images, steps), strict=True
+            named.layers, worst_case(network, steps), engine.membrane_ranges(images, steps), strict=True
         )
     )
     errors = output_errors(folded, network, scales, images[:_ERROR_IMAGES], steps)
@@ -94,9 +96,7 @@ def convert(
             f"{found.low:,}..{found.high:,}",
             f"{100 * error:.2g} %",
         )
-        for layer, shape, scale, found, error in zip(
-            network.layers, network.shapes, scales, ranges, errors, strict=True
-        )
+        for layer, shape, scale, found, error in zip(named.layers, network.shapes, scales, ranges, errors, strict=True)
     )
     stored: dict[str, Value] = {
         **replace(origin or Info(), steps=steps, classes=calibration.classes).entries(),
@@ -112,7 +112,7 @@ def convert(
         **(notes or {}),
     }
     report = Report(rows, floating.ann, floating.snn[-1], integer, ranges, str(method), remarks(folded))
-    return IntegerNetwork(network.input_shape, network.layers, stored), report
+    return IntegerNetwork(named.input_shape, named.layers, stored), report
 
 
 def _lowered(model: nn.Module, images: Tensor, maximum: Maximum) -> tuple[nn.Module, FoldedNetwork]:
@@ -150,7 +150,7 @@ def remarks(folded: FoldedNetwork) -> tuple[str, ...]:
 def plan(model: nn.Module, calibration: ImageSet, precision: Precision, out: Path) -> str:
     """What would be written, as text; weights are not calibrated for it. Errors as of ``convert``."""
     _, folded = _lowered(model, calibration.images.permute(0, 3, 1, 2).contiguous(), "rates")
-    network, _ = quantize(folded, precision=precision)
+    network = renamed(quantize(folded, precision=precision)[0])
     with tempfile.TemporaryDirectory() as folder:
         netx.write(network, Path(folder) / "net.h5")  # so that what cannot be written is found now
     weights = sum(connection.weight.size for layer in network.layers for connection in layer.connections)

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,7 @@ def _run(options: argparse.Namespace) -> None:
     from export.round.quantize import Precision
     from nqlava import netx
     from nqlava.command.files import check_folder, check_output
+    from nqlava.netx_layout import require_info
     from train.data.images import load
     from train.loop.checkpoint import read_model
 
@@ -128,6 +130,7 @@ def _run(options: argparse.Namespace) -> None:
         source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     notes: dict[str, Value] = {"L": model.levels, "architecture": file.architecture}
+    require_info(options.net, replace(origin, classes=calibration.classes).entries())  # now, not after the work
     print(
         f"{path}: {file.architecture}, L = {model.levels}; T = {options.steps}, {precision.bits}-bit weights"
         f"{f' (besides {len(precision.layers)} layers)' if precision.layers else ''} per {precision.granularity}, "

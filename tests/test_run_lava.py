@@ -186,6 +186,21 @@ def test_bad_option_gives_one_line_and_2(
 
 
 @pytest.mark.slow
+def test_the_verdict_is_out_before_the_page(
+    net: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("no page")
+
+    monkeypatch.setattr("deploy.report.write.make", fail)
+    result = net.parent / "result.json"
+    assert run_lava.main([str(net), "--samples", "3", "--report", "page.html", "--json", str(result)]) == 70
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-1].startswith("EXACT: Lava = engine") and "RuntimeError: no page" in output.err
+    assert json.loads(result.read_text())["exact"] is True
+
+
+@pytest.mark.slow
 def test_a_missing_lava_is_named(net: Path) -> None:
     """Also where folders are left of one that was uninstalled."""
     (net.parent / "site" / "lava" / "magma" / "core" / "process").mkdir(parents=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from nqlava.command.columns import wrapped
 from nqlava.command.files import check_output, replacing
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
@@ -103,8 +104,8 @@ def _run(options: argparse.Namespace) -> None:
         with replacing(options.json) as file:
             file.write(json.dumps(report, indent=2).encode() + b"\n")
     print(f"{path}: accuracy on {len(data)} {options.split} images")
-    print("  ANN      " + "".join(f"  SNN T={steps:<4}" for steps in options.steps))
-    print(f"  {result.ann:5.2f} % " + "".join(f"   {value:5.2f} % " for value in found.values()))
+    columns = [(f"  SNN T={steps:<4}", f"   {value:5.2f} % ") for steps, value in found.items()]
+    print("\n".join(wrapped(["  ANN      ", f"  {result.ann:5.2f} % "], columns)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

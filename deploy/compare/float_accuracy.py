@@ -53,8 +53,9 @@ class FloatAccuracy:
 
     @property
     def tolerance(self) -> float:
-        """Points that may be lost."""
-        return 0.5 + 30 / math.sqrt(self.count) if self.allowed is None else self.allowed
+        """Points that may be lost; by default never less than those of a single image, rounding included."""
+        least = max(0.5 + 30 / math.sqrt(self.count), 100 / self.count + 1e-9)
+        return least if self.allowed is None else self.allowed
 
     @property
     def kept(self) -> bool:

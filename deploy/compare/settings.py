@@ -130,7 +130,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance",
         type=float,
-        help="accuracy, in points, that may be lost against the float SNN (default: 0.5 + 30/√images)",
+        help="accuracy, in points, that may be lost against the float SNN (default: 0.5 + 30/√images, or one image)",
     )
     parser.add_argument(
         "--reference-samples",

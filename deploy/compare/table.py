@@ -5,6 +5,7 @@ from typing import Any
 from deploy.compare.run import Run
 from deploy.compare.settings import Settings
 from deploy.compare.verdict import Verdict
+from nqlava.command.columns import steps_shown, wrapped
 from nqlava.engine.cpu.machine import describe
 
 
@@ -28,10 +29,12 @@ def table(verdict: Verdict) -> str:
     rates = [f"{rate:.4f}" for rate in verdict.spike_rates] + ["read-out"]
     for row in zip(verdict.layers, rates, verdict.mismatches, verdict.saturations, strict=True):
         lines.append(f"{row[0].ljust(width)}  {row[1]:>26}  {row[2]:>10,}  {row[3]:>11,}")
-    lines.append("accuracy after step     " + "".join(f"{step:>9}" for step in range(1, verdict.steps + 1)))
-    for name, values in ((verdict.target, verdict.accuracy), ("integer engine", verdict.engine_accuracy)):
-        lines.append(f"  {name:<22}" + "".join(f"{value:>8.2f}%" for value in values))
-    return "\n".join(lines)
+    labels = ["accuracy after step     ", f"  {verdict.target:<22}", f"  {'integer engine':<22}"]
+    columns = [
+        (f"{step:>9}", f"{verdict.accuracy[step - 1]:>8.2f}%", f"{verdict.engine_accuracy[step - 1]:>8.2f}%")
+        for step in steps_shown(verdict.steps)
+    ]
+    return "\n".join([*lines, *wrapped(labels, columns)])
 
 
 def comparison(verdict: Verdict) -> str:

@@ -71,7 +71,10 @@ def _run(options: argparse.Namespace, command: str) -> int:
     if options.dry_run:
         print("dry run: nothing was run" if options.integer_only else plan(run))
         return EXIT_EXACT
-    content = make(run, None if options.integer_only else execute(run), command, options.image)
+    verdict = None if options.integer_only else execute(run)
+    if verdict is not None:
+        print(verdict, flush=True)  # before the page is made, which may fail
+    content = make(run, verdict, command, options.image)
     verdict = content.verdict
     print("not run in Lava" if verdict is None else f"{comparison(verdict)}\n{verdict}", flush=True)
     if options.json is not None:

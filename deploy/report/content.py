@@ -112,7 +112,8 @@ class Content:
         return [interval(int(correct), len(self.labels)) for correct in right]
 
     def _accuracy(self, classes: NDArray[np.int64]) -> list[float]:
-        return [float(share) for share in 100 * (classes == self.labels[:, None]).mean(axis=0)]
+        right = (classes == self.labels[:, None]).sum(axis=0)
+        return [100 * int(correct) / len(self.labels) for correct in right]
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ _COUNTS = LinearSegmentedColormap.from_list("counts", ["#ffffff", BLUE])
 WEIGHT_MAX = 127
 _LABEL = 18  # characters of names in figures, at most
 _REPORT_STYLE = STYLE | {
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",  # text stays text: the browser has fonts of every script
     "svg.hashsalt": "nq-lava",
     "figure.dpi": 100,
     "text.parse_math": False,  # names are names, with a $ too

@@ -1,7 +1,10 @@
 """A user's trained network with activations that become neurons, in place of its ReLUs."""
 
 import copy
+import re
 from collections.abc import Callable
+from itertools import count
+from keyword import iskeyword
 from typing import Any, Literal
 
 import torch
@@ -28,6 +31,7 @@ from train.model.snn import neurons
 
 Maximum = Literal["rates", "steps"]
 _TOLERANCE = 1e-3  # of the largest score
+_PLAIN = re.compile("[A-Za-z0-9_]+")  # parts of paths that torch.fx can write as they are
 
 
 def prepare(model: nn.Module, input_shape: tuple[int, int, int], *, maximum: Maximum = "rates") -> fx.GraphModule:
@@ -79,6 +83,7 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int], *, maximum: Max
             _insert(copied, node, activation.neuron().eval(), used, in_place=in_place)
         elif node.op in ("call_method", "call_function") and operation_name(node) in ("view", "reshape"):
             _free(node)
+    _call_by_plain_names(copied, graph)
     graph.lint()
     made = fx.GraphModule(copied, graph)
     made.eval()
@@ -118,6 +123,21 @@ def _insert(
         order = {other: place for place, other in enumerate(node.graph.nodes)}
         value.replace_all_uses_with(node, lambda user: order[user] > order[node])
     node.op, node.target, node.args, node.kwargs = "call_module", target, (value,), {}
+
+
+def _call_by_plain_names(model: nn.Module, graph: fx.Graph) -> None:
+    """Give what a graph names a second name where its path cannot stand in the program that torch.fx writes of it."""
+    existing = {name for name, _ in model.named_children()}
+    for number, node in enumerate(graph.nodes):
+        atoms = str(node.target).split(".")
+        if node.op not in ("call_module", "get_attr") or all(_PLAIN.fullmatch(a) and not iskeyword(a) for a in atoms):
+            continue
+        found: Any = model
+        for atom in atoms:
+            found = getattr(found, atom)
+        node.target = next(name for n in count(number) if (name := f"plain_{n}") not in existing)
+        existing.add(node.target)
+        setattr(model, node.target, found)
 
 
 def _free(node: fx.Node) -> None:

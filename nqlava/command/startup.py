@@ -1,5 +1,5 @@
 """What a command does first: its output takes any text, Ctrl-C while it imports, for seconds, ends it in one line, and
-nothing is imported from the current folder.
+nothing is imported from the current folder, and matplotlib needs no display.
 
 A command imports this module before all others. It acts where a command of the project is the main program; in other
 programs the import changes nothing. nqlava.command.parser.Parser.run takes over from it.
@@ -41,5 +41,6 @@ if _command():
             signal.signal(signal.SIGINT, _end_at_once)
     _open_missing()
     leave_current_folder()
+    os.environ["MPLBACKEND"] = "agg"  # that of a notebook, which is inherited, may not be installed here
     with suppress(AttributeError):  # another kind of stream
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as stderr

@@ -156,3 +156,10 @@ def test_all_accuracies_are_of_the_same_images(seconds: float | None, count: int
 
 def test_default_tolerance() -> None:
     assert FloatAccuracy(90, 90, 90, 4, 900).tolerance == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 11, 97, 100, 9999])
+def test_by_default_a_single_image_never_decides(count: int) -> None:
+    for right in range(1, count + 1, max(1, count // 10)):
+        assert FloatAccuracy(90, 100 * right / count, 100 * (right - 1) / count, 4, count).kept
+    assert not FloatAccuracy(90, 100.0, 40.0, 4, count).kept or count == 1

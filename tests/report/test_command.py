@@ -3,6 +3,7 @@
 import html
 import json
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,10 +150,26 @@ def test_without_lava_nothing_may_be_asked_of_it(
 def test_missing_packages_are_named(
     files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("deploy.report.needs.find_spec", lambda name: None if name != "scipy" else object())
+    for name in ("matplotlib", "jinja2"):
+        monkeypatch.setitem(sys.modules, name, None)
     for command, option in ((main, "--out"), (run_lava.main, "--report")):
         assert command([str(files[0]), option, "page.html"]) == 2
         assert "needs matplotlib, Jinja2, not installed: pip install" in capsys.readouterr().err
+
+
+def test_packages_are_tried_before_the_run(
+    files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That they are there does not show that they work."""
+
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", broken)
+    monkeypatch.setattr("deploy.compare.run.execute", broken)
+    for command, option in ((main, "--out"), (run_lava.main, "--report")):
+        assert command([str(files[0]), option, "page.html"]) == 2
+        assert "needs matplotlib, which draws no figure here (no fonts): pip install" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The values of the report, counted again."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from deploy.report.content import Content
 from deploy.report.measure import measure
@@ -26,6 +28,14 @@ def test_stages_go_from_the_ann_to_lava(content: Content, trace: Trace) -> None:
     assert content.integer_accuracy == pytest.approx(list(100 * right.mean(axis=0)))
     lava = stages["Lava, T = 3"]
     assert (lava.correct, lava.lost, lava.gained) == (right[:, -1].sum(), 0, 0)
+
+
+def test_accuracies_are_those_of_the_verdict_whatever_the_number_of_images(content: Content) -> None:
+    """100 * 8 / 12 is not 100 * mean, in the last digit."""
+    run = replace(content.run, data=content.run.data.subset(torch.arange(12)))
+    part = Content(run, content.verdict, "", replace(content.measured, classes=content.measured.classes[:12]))
+    right = (part.measured.classes == part.labels[:, None]).sum(axis=0)
+    assert part.integer_accuracy == [100 * int(correct) / 12 for correct in right]
 
 
 def test_without_a_model_the_float_stages_are_missing() -> None:

@@ -1,9 +1,9 @@
 """Numbers of a training by epoch, for TensorBoard."""
 
-import importlib.util
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +28,13 @@ class EpochLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        if importlib.util.find_spec("tensorboard") is None:
+        try:
+            import_module("torch.utils.tensorboard")  # it is used after the first epoch
+        except ImportError as error:
             raise InputError(
-                "--tensorboard needs TensorBoard, which is not installed: pip install -e '.[tensorboard]' "
-                "-c constraints.txt"
-            )
+                f"--tensorboard needs TensorBoard, which cannot be imported ({error}): "
+                "pip install -e '.[tensorboard]' -c constraints.txt"
+            ) from None
         with reading(folder):
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"--tensorboard is {folder}, a file; allowed: a folder")

@@ -408,6 +408,11 @@ class Training:
             asked |= {key: made.get(key) for key in ("induction_steps", "threshold_scale")}
         keys = dict.fromkeys([*asked, *made])
         changed = [str(key) for key in keys if isinstance(made.get(key), Tensor) or made.get(key) != asked.get(key)]
+        if changed == ["epochs"] and type(made["epochs"]) is int:
+            raise CheckpointError(
+                f"{path}: made for {made['epochs']} epochs, over which its learning rate falls to 0; allowed: --epochs "
+                f"{made['epochs']} to continue, or --init MODEL and another --out to train the trained model further"
+            )
         if changed:
             raise CheckpointError(f"{path}: made with another {', '.join(changed)}; allowed: the same recipe")
         if content.get("data") != self._data_digest:

@@ -225,7 +225,7 @@ def resumed(tmp_path: Path, **changes: Any) -> str:
     path = tmp_path / "m.pt"
     path.unlink(missing_ok=True)
     with pytest.raises(CheckpointError) as caught:
-        train(replace(RECIPE, epochs=1, **changes), DATA, out=path, device=CPU, resume=True)
+        train(replace(RECIPE, **{"epochs": 1} | changes), DATA, out=path, device=CPU, resume=True)
     assert not path.exists() and "\n" not in str(caught.value)
     return str(caught.value).removeprefix(f"{path}.checkpoint: ")
 
@@ -236,6 +236,11 @@ def test_resume_refuses_what_it_cannot_continue(tmp_path: Path) -> None:
     train(replace(RECIPE, epochs=1), DATA, out=tmp_path / "m.pt", device=CPU)
     (tmp_path / "m.pt").rename(tmp_path / "model.pt")
     assert resumed(tmp_path, cutout=0, seed=4) == "made with another cutout, seed; allowed: the same recipe"
+    longer = resumed(tmp_path, epochs=3)
+    assert longer.startswith(
+        "made for 1 epochs, over which its learning rate falls to 0; allowed: --epochs 1 to continue"
+    )
+    assert "or --init MODEL and another --out to train" in longer
     whole = load(path)
     checkpoint.save(path, load(tmp_path / "model.pt"))
     assert resumed(tmp_path) == "not a checkpoint; allowed: a file written while train.cifar runs"
