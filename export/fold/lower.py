@@ -407,8 +407,6 @@ class Lowering:
         return scale(spikes, factor, offset), tuple(self._places(part, sums) for part in parts)
 
     def _read_out(self, value: Any) -> None:
-        if isinstance(value, tuple | list) and len(value) == 1:
-            value = value[0]
         if not isinstance(value, Value):
             raise ExportError("forward: does not return one tensor; allowed: the scores of the classes")
         if value.pools:

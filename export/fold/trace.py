@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.optim.swa_utils import AveragedModel
 
 from export.fold.folded import ExportError
 from nqlava.errors import shown
@@ -25,9 +27,11 @@ _IN_PLACE = ("iadd", "isub", "imul", "itruediv", "setitem")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside nn.DataParallel and torch.compile."""
+    """The module inside nn.DataParallel, torch.compile and an average of weights. ExportError where it is no module."""
+    if not isinstance(model, nn.Module):
+        raise ExportError(f"model: is {type(model).__name__}; allowed: a torch.nn.Module with its parameters")
     while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
             model = model.module
         elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
             model = model._orig_mod
@@ -41,6 +45,10 @@ def require_plain(model: nn.Module) -> None:
         place = f"{path} {type(module).__name__}".strip()
         if isinstance(module, torch.jit.ScriptModule):
             raise ExportError(f"{place}: is compiled by TorchScript; allowed: the module that it was made of")
+        if "_orig_mod" in module._modules:
+            raise ExportError(f"{place}: is compiled by torch.compile; allowed: its _orig_mod, the module itself")
+        if isinstance(module, LazyModuleMixin):
+            raise ExportError(f"{place}: has parameters without a size; allowed: a module that has had an image")
         if module.training:
             raise ExportError(f"{place}: is in training mode; allowed: evaluation mode, model.eval()")
         if module._forward_hooks or module._forward_pre_hooks:

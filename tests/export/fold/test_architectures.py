@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
 from export.fold.lower import lower
@@ -291,6 +292,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "QCFS's own module": lambda: behind_spikes(conv(6, 6), QCFS(), *head()),
     "ReLU of a flattened map": lambda: behind_spikes(conv(6, 2), nn.Flatten(), nn.ReLU(), nn.Linear(144, 5)),
     "nn.DataParallel": lambda: nn.DataParallel(between(conv(6, 6))),
+    "averaged weights": lambda: AveragedModel(between(conv(6, 6))).eval(),
 }
 
 

@@ -267,6 +267,10 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
         written(lambda m, x: (m.head(m.act(m.conv(m.normalize(x))).flatten(1)), x)),
         "forward: does not return one tensor; allowed: the scores of the classes",
     ),
+    "one output in a tuple": (
+        written(lambda m, x: (m.head(m.act(m.conv(m.normalize(x))).flatten(1)),)),
+        "forward: does not return one tensor; allowed: the scores of the classes",
+    ),
     "a view that mixes images": (
         written(lambda m, x: m.head(m.act(m.conv(m.normalize(x))).transpose(0, 1).reshape(-1, 288))),
         "test_lower.py:{line}: transpose: mixes images; allowed: the batch as the first dimension, (N, ...)",
@@ -323,6 +327,18 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "weight norm of old": (
         changed(lambda n: n[1].register_forward_pre_hook(lambda m, _i: m.weight.data.mul_(2))),
         "1 Conv2d: has forward hooks, as weight_norm",
+    ),
+    "compiled inside": (
+        changed(lambda n: n.__setitem__(1, torch.compile(n[1]))),
+        "1 OptimizedModule: is compiled by torch.compile; allowed: its _orig_mod, the module itself",
+    ),
+    "lazy": (
+        changed(lambda n: n.__setitem__(1, nn.LazyConv2d(3, 1).eval())),
+        "1 LazyConv2d: has parameters without a size; allowed: a module that has had an image",
+    ),
+    "parameters alone": (
+        lambda: nn.Linear(1, 1).state_dict(),
+        "model: is OrderedDict; allowed: a torch.nn.Module with its parameters",
     ),
     "replaced forward": (
         changed(lambda n: setattr(n[1], "forward", lambda x: x)),
@@ -403,6 +419,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 @pytest.mark.parametrize("case", BAD)
 def test_bad_networks(case: str) -> None:
     make, message = BAD[case]
