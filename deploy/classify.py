@@ -53,9 +53,9 @@ def classified(readout: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[n
 def _run(options: argparse.Namespace) -> int:
     from deploy.files import write_json
     from nqlava import netx
+    from nqlava.command.files import check_output
     from nqlava.engine.integer import Engine
     from train.data.views import fitted
-    from train.loop.checkpoint import check_writable
 
     network = netx.read(options.net)
     try:
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     if channels != 3:
         raise InputError(f"{options.net}: takes images of {channels} channels; allowed: 3, red, green and blue")
     if options.json is not None:
-        check_writable(options.json, inputs=[options.net, *options.pictures])
+        check_output(options.json, inputs=[options.net, *options.pictures])
     images = np.stack([fitted(picture, height, width) for picture in options.pictures]).transpose(0, 3, 1, 2)
     readout = Engine(network).scores(images, steps)
     differing = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import image_set, tiny, write_folder
+from train.choices import MODEL_SIZES
 from train.cifar import main
 from train.loop.checkpoint import load
 from train.loop.tensorboard import EpochLog
@@ -17,6 +18,7 @@ from train.model.models import MODELS
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setitem(MODELS, "tiny", tiny)
+    monkeypatch.setitem(MODEL_SIZES, "tiny", 0.0)
     data = write_folder(tmp_path / "data", train=image_set(60), test=image_set(10, seed=1))
     words = "--model tiny --epochs 2 --batch 12 --device cpu --precision float32 --T 3"
     return [*words.split(), "--data", str(data), "--out", str(tmp_path / "m.pt"), "--tensorboard", str(tmp_path / "tb")]

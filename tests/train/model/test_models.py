@@ -59,7 +59,7 @@ def test_shapes_and_parameter_counts_as_documented(build: Callable[..., Network]
 def test_sizes() -> None:
     """As --help of the training commands shows them."""
     with torch.device("meta"):
-        made = {name: build(1000 if "imagenet" in name else 10) for name, build in MODELS.items()}
+        made = {name: MODELS[name](1000 if "imagenet" in name else 10) for name in MODEL_SIZES}
     found = {name: sum(p.numel() for p in network.parameters()) for name, network in made.items()}
     assert {name: round(count / 1e6, 2) for name, count in found.items()} == MODEL_SIZES
 
