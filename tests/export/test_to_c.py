@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from export import to_netx
 from export.to_c import main
 from nqlava import netx
 from nqlava.c.folder import FILES
-from tests.nqlava.c.networks import needs_compiler, readout_alone
+from tests.nqlava.c.networks import needs_compiler, needs_emulation, readout_alone
 from tests.test_run_lava import small_network
 
 
@@ -61,3 +62,14 @@ def test_a_damaged_file_is_not_written_as_c(net: Path, capsys: pytest.CaptureFix
     assert main([str(net), str(net.with_name("c"))]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not net.with_name("c").exists()
+
+
+@needs_emulation
+@pytest.mark.slow
+def test_a_shipped_network_on_an_emulated_microcontroller(tmp_path: Path) -> None:
+    net, folder = tmp_path / "net.h5", tmp_path / "c"
+    assert to_netx.main(["--pretrained", "resnet20", str(net), "--calibration", "20"]) == 0
+    assert main([str(net), str(folder), "--samples", "1"]) == 0
+    done = subprocess.run(["make", "-C", str(folder), "emulate"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "EXACT: every spike and read-out is equal" in done.stdout

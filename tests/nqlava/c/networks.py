@@ -1,5 +1,7 @@
 """Networks at the edges of what the C program distinguishes."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,10 @@ def has_compiler() -> bool:
         return False
 
 
+EMULATION = ("arm-none-eabi-gcc", "qemu-system-arm", "make")
+needs_emulation = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in EMULATION), reason=f"needs {', '.join(EMULATION)}"
+)
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C compiler (cc, gcc or clang) is installed")
 
 

@@ -1,7 +1,6 @@
 """The written folder: its bytes, its self test here and on an emulated Cortex-M, and what it leaves alone."""
 
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,7 @@ from nqlava.c.plan import plan
 from nqlava.errors import FileError, InputError
 from nqlava.network import IntegerNetwork
 from nqlava.testing.networks import images_for, small_networks
-from tests.nqlava.c.networks import needs_compiler
-
-EMULATION = ("arm-none-eabi-gcc", "qemu-system-arm", "make")
-needs_emulation = pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in EMULATION), reason=f"needs {', '.join(EMULATION)}"
-)
+from tests.nqlava.c.networks import needs_compiler, needs_emulation
 
 
 def written(network: IntegerNetwork, folder: Path, *, early: bool = False) -> dict[str, bytes]:
