@@ -39,7 +39,7 @@ help:
 	@echo 'make test-newer  tests of Lava on a newer Python: 3.11, 3.12 or 3.13, whichever is found first'
 	@echo 'make stress  random networks, damaged files, interrupted commands, deployments: an hour each (docs/reliability.md);'
 	@echo '             make stress MINUTES=2 KINDS=damage takes two minutes, for one of agreement, damage, kills, soak'
-	@echo 'make coverage  lines and branches of export/ and deploy/ that the tests run; fails below 95 % (15 minutes)'
+	@echo 'make coverage  lines and branches of nqlava/, export/ and deploy/ that the tests run; fails below 95 % (15 minutes)'
 	@echo 'make lint   ruff, ruff format --check and mypy'
 	@echo 'make clean  remove .venv, build products and tool caches'
 	@echo 'The first of them installs into .venv (Python 3.10, about 6 GB).'
