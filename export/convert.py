@@ -1,9 +1,10 @@
-"""Converts a trained network to an integer network and compares both on calibration images, for ``export.to_netx``."""
+"""Converts a trained network to an integer network, and compares both on images."""
 
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,16 +12,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from export.calibrate.calibrate import Calibrated, calibrate
+from export.calibrate.forward import quantized_scores
+from export.fold.activations import CappedReLU
 from export.fold.check import check
 from export.fold.folded import ExportError, FoldedNetwork
 from export.fold.lower import lower
-from export.fold.prepare import Maximum, prepare
+from export.fold.prepare import Maximum, activations, prepare
+from export.images import Images, image_set
 from export.names import renamed
-from export.report import MembraneRange, Report
+from export.report import Conversion, MembraneRange, Report
 from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
 from export.round.rounding import NEAREST, CalibratedRounding, Method
-from export.thresholds import set_thresholds
 from nqlava import netx
 from nqlava.bounds import worst_case
 from nqlava.engine.integer import Engine
@@ -28,54 +32,76 @@ from nqlava.info import Info, Value
 from nqlava.network import IntegerNetwork
 from train.data.image_set import ImageSet
 from train.loop.calibrate import evaluate
-from train.model.models import Network
+from train.model.activation import NQ
+from train.model.models import Network, Normalize
 
 _CHECK_IMAGES = 2  # on which the lowering is checked
 _GROWN = 1.5  # times the weights of its modules that a layer has when it is told
 _SHOWN = 5
+_TIMES = 5  # of which accuracies are told
 _ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
 
 
 def convert(
     model: nn.Module,
-    calibration: ImageSet,
+    images: Images,
     *,
-    steps: int,
+    steps: int = 4,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     precision: Precision | None = None,
     method: Method | None = None,
     origin: Info | None = None,
     notes: Mapping[str, Value] | None = None,
     maximum: Maximum = "rates",
+    others: ImageSet | None = None,
 ) -> tuple[IntegerNetwork, Report]:
-    """Lower a trained network to integers and compare it with the float SNN on calibration images.
+    """A trained classifier as an integer spiking network, and how much of its accuracy is left.
+
+    The network is lowered to integers. Layers that replace ReLUs are calibrated without training
+    (``export.calibrate.calibrate``); NQ keeps its thresholds.
 
     Args:
-        model: any module that ``export.fold.lower`` can trace, in evaluation mode; it takes uint8 images (N, C, H, W).
-            ReLUs get the thresholds of ``export.thresholds``.
-        calibration: images on the CPU.
-        steps: T, stored in the file as the default of deployment; bounds and accuracies are for it.
+        model: any module that ``export.fold.lower`` can trace, in evaluation mode.
+        images: for calibration, some hundred; see ``export.images.image_set``.
+        steps: T, stored in the file as the default of deployment; calibration, bounds and accuracies are for it.
+        mean, std: per channel, where the model takes normalised images, (x/255 − mean) / std; those of a Normalize in
+            the transform of a DataLoader's data set count too. Without them it takes uint8 images (N, C, H, W).
         precision: bits of the weights and what shares a scale; 8 bits and one scale per channel without it.
         method: how weights are rounded, on the calibration images where it needs some; to the nearest without it.
         origin: the model file, as far as it is one. notes: more entries for the network's info.
         maximum: what becomes of max pooling (export.fold.prepare).
+        others: images on which the loss of a ReLU network is told, in place of those for calibration.
 
     Raises:
         ExportError, NetworkError: the model cannot be expressed.
     """
     precision, method = precision or Precision(), method or NEAREST
+    given = image_set(images, mean, std)
+    calibration, model = given.images, normalised(model, given.mean, given.std)
     images = calibration.images.permute(0, 3, 1, 2).contiguous()
-    model, folded = _lowered(model, images, maximum)
+    prepared, folded, caps = lowered(model, images, maximum)
     classes = len(folded.layers[-1].bias)
+    if not given.classes:
+        calibration = _labelled(calibration, prepared, classes, given.labels)
     if classes != len(calibration.classes):
         raise ExportError(
             f"model: has {classes} outputs; allowed: {len(calibration.classes)}, the classes of the images"
         )
+    calibrated = calibrate(folded, caps, images, steps) if caps else None
+    if calibrated is not None:
+        folded = calibrated.folded
     rounding = CalibratedRounding(folded, images, steps, method) if method.is_calibrated else None
     network, scales = quantize(folded, precision=precision, rounding=rounding)
     named = renamed(network)
     engine = Engine(network)
     predicted = torch.from_numpy(engine.classify(images, steps)[:, -1])
-    floating = evaluate(model, calibration, steps)
+    if calibrated is None:
+        floating = evaluate(prepared, calibration, steps)
+        ann, snn, conversion = floating.ann, floating.snn[-1], None
+    else:
+        ann, snn = (_share(scores, calibration) for scores in (calibrated.relu, calibrated.snn[-1]))
+        conversion = _conversion(prepared, calibrated, engine, calibration, others, steps)
     integer = float((predicted == calibration.labels).double().mean() * 100)
     ranges = tuple(
         MembraneRange(layer.name, bound, low, high)
@@ -111,20 +137,61 @@ def convert(
         **{f"version_{package}": version(package) for package in ("torch", "numpy", "h5py")},
         **(notes or {}),
     }
-    report = Report(rows, floating.ann, floating.snn[-1], integer, ranges, str(method), remarks(folded))
+    report = Report(rows, ann, snn, integer, ranges, str(method), remarks(folded), conversion)
     return IntegerNetwork(named.input_shape, named.layers, stored), report
 
 
-def _lowered(model: nn.Module, images: Tensor, maximum: Maximum) -> tuple[nn.Module, FoldedNetwork]:
-    """The network as it can be calibrated and run as an SNN, and what it becomes; ReLUs get thresholds from images."""
+def normalised(model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> nn.Module:
+    """The model behind Normalize; itself where both are None."""
+    if mean is None or std is None:
+        return model
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=model)).eval()
+
+
+def lowered(model: nn.Module, images: Tensor, maximum: Maximum) -> tuple[nn.Module, FoldedNetwork, dict[str, float]]:
+    """The network as it can be run as an SNN, what it becomes, and the cap of every layer that replaces a ReLU."""
     shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
     folded = lower(model, shape)
     prepared = model if isinstance(model, Network) else prepare(model, shape, maximum=maximum)
+    caps: dict[str, float] = {}
     if not folded.is_prepared or any(layer.is_maximum for layer in folded.layers):
-        set_thresholds(prepared, images)
-        model, folded = prepared, lower(prepared, shape)
-    check(model, folded, images[:_CHECK_IMAGES])
-    return prepared, folded
+        folded = lower(prepared, shape)
+        for neuron, call in zip(activations(prepared), folded.calls, strict=True):
+            if not isinstance(neuron, NQ):
+                cap = neuron.cap if isinstance(neuron, CappedReLU) else math.inf
+                caps.update((name, cap) for name, _ in call.layers)
+    check(prepared, folded, images[:_CHECK_IMAGES])
+    return prepared, folded, caps
+
+
+@torch.no_grad()
+def _labelled(data: ImageSet, model: nn.Module, classes: int, labels: bool) -> ImageSet:
+    """Images with numbers as the names of their classes, and where they have no labels, those that the model gives."""
+    found = data.labels
+    if not labels:
+        found = torch.cat([model(images).argmax(1) for images, _ in data.batches(128)])
+    return ImageSet(data.images, found, tuple(str(number) for number in range(classes)))
+
+
+def _share(scores: Tensor, data: ImageSet) -> float:
+    """Accuracy in percent of scores (n, K) on the first n images."""
+    return float((scores.argmax(1) == data.labels[: len(scores)]).double().mean() * 100)
+
+
+@torch.no_grad()
+def _conversion(
+    model: nn.Module, made: Calibrated, engine: Engine, calibration: ImageSet, others: ImageSet | None, steps: int
+) -> Conversion:
+    """What a ReLU network loses on its way to the integer SNN, on other images than those for calibration."""
+    data = calibration if others is None else others
+    kind = "calibration images" if others is None else "other images"
+    relu = torch.cat([model(images) for images, _ in data.batches(128)])
+    quantized = quantized_scores(made.folded, data.images.permute(0, 3, 1, 2), steps)
+    times = [t for t in (2**k for k in range(13)) if t <= 2 * steps]
+    times = sorted({*times[-_TIMES:], steps})
+    classes = torch.from_numpy(engine.classify(data.pixels.copy(), times[-1]))
+    accuracies = {t: float((classes[:, t - 1] == data.labels).double().mean() * 100) for t in times}
+    return Conversion(len(data), kind, _share(relu, data), _share(quantized, data), accuracies, made.losses)
 
 
 def remarks(folded: FoldedNetwork) -> tuple[str, ...]:
@@ -149,7 +216,7 @@ def remarks(folded: FoldedNetwork) -> tuple[str, ...]:
 
 def plan(model: nn.Module, calibration: ImageSet, precision: Precision, out: Path) -> str:
     """What would be written, as text; weights are not calibrated for it. Errors as of ``convert``."""
-    _, folded = _lowered(model, calibration.images.permute(0, 3, 1, 2).contiguous(), "rates")
+    _, folded, _ = lowered(model, calibration.images.permute(0, 3, 1, 2).contiguous(), "rates")
     network = renamed(quantize(folded, precision=precision)[0])
     with tempfile.TemporaryDirectory() as folder:
         netx.write(network, Path(folder) / "net.h5")  # so that what cannot be written is found now

@@ -1,11 +1,14 @@
 """What export.to_netx says about the network it made."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from export.calibrate.calibrate import Loss
 from nqlava.network import MEMBRANE_MAX
 
 _HEADER = ("layer", "output", "weights", "bits", "scale Δ", "threshold θ", "worst |u|", "calibrated u", "error")
+_LOSS = 2.0  # points of accuracy that are worth a word
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,26 @@ class MembraneRange:
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """What a ReLU network loses on its way to an integer SNN.
+
+    Attributes:
+        count, images: number and kind of the images that the accuracies, all in percent, are for.
+        relu: of the ReLU network.
+        quantized: with T levels in place of every ReLU.
+        integer: of the integer SNN, by T.
+        losses: per layer, on the calibration images.
+    """
+
+    count: int
+    images: str
+    relu: float
+    quantized: float
+    integer: Mapping[int, float]
+    losses: tuple[Loss, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """Result of an export.
 
@@ -55,6 +78,7 @@ class Report:
         ranges: per layer.
         rounding: how the weights were rounded.
         remarks: what else a user should know about the lowering.
+        conversion: of a ReLU network.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -64,6 +88,7 @@ class Report:
     ranges: tuple[MembraneRange, ...]
     rounding: str
     remarks: tuple[str, ...] = ()
+    conversion: Conversion | None = None
 
     @property
     def saturating(self) -> tuple[str, ...]:
@@ -74,9 +99,15 @@ class Report:
 def describe(report: Report, steps: int, count: int) -> str:
     """The report of an export for T = ``steps``, calibrated on ``count`` images, as text."""
     header = [f"{title}, T={steps}" if title.startswith("worst") else title for title in _HEADER]
-    widths = [max(len(row[i]) for row in (header, *report.rows)) for i in range(len(header))]
+    rows: list[Sequence[str]] = [header, *report.rows]
+    if report.conversion is not None:
+        losses = {loss.name: (loss.quantized, loss.spikes) for loss in report.conversion.losses}
+        lost = [[f"{100 * loss:.1f} %" for loss in losses[row[0]]] if row[0] in losses else ["", ""] for row in rows]
+        lost[0] = [f"lost by {steps} levels", "by spikes"]
+        rows = [[*row, *more] for row, more in zip(rows, lost, strict=True)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
-    for row in (header, *report.rows):
+    for row in rows:
         cells = (text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True)))
         lines.append("  ".join(cells).rstrip())
     if report.saturating:
@@ -93,4 +124,22 @@ def describe(report: Report, steps: int, count: int) -> str:
         f"{count} calibration images: ANN {report.ann:.2f} %, float SNN T={steps} {report.float_snn:.2f} %, "
         f"integer SNN T={steps} {report.integer_snn:.2f} %; rounding: {report.rounding}"
     )
-    return "\n".join([*lines, *report.remarks])
+    lines += report.remarks
+    return "\n".join([*lines, *(_lost(report.conversion, steps) if report.conversion is not None else [])])
+
+
+def _lost(made: Conversion, steps: int) -> list[str]:
+    """Accuracies of a ReLU network, and what to do about what is lost."""
+    accuracies = ", ".join(f"T={t} {share:.2f} %" for t, share in made.integer.items())
+    lines = [
+        f"{made.count} {made.images}: ReLU network {made.relu:.2f} %, with {steps} levels {made.quantized:.2f} %, "
+        f"integer SNN {accuracies}"
+    ]
+    lost = made.relu - made.integer[steps]
+    if lost > _LOSS:
+        where = "levels" if made.relu - made.quantized > lost / 2 else "spikes that come unevenly"
+        lines.append(
+            f"{lost:.1f} points are lost at T={steps}, most of them by {where}; a larger T loses less, and so does "
+            "training with NQ in place of ReLU"
+        )
+    return lines

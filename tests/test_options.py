@@ -8,7 +8,7 @@ import pytest
 from deploy import classify, demo, run_lava, run_lava_dl
 from deploy.fit import __main__ as fit
 from deploy.report import __main__ as report
-from export import from_nir, to_c, to_netx, to_nir
+from export import from_nir, from_torch, to_c, to_netx, to_nir
 from nqlava.command.parser import Parser
 from train import cifar, command, evaluate, figures, imagenet, potentials
 
@@ -25,6 +25,7 @@ PARSERS = (
     classify.parser(),
     report.parser(),
     fit.parser(),
+    from_torch.parser(),
     to_nir.parser(),
     from_nir.parser(),
     to_c.parser(),
@@ -61,4 +62,6 @@ def test_an_option_takes_the_same_kind_of_value_in_all_commands() -> None:
                 kind = getattr(action.type, "__name__", None)
                 kinds.setdefault(name, set()).add({"_positive": "int", "_layer_bits": None}.get(str(kind), kind))
     several = {name for name, found in kinds.items() if len(found) > 1}
-    assert several == {"--model"}, "a network's name where one is trained, a model file where one is compared with"
+    # --model is a network's name where one is trained, a model file where one is compared with; --check lists what is
+    # refused, or is the number of samples that lava-dl judges.
+    assert several == {"--model", "--check"}

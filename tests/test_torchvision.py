@@ -9,12 +9,8 @@ import torchvision
 from torch import Tensor, nn
 
 from deploy import api
-from export.fold.check import check
-from export.fold.lower import lower
-from export.fold.prepare import prepare
+from export.convert import convert
 from export.fold.problems import problems
-from export.round.quantize import quantize
-from export.thresholds import set_thresholds
 from nqlava import netx, reference
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
@@ -55,11 +51,7 @@ def some_images(count: int) -> Tensor:
 
 
 def integer_network(name: str, images: Tensor) -> IntegerNetwork:
-    model = prepare(classifier(name, images), SHAPE)
-    set_thresholds(model, images)
-    folded = lower(model, SHAPE)
-    check(model, folded, images)
-    return quantize(folded)[0]
+    return convert(classifier(name, images), images, steps=STEPS)[0]
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ class FoldedLayer:
         name: path of the module whose output the neurons take.
         connections: at least one.
         bias: float64 (O,), or (O, H, W) where it differs between positions.
-        threshold: θ, in the unit of the currents; None for the read-out.
+        threshold: θ, in the unit of the currents, one for all neurons or float64 (O,); None for the read-out.
         initial: v(0) / θ, one for all neurons or float64 (O,).
         reset: "soft" or "hard".
         parameters: weights of the modules that were multiplied out to the connections.
@@ -90,7 +90,7 @@ class FoldedLayer:
     name: str
     connections: tuple[FoldedConnection, ...]
     bias: Floats
-    threshold: float | None = None
+    threshold: float | Floats | None = None
     initial: float | Floats = 0.5
     reset: Reset = "soft"
     parameters: int = 0

@@ -67,9 +67,9 @@ def run_float(
         current = current.expand(shape)
         fired = torch.empty(0)
         if layer.threshold is not None:
-            threshold = torch.tensor(layer.threshold, dtype=torch.float32)
+            threshold = torch.as_tensor(layer.threshold, dtype=torch.float32)
             initial = torch.as_tensor(layer.initial, dtype=torch.float32)
-            spikes[layer.name] = integrate_and_fire(current, threshold, initial, layer.reset) / threshold
+            spikes[layer.name] = (integrate_and_fire(current, threshold, initial, layer.reset) > 0).float()
             fired = spikes[layer.name].mean(0)
         observe(layer.name, current.mean(0), fired)
 
@@ -169,7 +169,7 @@ class IntegerPrefix:
         first = torch.zeros(blocks, sum(sizes), dtype=torch.float64)
         samples = 0
         for inputs in zip(*(self.counts(c.source) for c in connections), strict=True):
-            for rows in _unfolded(connections, inputs):
+            for rows in unfolded(connections, inputs):
                 for block in range(blocks):
                     part = torch.cat(
                         [r[:, block * c.groups // blocks] for r, c in zip(rows, connections, strict=True)], dim=2
@@ -186,7 +186,7 @@ class IntegerPrefix:
         return list(second)
 
 
-def _unfolded(connections: Sequence[FoldedConnection], inputs: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def unfolded(connections: Sequence[FoldedConnection], inputs: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Per connection what its kernels see, (n, groups, positions, inputs), of a few images at a time."""
     sums = [window_sums(c, values) for c, values in zip(connections, inputs, strict=True)]
     positions = prod(connections[0].output_shape[1:])

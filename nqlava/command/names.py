@@ -7,6 +7,7 @@ COMMANDS = {
     "potentials": ("train.potentials", "calibrate the initial potentials of a trained model"),
     "figures": ("train.figures", "figures of the activation, the errors and the training"),
     "export": ("export.to_netx", "convert a trained model to an integer network in a netx file"),
+    "from-torch": ("export.from_torch", "convert a ReLU network that was trained elsewhere, without training"),
     "to-nir": ("export.to_nir", "write a netx file as a NIR graph"),
     "to-c": ("export.to_c", "write a netx file as C without allocations and floating point"),
     "from-nir": ("export.from_nir", "write a NIR graph as a netx file"),

@@ -11,7 +11,7 @@ def integrate_and_fire(current: Tensor, threshold: Tensor, initial: Tensor, rese
 
     Args:
         current: z, float32 or float64 (T, B, ...).
-        threshold: θ, a scalar.
+        threshold: θ, a scalar or one per channel (C,).
         initial: v(0) / θ, a scalar or one per channel (C,).
         reset: see above.
 
@@ -22,9 +22,9 @@ def integrate_and_fire(current: Tensor, threshold: Tensor, initial: Tensor, rese
     layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
     flat = torch.empty((steps * batch, *shape), dtype=current.dtype, device=current.device, memory_format=layout)
     output = flat.unflatten(0, (steps, batch))
-    start = threshold * initial
-    if start.dim():
-        start = start.view(-1, *[1] * (len(shape) - 1))
+    threshold, start = (
+        value.view(-1, *[1] * (len(shape) - 1)) if value.dim() else value for value in (threshold, threshold * initial)
+    )
     membrane = start.expand_as(current[0]).clone(memory_format=layout)
     for fired, z in zip(output, current, strict=True):
         membrane += z

@@ -5,18 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from export.convert import convert
+from export.calibrate.calibrate import calibrate
+from export.convert import convert, lowered
 from export.fold.lower import lower
 from export.fold.maximum import MaximumOfRates
 from export.fold.operations import pool_of
 from export.fold.prepare import activations, prepare
-from export.thresholds import set_thresholds
 from tests.export.fold.oracle import assert_same_currents
 from tests.export.fold.test_architectures import IMAGE, Fn, behind_spikes, conv, head
 from tests.tiny import image_set, randomise
 from train.model.activation import NQ
 from train.model.models import Normalize
-from train.model.snn import simulate
 
 IMAGES = torch.randint(0, 256, (6, *IMAGE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 POOLS = [
@@ -69,11 +68,9 @@ def test_with_more_steps_it_comes_to_the_maximum() -> None:
     model = behind_spikes(conv(6, 6), nn.ReLU(), nn.MaxPool2d(3, 2), conv(6, 6), nn.ReLU(), *head())
     errors = {}
     for maximum in ("rates", "steps"):
-        prepared = prepare(model, IMAGE, maximum=maximum)  # type: ignore[arg-type]
-        set_thresholds(prepared, IMAGES)
-        with torch.no_grad():
-            expected = prepared(IMAGES)
-            errors[maximum] = [float((simulate(prepared, IMAGES, t)[-1] - expected).abs().mean()) for t in (8, 256)]
+        _, folded, caps = lowered(model, IMAGES, maximum)  # type: ignore[arg-type]
+        found = [calibrate(folded, caps, IMAGES, steps) for steps in (8, 256)]
+        errors[maximum] = [float((made.snn[-1] / len(made.snn) - made.relu).abs().mean()) for made in found]
     assert errors["rates"][1] < 0.4 * errors["rates"][0]
     assert errors["steps"][1] > 3 * errors["rates"][1]
 

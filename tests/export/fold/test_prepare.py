@@ -5,15 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.fold.activations import Activation, CappedReLU, recognised
+from export.fold.activations import Activation, recognised
 from export.fold.folded import ExportError
 from export.fold.prepare import activations, prepare
-from export.thresholds import set_thresholds
 from nqlava.errors import InputError
 from tests.export.fold.test_architectures import CASES, QCFS, Fn, behind_spikes, conv, head
 from train.loop.calibrate import balance_thresholds, calibrate_potentials
 from train.model.activation import NQ, RateReLU
-from train.model.snn import simulate
 
 IMAGE = (2, 9, 8)
 IMAGES = torch.randint(0, 256, (5, *IMAGE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -49,30 +47,6 @@ def test_calibration_of_a_shared_activation_is_refused(calibrate: object) -> Non
     with pytest.raises(InputError, match=r"^activation 1: is used 2 times; allowed: once, with a module of its own"):
         calibrate(model, IMAGES, 4)  # type: ignore[operator]
     calibrate(prepare(model, IMAGE), IMAGES, 4)  # type: ignore[operator]
-
-
-def test_thresholds_are_quantiles_below_the_cap() -> None:
-    model = behind_spikes(conv(6, 6), nn.ReLU(), conv(6, 6), nn.ReLU6(), *head())
-    prepared = prepare(model, IMAGE)
-    outputs: list[Tensor] = []
-    first, relu, six = activations(prepared)
-    before = first.threshold.item()
-    for neuron in (relu, six):
-        neuron.register_forward_hook(lambda _m, _i, out: outputs.append(out.flatten().sort().values))
-    set_thresholds(prepared, IMAGES)
-    assert first.threshold.item() == before, "NQ keeps its own"
-    assert relu.threshold == outputs[0][int(0.999 * len(outputs[0]))] and relu.initial == 0.5
-    assert isinstance(six, CappedReLU) and six.threshold == min(6.0, float(outputs[1][int(0.999 * len(outputs[1]))]))
-
-
-def test_the_snn_of_a_prepared_network_comes_close_to_it() -> None:
-    model = behind_spikes(conv(6, 6), nn.ReLU(), conv(6, 6), nn.ReLU(), *head())
-    prepared = prepare(model, IMAGE)
-    set_thresholds(prepared, IMAGES)
-    with torch.no_grad():
-        expected = prepared(IMAGES)
-        errors = [float((simulate(prepared, IMAGES, steps)[-1] - expected).abs().mean()) for steps in (4, 256)]
-    assert errors[1] < 0.3 * errors[0] and errors[1] < 0.1 * float(expected.abs().mean())
 
 
 class Wrapped(nn.Module):

@@ -1,0 +1,1 @@
+"""Conversion of ReLU networks without training: thresholds, initial potentials and weights from images."""

@@ -1,0 +1,110 @@
+"""Convert a trained PyTorch classifier: ``python -m export.from_torch weights.pth net.h5 --model FILE.py:FACTORY``."""
+
+import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nqlava.command.parser import Parser, add_data
+from nqlava.errors import InputError
+from nqlava.info import Info
+
+
+def parser() -> Parser:
+    """The command's options."""
+    made = Parser(
+        "export.from_torch",
+        "Convert a trained PyTorch classifier with ReLUs to an integer spiking network, without training. The module "
+        "that --model names is imported; no other code of yours runs, and nothing is unpickled.",
+        [
+            "export.from_torch resnet20.pth net.h5 --model models.py:resnet20 --T 8 --data cifar10 "
+            "--mean 0.4914 0.4822 0.4465 --std 0.2023 0.1994 0.2010",
+            "export.from_torch resnet18.pth net.h5 --model 'resnet18(num_classes=10)' --data images",
+            "export.from_torch resnet20.pth net.h5 --model models.py:resnet20 --check",
+        ],
+    )
+    made.add_argument("weights", type=Path, help="state dictionary, of torch.save or safetensors")
+    made.add_argument("net", type=Path, help="netx file to write")
+    made.add_argument(
+        "--model",
+        required=True,
+        help="what makes the network: PACKAGE.MODULE:FACTORY, FILE.py:FACTORY or a name in torchvision.models; keyword "
+        "arguments in brackets may follow",
+    )
+    made.add_argument("--T", type=int, default=8, dest="steps", help="time steps (default: %(default)s)")
+    for name, what in (("mean", "subtracted from x/255"), ("std", "which divides that")):
+        made.add_argument(
+            f"--{name}", type=float, nargs="+", help=f"per channel, {what}; without both the network takes uint8 images"
+        )
+    made.add_argument("--bits", type=int, default=8, help="of the weights, 2 to 8 (default: %(default)s)")
+    add_data(made, "training images, for calibration")
+    made.add_argument("--calibration", type=int, default=500, help="calibration images (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
+    made.add_argument("--check", action="store_true", help="list all parts that cannot be exported, and write nothing")
+    return made
+
+
+def _run(options: argparse.Namespace) -> int | None:
+    import torch
+
+    from export.convert import convert, normalised
+    from export.fold.problems import problems
+    from export.network import build, load_weights, read_weights
+    from export.report import describe
+    from export.round.quantize import Precision
+    from export.round.rounding import NEAREST, Method
+    from nqlava import netx
+    from nqlava.command.files import check_folder, check_output
+    from train.data.images import load
+
+    Info().steps_or(options.steps)
+    precision = Precision(options.bits)
+    check_folder(options.net)
+    check_output(options.net, inputs=[options.weights, *map(Path, options.data)])
+    weights = read_weights(options.weights)
+    model = build(options.model)
+    load_weights(model, weights, options.weights)
+    data = load(options.data, "train")
+    if (options.mean is None) != (options.std is None):
+        raise InputError("--mean and --std: one is missing; allowed: both or none")
+    for name, values in (("--mean", options.mean), ("--std", options.std)):
+        if values is not None and len(values) != data.shape[0]:
+            raise InputError(f"{name} has {len(values)} values; allowed: {data.shape[0]}, one per channel")
+    if options.check:
+        found = problems(normalised(model, options.mean, options.std), data.shape)
+        print("\n".join(found or [f"{options.model}: exports"]))
+        return 1 if found else 0
+    if not 1 <= options.calibration <= len(data):
+        raise InputError(f"--calibration is {options.calibration}; allowed: 1..{len(data)}")
+    drawn = data.sample(min(2 * options.calibration, len(data)), options.seed)
+    order = torch.arange(len(drawn))
+    calibration, others = (drawn.subset(part) for part in order.tensor_split([options.calibration]))
+    print(
+        f"{options.weights}: {options.model}; T = {options.steps}, {options.bits}-bit weights; {len(calibration)} "
+        f"calibration images of {' '.join(options.data)}, seed {options.seed}",
+        flush=True,
+    )
+    network, report = convert(
+        model,
+        calibration,
+        steps=options.steps,
+        mean=options.mean,
+        std=options.std,
+        precision=precision,
+        method=NEAREST if options.bits == 8 else Method(),
+        notes={"architecture": options.model},
+        others=others if len(others) else None,
+    )
+    netx.write(network, options.net)
+    print(describe(report, options.steps, len(calibration)))
+    print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]})")
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return parser().run(_run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

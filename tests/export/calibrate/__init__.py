@@ -1,0 +1,1 @@
+"""Tests of conversion without training, mirroring export/calibrate/."""
