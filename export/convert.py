@@ -21,7 +21,7 @@ from export.fold.lower import lower
 from export.fold.prepare import Maximum, activations, prepare
 from export.images import Images, image_set
 from export.names import renamed
-from export.report import Conversion, MembraneRange, Report
+from export.report import Conversion, LayerReport, Report
 from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
 from export.round.rounding import NEAREST, CalibratedRounding, Method
@@ -36,9 +36,8 @@ from train.model.activation import NQ
 from train.model.models import Network, Normalize
 
 _CHECK_IMAGES = 2  # on which the lowering is checked
-_GROWN = 1.5  # times the weights of its modules that a layer has when it is told
-_SHOWN = 5
-_TIMES = 5  # of which accuracies are told
+_GROWN = 1.5  # times the weights of its modules that a layer has when the report names it
+_TIMES = 5  # T's of which accuracies are reported
 _ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
 
 
@@ -103,26 +102,28 @@ def convert(
         ann, snn = (_share(scores, calibration) for scores in (calibrated.relu, calibrated.snn[-1]))
         conversion = _conversion(prepared, calibrated, engine, calibration, others, steps)
     integer = float((predicted == calibration.labels).double().mean() * 100)
-    ranges = tuple(
-        MembraneRange(layer.name, bound, low, high)
-        for layer, bound, (low, high) in zip(
-            named.layers, worst_case(network, steps), engine.membrane_ranges(images, steps), strict=True
-        )
-    )
-    errors = output_errors(folded, network, scales, images[:_ERROR_IMAGES], steps)
-    rows = tuple(
-        (
+    layers = tuple(
+        LayerReport(
             layer.name,
-            "x".join(map(str, shape)),
-            f"{sum(c.weight.size for c in layer.connections):,}",
-            str(max(c.bits for c in layer.connections)),
-            f"{scale.min():.3g}..{scale.max():.3g}",
-            "read-out" if layer.threshold is None else f"{layer.threshold.min()}..{layer.threshold.max()}",
-            f"{found.worst:,}",
-            f"{found.low:,}..{found.high:,}",
-            f"{100 * error:.2g} %",
+            shape,
+            weights=sum(c.weight.size for c in layer.connections),
+            bits=max(c.bits for c in layer.connections),
+            scale=(float(scale.min()), float(scale.max())),
+            threshold=None if layer.threshold is None else (int(layer.threshold.min()), int(layer.threshold.max())),
+            worst=worst,
+            low=low,
+            high=high,
+            error=error,
         )
-        for layer, shape, scale, found, error in zip(named.layers, network.shapes, scales, ranges, errors, strict=True)
+        for layer, shape, scale, worst, (low, high), error in zip(
+            named.layers,
+            network.shapes,
+            scales,
+            worst_case(network, steps),
+            engine.membrane_ranges(images, steps),
+            output_errors(folded, network, scales, images[:_ERROR_IMAGES], steps),
+            strict=True,
+        )
     )
     stored: dict[str, Value] = {
         **replace(origin or Info(), steps=steps, classes=calibration.classes).entries(),
@@ -137,7 +138,19 @@ def convert(
         **{f"version_{package}": version(package) for package in ("torch", "numpy", "h5py")},
         **(notes or {}),
     }
-    report = Report(rows, ann, snn, integer, ranges, str(method), remarks(folded), conversion)
+    report = Report(
+        layers,
+        steps,
+        len(calibration),
+        ann,
+        snn,
+        integer,
+        str(method),
+        softmax=folded.softmax,
+        grown=_grown(folded),
+        maxima=sum(layer.is_maximum for layer in folded.layers),
+        conversion=conversion,
+    )
     return IntegerNetwork(named.input_shape, named.layers, stored), report
 
 
@@ -194,36 +207,20 @@ def _conversion(
     return Conversion(len(data), kind, _share(relu, data), _share(quantized, data), accuracies, made.losses)
 
 
-def remarks(folded: FoldedNetwork) -> tuple[str, ...]:
-    """What was left out, and layers that have more weights than the modules that were multiplied out to them."""
-    found = [f"{folded.softmax} at the end is left out: the largest score stays the largest"] if folded.softmax else []
-    grown = [
+def _grown(folded: FoldedNetwork) -> tuple[tuple[str, int, int], ...]:
+    """Name, weights, and weights of the modules, of layers that have many more weights than their modules."""
+    found = [
         (layer.name, sum(c.weight.size for c in layer.connections if not c.is_identity), layer.parameters)
         for layer in folded.layers
         if not layer.is_maximum
     ]
-    more = [(name, made, of) for name, made, of in grown if of and made > _GROWN * of]
-    if more:
-        shown = ", ".join(f"{name} {made:,} of {of:,}" for name, made, of in more[:_SHOWN])
-        found.append(
-            f"without an activation between them, modules are multiplied out; layers with more weights than their "
-            f"modules: {shown}{f' and {len(more) - _SHOWN} more' if len(more) > _SHOWN else ''}"
-        )
-    if maxima := sum(layer.is_maximum for layer in folded.layers):
-        found.append(f"{maxima} layers take the maximum of spikes step by step, which exceeds that of their rates")
-    return tuple(found)
+    return tuple((name, made, of) for name, made, of in found if of and made > _GROWN * of)
 
 
-def plan(model: nn.Module, calibration: ImageSet, precision: Precision, out: Path) -> str:
-    """What would be written, as text; weights are not calibrated for it. Errors as of ``convert``."""
+def planned(model: nn.Module, calibration: ImageSet, precision: Precision) -> IntegerNetwork:
+    """The network that ``convert`` would make, but for the calibration of its weights; errors as of ``convert``."""
     _, folded, _ = lowered(model, calibration.images.permute(0, 3, 1, 2).contiguous(), "rates")
     network = renamed(quantize(folded, precision=precision)[0])
     with tempfile.TemporaryDirectory() as folder:
         netx.write(network, Path(folder) / "net.h5")  # so that what cannot be written is found now
-    weights = sum(connection.weight.size for layer in network.layers for connection in layer.connections)
-    neurons = sum(math.prod(shape) for shape in network.shapes)
-    return (
-        f"network: {len(network.layers)} layers, {neurons:,} neurons, {weights:,} weights\n"
-        f"writes: {out}, netx version {netx.version_of(network)}{', replacing it' if out.exists() else ''}\n"
-        "dry run: nothing was written"
-    )
+    return network

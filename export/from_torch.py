@@ -49,9 +49,9 @@ def _run(options: argparse.Namespace) -> int | None:
     import torch
 
     from export.convert import convert, normalised
+    from export.describe import describe
     from export.fold.problems import problems
     from export.network import build, load_weights, read_weights
-    from export.report import describe
     from export.round.quantize import Precision
     from export.round.rounding import NEAREST, Method
     from nqlava import netx
@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> int | None:
         others=others if len(others) else None,
     )
     netx.write(network, options.net)
-    print(describe(report, options.steps, len(calibration)))
+    print(describe(report))
     print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]})")
     return None
 

@@ -96,8 +96,8 @@ def _method(options: argparse.Namespace, precision: "Precision") -> "Method":
 
 
 def _run(options: argparse.Namespace) -> None:
-    from export.convert import convert, plan
-    from export.report import describe
+    from export.convert import convert, planned
+    from export.describe import describe, describe_plan
     from export.round.quantize import Precision
     from nqlava import netx
     from nqlava.command.files import check_folder, check_output
@@ -138,13 +138,13 @@ def _run(options: argparse.Namespace) -> None:
         flush=True,
     )
     if options.dry_run:
-        print(plan(model, calibration, precision, options.net))
+        print(describe_plan(planned(model, calibration, precision), options.net))
         return
     network, report = convert(
         model, calibration, steps=options.steps, precision=precision, method=method, origin=origin, notes=notes
     )
     netx.write(network, options.net)
-    print(describe(report, options.steps, len(calibration)))
+    print(describe(report))
     print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]})")
 
 

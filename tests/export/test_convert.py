@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deploy import api
-from export.convert import convert, remarks
-from export.fold.lower import lower
-from export.report import describe
-from tests.tiny import SHAPE, image_set, randomise
+from export.convert import convert
+from export.describe import describe
+from tests.tiny import image_set, randomise
 from train.model.activation import NQ
 from train.model.models import Normalize
 
@@ -40,8 +39,7 @@ def test_a_relu_network_becomes_an_snn_that_agrees_with_it() -> None:
         expected = model(images).argmax(1).numpy()
     found = api.run(network, images.numpy(), expected, steps=64)
     assert found.accuracy[-1] > 70, "the classes are those of the ReLU network"
-    assert report.remarks[0] == "log_softmax at the end is left out: the largest score stays the largest"
-    assert report.remarks[0] in describe(report, 64, 40).splitlines()
+    assert "log_softmax at the end is left out: the largest score stays the largest" in describe(report).splitlines()
 
 
 def test_a_view_of_spikes_is_calibrated() -> None:
@@ -54,5 +52,6 @@ def test_the_cost_of_multiplying_out_is_told() -> None:
     model = nn.Sequential(
         Normalize((0.5,) * 3, (0.25,) * 3), nn.Conv2d(3, 4, 1), NQ(4), *narrow, NQ(4), nn.Flatten(), nn.Linear(96, 5)
     )
-    (line,) = remarks(lower(model.eval(), SHAPE))
-    assert line.endswith("layers with more weights than their modules: 4 144 of 40")
+    report = convert(model.eval(), image_set(20), steps=2)[1]
+    assert report.grown == (("4", 144, 40),)
+    assert "layers with more weights than their modules: 4 144 of 40" in describe(report)

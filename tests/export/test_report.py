@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from export.convert import convert
-from export.report import MembraneRange, Report, describe
+from export.describe import describe
+from export.report import LayerReport, Report
 from export.round.quantize import Precision
 from export.round.rounding import Method
 from export.to_netx import main
@@ -19,32 +20,27 @@ from train.loop.checkpoint import ModelFile, write_model
 from train.model.models import MODELS
 
 
-def report(*ranges: MembraneRange) -> Report:
-    rows = tuple(
-        (r.name, "4", "8", "8", "1..1", "9..9", f"{r.worst:,}", f"{r.low:,}..{r.high:,}", "1 %") for r in ranges
-    )
-    return Report(rows, 90.0, 80.0, 81.25, ranges, "nearest")
+def layer(name: str, worst: int, low: int, high: int) -> LayerReport:
+    return LayerReport(name, (4,), 8, 8, (1.0, 1.0), (9, 9), worst, low, high, 0.01)
+
+
+def report(*layers: LayerReport, steps: int = 4, images: int = 500) -> Report:
+    return Report(layers, steps, images, 90.0, 80.0, 81.25, "nearest")
 
 
 def test_margin_by_hand() -> None:
     """A quarter of the range is two bits; −2²¹ counts as 2²¹."""
-    low = MembraneRange("a", MEMBRANE_MAX + 1, -(2**21), 2**20)
+    low = layer("a", MEMBRANE_MAX + 1, -(2**21), 2**20)
     assert (low.may_saturate, low.calibrated) == (True, 2**21)
     assert (low.margin_bits, low.margin_percent) == (pytest.approx(2, abs=1e-6), pytest.approx(75, abs=1e-4))
-    full = MembraneRange("b", MEMBRANE_MAX, -5, MEMBRANE_MAX)
+    full = layer("b", MEMBRANE_MAX, -5, MEMBRANE_MAX)
     assert (full.may_saturate, full.margin_bits, full.margin_percent) == (False, 0, 0)
-    assert MembraneRange("c", 0, 0, 0).margin_bits == pytest.approx(23, abs=1e-6)
+    assert layer("c", 0, 0, 0).margin_bits == pytest.approx(23, abs=1e-6)
 
 
 def test_layers_that_may_saturate_come_with_their_margin() -> None:
-    found = describe(
-        report(
-            MembraneRange("a", 12_000_000, -100, 2**20), MembraneRange("b", 5, -3, 4), MembraneRange("c", 2**24, 0, 1)
-        ),
-        4,
-        500,
-    ).splitlines()
-    assert found[4:] == [
+    layers = layer("a", 12_000_000, -100, 2**20), layer("b", 5, -3, 4), layer("c", 2**24, 0, 1)
+    assert describe(report(*layers)).splitlines()[4:] == [
         "24 bits may saturate for some image in: a, c",
         "  a: worst case 12,000,000, calibrated max |u| 1,048,576: 3.0 bits (87.5 %) below the limit 8,388,607",
         "  c: worst case 16,777,216, calibrated max |u| 1: 23.0 bits (100.0 %) below the limit 8,388,607",
@@ -53,30 +49,30 @@ def test_layers_that_may_saturate_come_with_their_margin() -> None:
 
 
 def test_without_such_layers_the_bound_is_a_proof() -> None:
-    header, row, proof, _ = describe(report(MembraneRange("a", MEMBRANE_MAX, -3, 4)), 6, 10).splitlines()
+    text = describe(report(layer("a", MEMBRANE_MAX, -3, 4), steps=6, images=10))
+    header, row, proof, _ = text.splitlines()
     titles = ["layer", "output", "weights", "bits", "scale Δ", "threshold θ", "worst |u|, T=6", "calibrated u", "error"]
     assert re.split("  +", header) == titles
-    assert row.split()[0] == "a" and proof == "no layer can saturate at 24 bits (limit 8,388,607) within 6 steps"
+    assert re.split("  +", row) == ["a", "4", "8", "8", "1..1", "9..9", f"{MEMBRANE_MAX:,}", "-3..4", "1 %"]
+    assert proof == "no layer can saturate at 24 bits (limit 8,388,607) within 6 steps"
 
 
 @pytest.mark.slow
 def test_many_steps_leave_a_margin_that_is_measured() -> None:
     """Per-step drive times 4096 steps exceeds 24 bits in the worst case, not on these images."""
     found = convert(random_tiny(3), image_set(4), steps=4096)[1]
-    assert found.saturating
-    for r, row in zip(found.ranges, found.rows, strict=True):
-        assert r.worst >= r.calibrated and row[6:8] == (f"{r.worst:,}", f"{r.low:,}..{r.high:,}")
-        assert r.name == row[0]
+    assert any(layer.may_saturate for layer in found.layers)
+    assert all(layer.worst >= layer.calibrated for layer in found.layers)
 
 
 def test_errors_shrink_with_bits_and_with_better_rounding() -> None:
     def errors(bits: int, method: Method | None = None) -> list[float]:
         found = convert(random_tiny(3), image_set(40), steps=4, precision=Precision(bits), method=method)[1]
         assert found.rounding == ("nearest" if method is None else "error, scale search, bias correction")
-        return [float(row[8].removesuffix(" %")) for row in found.rows]
+        return [layer.error for layer in found.layers]
 
     eight, three, best = errors(8), errors(3), errors(3, Method())
-    assert all(e < t for e, t in zip(eight, three, strict=True)) and eight[0] < 1
+    assert all(e < t for e, t in zip(eight, three, strict=True)) and eight[0] < 0.01
     assert all(b < t for b, t in zip(best, three, strict=True))
 
 
