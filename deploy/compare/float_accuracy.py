@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from deploy.compare.run import Run
 from deploy.compare.verdict import Verdict
@@ -33,8 +35,8 @@ class FloatAccuracy:
         lava: of the network in Lava after T steps.
         steps: T.
         count: number of these images.
-        allowed: points that may be lost; None for 0.5, and 30/√images for chance (two standard errors if 2 % of the
-            images differ).
+        differing: on how many of them one of float SNN and Lava is right and the other wrong.
+        allowed: points that may be lost; None for 0.5 and two standard errors of chance, 2·√differing images.
         target: what the network ran in, in the place of Lava.
     """
 
@@ -43,6 +45,7 @@ class FloatAccuracy:
     lava: float
     steps: int
     count: int
+    differing: int
     allowed: float | None = None
     target: str = "Lava"
 
@@ -54,7 +57,7 @@ class FloatAccuracy:
     @property
     def tolerance(self) -> float:
         """Points that may be lost; by default never less than those of a single image, rounding included."""
-        least = max(0.5 + 30 / math.sqrt(self.count), 100 / self.count + 1e-9)
+        least = max(0.5 + 200 * math.sqrt(self.differing) / self.count, 100 / self.count + 1e-9)
         return least if self.allowed is None else self.allowed
 
     @property
@@ -143,19 +146,18 @@ def measure(run: Run, verdict: Verdict) -> Verdict:
     if run.model is None:
         return verdict
     seconds = None if run.settings.model is not None else verdict.wall_seconds
-    began, ann, snn, done = time.monotonic(), 0, 0, 0
+    began, ann, snn = time.monotonic(), [], []
     for images, labels in run.data.batches(_BATCH):
-        ann += int((run.model(images).argmax(1) == labels).sum())
-        snn += int((simulate(run.model, images, run.settings.T)[-1].argmax(1) == labels).sum())
-        done += len(labels)
+        ann.append((run.model(images).argmax(1) == labels).numpy())
+        snn.append((simulate(run.model, images, run.settings.T)[-1].argmax(1) == labels).numpy())
         if seconds is not None and time.monotonic() - began >= seconds:
             break
-    return with_float(verdict, ann, snn, done, run.settings.tolerance)
+    return with_float(verdict, np.concatenate(ann), np.concatenate(snn), run.settings.tolerance)
 
 
-def with_float(verdict: Verdict, ann: int, snn: int, count: int, tolerance: float | None) -> Verdict:
-    """The verdict with the accuracy of the float SNN, from the numbers of right classes among the first images."""
-    lava = verdict.accuracy_of_first(count)
-    accuracies = 100 * ann / count, 100 * snn / count, lava
-    floating = FloatAccuracy(*accuracies, verdict.steps, count, tolerance, verdict.target)
+def with_float(verdict: Verdict, ann: NDArray[np.bool_], snn: NDArray[np.bool_], tolerance: float | None) -> Verdict:
+    """The verdict with the accuracies of ANN and float SNN, which are right on these of the first images."""
+    count, lava = len(snn), np.frombuffer(verdict.right, np.bool_)[: len(snn)]
+    accuracies = (100 * float(right.mean()) for right in (ann, snn, lava))
+    floating = FloatAccuracy(*accuracies, verdict.steps, count, int((snn != lava).sum()), tolerance, verdict.target)
     return replace(verdict, floating=floating)

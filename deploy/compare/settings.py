@@ -130,7 +130,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance",
         type=float,
-        help="accuracy, in points, that may be lost against the float SNN (default: 0.5 + 30/√images, or one image)",
+        help="accuracy, in points, that may be lost against the float SNN (default: 0.5 and two standard errors of "
+        "chance, but at least one image)",
     )
     parser.add_argument(
         "--reference-samples",

@@ -12,7 +12,7 @@ from nqlava.engine.cpu.machine import describe
 def heading(run: Run) -> str:
     """What runs, with the options that decide it, in two lines."""
     settings = run.settings
-    by_default = "by the number of images"
+    by_default = "by chance"
     return (
         f"{settings.net}: {len(run.network.layers)} layers, network {settings.digest[:16]}; {len(run.data)} test "
         f"images, T = {run.settings.T}, backend {settings.backend}; kernels: {describe()}\n"

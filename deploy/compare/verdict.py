@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from itertools import islice
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
@@ -94,10 +93,6 @@ class Verdict:
     def right(self) -> bytes:
         """A byte for each sample, 1 where the backend's class after step T is right."""
         return b"".join(right for _, right in self.ranges)
-
-    def accuracy_of_first(self, count: int) -> float:
-        """Accuracy of the backend after step T on the first ``count`` samples, in percent."""
-        return 100 * sum(islice(self.right, count)) / count
 
     @property
     def exact(self) -> bool:

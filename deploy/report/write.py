@@ -30,8 +30,8 @@ def make(run: Run, verdict: Verdict | None, command: str, image: int | None = No
     measured = measure(run, image)
     if verdict is not None and measured.floating is not None:
         labels = run.data.labels.numpy()
-        ann, snn = (int((one == labels).sum()) for one in (measured.floating.ann, measured.floating.snn[:, -1]))
-        verdict = with_float(verdict, ann, snn, len(labels), run.settings.tolerance)
+        ann, snn = (one == labels for one in (measured.floating.ann, measured.floating.snn[:, -1]))
+        verdict = with_float(verdict, ann, snn, run.settings.tolerance)
     content = Content(run, verdict, command, measured)
     if verdict is not None and content.integer_accuracy != list(verdict.engine_accuracy):
         raise ValueError(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deploy import run_lava
@@ -111,7 +112,7 @@ def test_lost_accuracy_ends_the_command_with_1(
     exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measured(run: Run, verdict: Verdict) -> Verdict:
-        return replace(verdict, floating=FloatAccuracy(95.0, 90.0, 87.0, 2, 64, run.settings.tolerance))
+        return replace(verdict, floating=FloatAccuracy(95.0, 90.0, 87.0, 2, 64, 8, run.settings.tolerance))
 
     monkeypatch.setattr("deploy.compare.float_accuracy.measure", measured)
     given = command(exported)[:-1]
@@ -149,17 +150,28 @@ def test_all_accuracies_are_of_the_same_images(seconds: float | None, count: int
     assert (found.count, found.steps) == (count, 2)
     assert (found.ann, found.snn) == pytest.approx((expected.ann, expected.snn[-1]))
     assert found.lava == 50.0 and found.lost == pytest.approx(expected.snn[-1] - 50)
-    odd = replace(VERDICT, ranges=((0, bytes([1] * 32 + [0] * (COUNT - 32))),))
-    assert odd.accuracy_of_first(32) == 100.0
     assert measure(replace(run, model=None), VERDICT) is VERDICT
 
 
 def test_default_tolerance() -> None:
-    assert FloatAccuracy(90, 90, 90, 4, 900).tolerance == pytest.approx(1.5)
+    """Of 900 images, 9 are right in one of the two alone; by chance 6 of them could be on one side."""
+    assert FloatAccuracy(90, 90, 90, 4, 900, 9).tolerance == pytest.approx(0.5 + 100 * 6 / 900)
+
+
+def test_chance_rarely_decides_and_a_real_loss_does() -> None:
+    """6 % of the images differ, as often one way as the other: few runs of any size fail. With 10 % lost all fail."""
+    rng = np.random.default_rng(0)
+    for count in (20, 100, 1000):
+        runs = rng.choice([-1, 0, 1], size=(2000, count), p=(0.03, 0.94, 0.03))
+        kept = [FloatAccuracy(0, 80, 80 + 100 * r.mean(), 4, count, int(abs(r).sum())).kept for r in runs]
+        assert np.mean(kept) > 0.96
+    lost = -(rng.random((500, 1000)) < 0.1).astype(int)
+    assert not any(FloatAccuracy(0, 80, 80 + 100 * r.mean(), 4, 1000, int(abs(r).sum())).kept for r in lost)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 11, 97, 100, 9999])
 def test_by_default_a_single_image_never_decides(count: int) -> None:
     for right in range(1, count + 1, max(1, count // 10)):
-        assert FloatAccuracy(90, 100 * right / count, 100 * (right - 1) / count, 4, count).kept
-    assert not FloatAccuracy(90, 100.0, 40.0, 4, count).kept or count == 1
+        assert FloatAccuracy(90, 100 * right / count, 100 * (right - 1) / count, 4, count, 1).kept
+    differing = round(0.6 * count)
+    assert not FloatAccuracy(90, 100.0, 40.0, 4, count, differing).kept or count <= 7
