@@ -7,7 +7,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from nqlava.command.files import open_regular, reading, replacing, write_npz
+from nqlava.command.files import LFS_POINTER, is_lfs_pointer, open_regular, reading, replacing, write_npz
 from nqlava.errors import InputError, MissingFileError
 
 MAX_BYTES = 2**32
@@ -32,6 +32,8 @@ def load_array(path: Path) -> NDArray:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; allowed: a .npy file, or a .npz file with one array") from None
     with file:
+        if is_lfs_pointer(file):
+            raise InputError(f"{path}: {LFS_POINTER}")
         try:
             return _load(path, file)
         except InputError:

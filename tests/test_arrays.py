@@ -9,6 +9,7 @@ import pytest
 
 import deploy.arrays
 from deploy.arrays import load_array, whole_numbers, write_arrays
+from nqlava.errors import InputError
 
 ALLOWED = "allowed: a .npy file, or a .npz file with one array"
 
@@ -119,3 +120,9 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Object arrays"):
         write_arrays(tmp_path / "a.npz", {"a": np.array([None])})
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"] and (tmp_path / "a.npz").read_bytes() == b"before"
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(InputError, match=r"a.npy: a pointer of Git LFS, not the file itself; git lfs pull fetches it"):
+        load_array(tmp_path / "a.npy")

@@ -98,7 +98,7 @@ def test_what_is_wrong_is_named(net: Path, tmp_path: Path, capsys: pytest.Captur
     netx.write(small_network({"classes": '["a"]'}), other)
     cases = {
         "text.png is not a readable image; allowed: WEBP": [net, tmp_path / "text.png"],
-        "gone.png is not a readable image (": [net, tmp_path / "gone.png"],
+        "gone.png is not a readable image (No such file or directory)": [net, tmp_path / "gone.png"],
         "T is 0; allowed: 1..4096": [net, tmp_path / "text.png", "--T", "0"],
         "other.h5: info: classes are 1; allowed: 10": [other, tmp_path / "text.png"],
     }

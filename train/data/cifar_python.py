@@ -1,15 +1,17 @@
 """CIFAR-10 and CIFAR-100 as their author distributes them, "python version": the archive, or the folder in it."""
 
+import lzma
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nqlava.command.files import open_regular
+from nqlava.command.files import LFS_POINTER, is_lfs_pointer, open_regular
 from train.choices import Split
 from train.data.image_set import DataError
 from train.data.safe_pickle import parsed
@@ -18,6 +20,7 @@ TAR = (".tar", ".tar.gz", ".tgz")
 MAX_BYTES = 2**28
 """Largest file; the training images of CIFAR-100 take 155 MB."""
 _SIDE = 32
+_ALLOWED = "allowed: that of CIFAR (python version), a zip archive of images, or a folder"
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_]]  # images (N, H, W, C), labels, class names
 
@@ -66,26 +69,34 @@ def load(path: Path, split: Split) -> Arrays:
     if path.is_dir():
         return _arrays(path, split, [entry.name for entry in path.iterdir()], lambda name: _content(path / name))
     try:
-        with tarfile.open(path) as archive:
+        with open_regular(path) as file, tarfile.open(fileobj=_checked(file, path)) as archive:
             members = {Path(member.name).name: member for member in archive if member.isfile()}
 
             def read(name: str) -> bytes:
                 if members[name].size > MAX_BYTES:
                     raise DataError(f"data: {path}: {name} is larger than {MAX_BYTES} bytes")
-                file = archive.extractfile(members[name])
-                return b"" if file is None else file.read()
+                member = archive.extractfile(members[name])
+                return b"" if member is None else member.read()
 
             return _arrays(path, split, list(members), read)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except tarfile.ReadError:
+        raise DataError(f"data: {path} is no tar archive, or a damaged one; {_ALLOWED}") from None
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
         raise DataError(f"data: {path} is not readable ({error})") from None
+
+
+def _checked(file: IO[bytes], path: Path) -> IO[bytes]:
+    if is_lfs_pointer(file):
+        raise DataError(f"data: {path} is {LFS_POINTER}")
+    return file
 
 
 def _content(path: Path) -> bytes:
     try:
         with open_regular(path, MAX_BYTES) as file:
-            return file.read()
+            return _checked(file, path).read()
     except OSError as error:
         raise DataError(f"data: {path} is not readable ({error.strerror})") from None
 
@@ -93,9 +104,7 @@ def _content(path: Path) -> bytes:
 def _arrays(path: Path, split: Split, names: Sequence[str], read: Callable[[str], bytes]) -> Arrays:
     edition = _edition(names)
     if edition is None:
-        raise DataError(
-            f"data: {path} holds no CIFAR (python version); allowed: that, a zip archive, or a folder, unpacked"
-        )
+        raise DataError(f"data: {path} holds no CIFAR (python version); {_ALLOWED}")
 
     def part(name: str) -> dict[str, Any]:
         try:

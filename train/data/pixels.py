@@ -62,7 +62,8 @@ def decoding(name: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise DataError(f"data: {name} is not a readable image; allowed: {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError, struct.error, ... on damaged images
-        raise DataError(f"data: {name} is not a readable image ({error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"data: {name} is not a readable image ({reason})") from None
 
 
 def orientation(image: Image.Image) -> int:

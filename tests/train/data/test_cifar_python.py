@@ -1,12 +1,17 @@
 """CIFAR-10 and CIFAR-100 as downloaded: the archive, the folder in it, or the folder around that."""
 
+import functools
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.train.data.cifar import unpacked, write_cifar
+from train.data import cifar_python
 from train.data.image_set import DataError
 from train.data.images import load
 
@@ -46,7 +51,36 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=rf"test_batch:? {message}"):
             load([str(folder)], "test")
     (tmp_path / "other.tar.gz").write_bytes(b"no archive")
-    with pytest.raises(DataError, match=r"other.tar.gz is not readable \("):
+    with pytest.raises(DataError, match=r"other.tar.gz is no tar archive, or a damaged one; allowed: that of CIFAR"):
         load([str(tmp_path / "other.tar.gz")], "test")
+    for pointer in (tmp_path / "other.tar.gz", folder / "test_batch"):
+        pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+        with pytest.raises(DataError, match=rf"{pointer.name} is a pointer of Git LFS, not the file itself"):
+            load([str(pointer if pointer.suffix else folder)], "test")
     with pytest.raises(DataError, match=r"several with CIFAR; allowed: one of them alone"):
         load([str(archive), str(folder)], "test")
+
+
+@functools.cache
+def archive_content() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_cifar(Path(folder), 10, images=1).read_bytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_damaged_archives_are_read_or_refused(data: st.DataObject) -> None:
+    """No byte changed or cut off raises anything but DataError."""
+    content = bytearray(archive_content())
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(1, len(content))) :]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "cifar-10-python.tar.gz")
+        path.write_bytes(content)
+        try:
+            images, labels, _ = cifar_python.load(path, "test")
+        except DataError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert len(images) == len(labels)
