@@ -146,6 +146,7 @@ def convert(
         snn,
         integer,
         str(method),
+        unused=folded.unused,
         softmax=folded.softmax,
         grown=_grown(folded),
         maxima=sum(layer.is_maximum for layer in folded.layers),
@@ -168,7 +169,7 @@ def lowered(model: nn.Module, images: Tensor, maximum: Maximum) -> tuple[nn.Modu
     prepared = model if isinstance(model, Network) else prepare(model, shape, maximum=maximum)
     caps: dict[str, float] = {}
     if not folded.is_prepared or any(layer.is_maximum for layer in folded.layers):
-        folded = lower(prepared, shape)
+        folded = replace(lower(prepared, shape), unused=folded.unused)
         for neuron, call in zip(activations(prepared), folded.calls, strict=True):
             if not isinstance(neuron, NQ):
                 cap = neuron.cap if isinstance(neuron, CappedReLU) else math.inf

@@ -62,19 +62,27 @@ def _row(layer: LayerReport) -> tuple[str, ...]:
 
 def _remarks(report: Report) -> list[str]:
     """What was left out, and layers that have more weights than the modules that were multiplied out to them."""
-    found = [f"{report.softmax} at the end is left out: the largest score stays the largest"] if report.softmax else []
+    found = []
+    if report.unused:
+        found.append(f"left out, as forward does not use them: {_first(report.unused)}")
+    if report.softmax:
+        found.append(f"{report.softmax} at the end is left out: the largest score stays the largest")
     if report.grown:
-        shown = ", ".join(f"{name} {made:,} of {of:,}" for name, made, of in report.grown[:_SHOWN])
-        rest = len(report.grown) - _SHOWN
+        grown = [f"{name} {made:,} of {of:,}" for name, made, of in report.grown]
         found.append(
             "without an activation between them, modules are multiplied out; layers with more weights than their "
-            f"modules: {shown}{f' and {rest} more' if rest > 0 else ''}"
+            f"modules: {_first(grown)}"
         )
     if report.maxima:
         found.append(
             f"{report.maxima} layers take the maximum of spikes step by step, which exceeds that of their rates"
         )
     return found
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def describe_plan(network: IntegerNetwork, out: Path) -> str:

@@ -83,6 +83,7 @@ class Report:
         steps, images: T, and the number of calibration images.
         ann, float_snn, integer_snn: accuracy in percent on the calibration images, the SNNs after T steps.
         rounding: how the weights were rounded.
+        unused: modules that forward does not use.
         softmax: the softmax at the end that was left out; empty where there is none.
         grown: layers with more weights than the modules that were multiplied out to them: name, weights, the modules'.
         maxima: number of layers that take the maximum of spikes step by step.
@@ -96,6 +97,7 @@ class Report:
     float_snn: float
     integer_snn: float
     rounding: str
+    unused: tuple[str, ...] = ()
     softmax: str = ""
     grown: tuple[tuple[str, int, int], ...] = ()
     maxima: int = 0

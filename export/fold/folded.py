@@ -148,6 +148,7 @@ class FoldedNetwork:
         softmax: name of the function that was left out at the end: the largest score stays the largest.
         is_prepared: whether every activation is a module NQ or RateReLU; else ``export.fold.prepare`` makes them.
         uncalibrated: names of layers whose activation has no threshold yet: ReLU, ReLU6, clamp.
+        unused: paths of activations, and of modules with parameters, that no operation of the forward takes.
     """
 
     input_shape: tuple[int, int, int]
@@ -158,3 +159,4 @@ class FoldedNetwork:
     softmax: str = ""
     is_prepared: bool = True
     uncalibrated: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()

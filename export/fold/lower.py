@@ -1,7 +1,7 @@
 """From a trained module to layers of neurons, by tracing: steps 1 to 3 of docs/semantics.md."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -113,10 +113,25 @@ class Lowering:
                     self.values.pop(used, None)
         for made in self.layers:
             _check_finite(made)
-        layers, calls = tuple(self.layers), tuple(self.calls)
         return FoldedNetwork(
-            self.input_shape, layers, mean, std, calls, self.softmax, self.is_prepared, tuple(self.uncalibrated)
+            self.input_shape,
+            tuple(self.layers),
+            mean,
+            std,
+            tuple(self.calls),
+            self.softmax,
+            self.is_prepared,
+            tuple(self.uncalibrated),
+            tuple(self._unused(graph)),
         )
+
+    def _unused(self, graph: fx.Graph) -> Iterator[str]:
+        used = {id(attribute(self.model, str(n.target))) for n in graph.nodes if n.op in ("call_module", "get_attr")}
+        for path, module in self.modules.items():
+            parts = [module, *module.parameters(recurse=False)]
+            counts = len(parts) > 1 or isinstance(module, Neuron) or module in self.found
+            if counts and used.isdisjoint(map(id, parts)):
+                yield path
 
     def _refuse(self, node: fx.Node, error: ExportError) -> None:
         """Raise the error, or tell of it and go on with new sources in place of what the operation gives."""

@@ -49,6 +49,10 @@ def require_plain(model: nn.Module) -> None:
             raise ExportError(f"{place}: is compiled by torch.compile; allowed: its _orig_mod, the module itself")
         if isinstance(module, LazyModuleMixin):
             raise ExportError(f"{place}: has parameters without a size; allowed: a module that has had an image")
+        for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if value.dtype in (torch.float16, torch.bfloat16):
+                found = str(value.dtype).removeprefix("torch.")
+                raise ExportError(f"{place}: {name} is {found}; allowed: float32, as by model.float()")
         if module.training:
             raise ExportError(f"{place}: is in training mode; allowed: evaluation mode, model.eval()")
         if module._forward_hooks or module._forward_pre_hooks:

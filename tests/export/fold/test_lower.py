@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from export.convert import remarks
 from export.fold.folded import ExportError
 from export.fold.lower import lower
 from tests.export.fold.oracle import assert_same_currents
@@ -340,6 +341,14 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: nn.Linear(1, 1).state_dict(),
         "model: is OrderedDict; allowed: a torch.nn.Module with its parameters",
     ),
+    "half": (
+        changed(lambda n: n[3].half()),
+        "3 NQ: threshold is float16; allowed: float32, as by model.float()",
+    ),
+    "bfloat16": (
+        lambda: build([nn.Conv2d(2, 3, 1), NQ(4), *flat(288)]).bfloat16(),
+        "0 Normalize: mean is bfloat16; allowed: float32, as by model.float()",
+    ),
     "replaced forward": (
         changed(lambda n: setattr(n[1], "forward", lambda x: x)),
         "1 Conv2d: forward was replaced on the object; allowed: forward as its class defines it",
@@ -435,3 +444,25 @@ def test_mean_of_an_image_is_a_number_per_channel() -> None:
     np.testing.assert_allclose(folded.mean, (0.5, 0.4, 0.6), rtol=1e-6)
     np.testing.assert_allclose(folded.std, (0.25, 0.2, 0.3), rtol=1e-6)
     assert folded.input_shape == SHAPE
+
+
+class Spares(nn.Module):
+    """Uses a module's weight without the module; what begins with spare is left over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), NQ(4), nn.AvgPool2d(2), nn.Flatten())
+        self.head, self.same, self.by_hand = nn.Linear(48, 5), nn.Linear(48, 5), nn.Linear(48, 5)
+        self.same.weight = self.head.weight
+        self.spare, self.spare_head, self.dropout = NQ(4), nn.Sequential(nn.Linear(48, 5), nn.ReLU()), nn.Dropout()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x / 255)
+        return self.head(x) + F.linear(x, self.by_hand.weight)
+
+
+def test_what_forward_does_not_use_is_named() -> None:
+    folded = lower(Spares().eval(), (3, 8, 10))
+    assert folded.unused == ("spare", "spare_head.0")
+    assert remarks(folded)[0] == "left out, as forward does not use them: spare, spare_head.0"
+    assert lower(random_tiny(0), SHAPE).unused == ()
