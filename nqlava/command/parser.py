@@ -146,6 +146,7 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         interruption = Interruption()
         try:
             with interruption.caught():
+                _require_folder()
                 status = work(options) or 0
                 sys.stdout.flush()
                 return status
@@ -192,6 +193,13 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
             line += ", before options that take several values such as --data"
         print(f"{self.command}: {line} (--help has the options and examples)", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
+
+
+def _require_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError:  # PyTorch's MKL then ends the process
+        raise InputError("the current folder was removed; allowed: to start in another one") from None
 
 
 def _is_about_input(error: OSError, options: Namespace) -> bool:

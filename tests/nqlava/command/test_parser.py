@@ -191,6 +191,18 @@ def test_output_that_nobody_reads_any_more_ends_a_command_quietly() -> None:
     assert done.stdout.split() == ["line", "141"] and done.stderr == ""
 
 
+def test_a_current_folder_that_was_removed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert parser().run(lambda options: pytest.fail("it ran"), ["n"]) == 2
+    line = "train.example: the current folder was removed; allowed: to start in another one\n"
+    assert capsys.readouterr().err == line
+
+
 def failing(error: BaseException, *args: str, failures: dict[type[Exception], int] | None = None) -> int:
     """Exit status of a command whose work raises the error; it takes a file, and --data."""
 
