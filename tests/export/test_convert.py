@@ -47,6 +47,13 @@ def test_a_view_of_spikes_is_calibrated() -> None:
     convert(LeNet(NQ(4, 1.5)), image_set(20), steps=4)
 
 
+def test_an_activation_that_is_never_called_is_left_out_with_a_line() -> None:
+    model = LeNet(NQ(4, 1.5))
+    model.spare = NQ(4)
+    _, report = convert(model.eval(), image_set(20), steps=4)
+    assert report.remarks[0] == "left out, as forward does not use them: spare"
+
+
 def test_the_cost_of_multiplying_out_is_told() -> None:
     narrow = [nn.Conv2d(4, 1, 1), nn.Conv2d(1, 4, 3)]
     model = nn.Sequential(

@@ -246,6 +246,11 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "cropped": lambda: between(lambda x: x[:, :, 1:-2, 2:], conv(6, 6)),
     # shapes and flattening
     "view(-1, N)": lambda: behind_spikes(nn.AdaptiveAvgPool2d(1), lambda x: x.view(-1, 6), nn.Linear(6, 5)),
+    "view(x.size(0), N)": lambda: behind_spikes(
+        nn.AdaptiveAvgPool2d(1), lambda x: x.view(x.size(0), 6), nn.Linear(6, 5)
+    ),
+    "an assert on a shape": lambda: behind_spikes(asserted, nn.Linear(432, 5)),
+    "SyncBatchNorm": lambda: between(conv(6, 6), nn.SyncBatchNorm(6)),
     "squeeze": lambda: behind_spikes(nn.AdaptiveAvgPool2d(1), lambda x: x.squeeze(), nn.Linear(6, 5)),
     "x[:, :, 0, 0]": lambda: behind_spikes(nn.AdaptiveAvgPool2d(1), lambda x: x[:, :, 0, 0], nn.Linear(6, 5)),
     "view by len": lambda: behind_spikes(lambda x: x.view(len(x), -1), nn.Linear(432, 5)),
@@ -298,6 +303,11 @@ CASES: dict[str, Callable[[], nn.Module]] = {
 
 SINGLE = ("a functional convolution", "what does nothing in evaluation", "the image's own normalisation", "x @ W")
 """What computes in float32 whatever the parameters are."""
+
+
+def asserted(x: Tensor) -> Tensor:
+    assert x.shape[1] == 6 and x.ndim == 4
+    return x.flatten(1)
 
 
 def _plain(*modules: nn.Module | Callable[[Tensor], Tensor]) -> nn.Module:

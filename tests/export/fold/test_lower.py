@@ -446,6 +446,13 @@ def test_mean_of_an_image_is_a_number_per_channel() -> None:
     assert folded.input_shape == SHAPE
 
 
+def test_a_compiled_module_is_what_it_was_made_of() -> None:
+    model = random_tiny(0)
+    found, expected = lower(torch.compile(model), SHAPE), lower(model, SHAPE)
+    for one, other in zip(found.layers, expected.layers, strict=True):
+        assert one.name == other.name and np.array_equal(one.connections[0].weight, other.connections[0].weight)
+
+
 class Spares(nn.Module):
     """Uses a module's weight without the module; what begins with spare is left over."""
 

@@ -71,3 +71,11 @@ def test_closed_output_is_no_error(closed: str) -> None:
     command = f"{sys.executable} -m train.cifar --dry-run --model vgg_tiny --out /tmp/none.pt {closed}"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_the_backend_of_a_notebook_is_not_asked_for(tmp_path: Path) -> None:
+    """A cell that starts a command passes it on, and matplotlib cannot be imported where it is not installed."""
+    command = [sys.executable, "-m", "train.figures", str(tmp_path / "gone.pt"), "--out", str(tmp_path / "out")]
+    environment = os.environ | {"MPLBACKEND": "module://backend_of_a_notebook"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (2, f"train.figures: {tmp_path / 'gone.pt'}: no such file\n")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 import train.data.views
 from tests.train.data.pictures import picture
@@ -52,6 +52,23 @@ def test_a_large_jpeg_is_decoded_small(tmp_path: Path, monkeypatch: pytest.Monke
     whole = train.data.views.view(tmp_path / "1.jpg", 64, None)
     assert decoded == [(125, 100), (1000, 800)]
     assert np.abs(small.astype(int) - whole).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "tiff", "jpeg"])
+def test_views_are_of_the_image_as_turned(tmp_path: Path, kind: str, orientation: int) -> None:
+    """The middle, and a crop, are chosen in the image that viewers show; a JPEG is decoded small before that."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    picture((300, 170)).resize((600, 340)).save(tmp_path / f"stored.{kind}", exif=exif)
+    with Image.open(tmp_path / f"stored.{kind}") as stored:
+        ImageOps.exif_transpose(stored).convert("RGB").save(tmp_path / "turned.png")
+    for seed in (None, 3):
+        found, expected = (
+            train.data.views.view(tmp_path / name, 60, None if seed is None else np.random.default_rng(seed))
+            for name in (f"stored.{kind}", "turned.png")
+        )
+        assert np.abs(found.astype(int) - expected).mean() < (8 if kind == "jpeg" else 0.01)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB", "P", "RGBA"])
