@@ -1,5 +1,6 @@
 """From an image file to RGB uint8 pixels: every mode of Pillow is converted on purpose, or refused in one line."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -86,16 +87,17 @@ def pixels(file: IO[bytes], name: str) -> NDArray[np.uint8]:
 def rgb(image: Image.Image, name: str) -> Image.Image:
     """The image in mode RGB, turned as its EXIF data say.
 
-    A grey value v of b bits, b = 16 or 12, becomes ⌊v / 2ᵇ⁻⁸⌋; Pillow does the same with colours of 16 bits. A colour c
-    with opacity α lies on white: ⌊(c·α + 255·(255 − α) + 127) / 255⌋.
+    A grey value v of b bits, b = 16 or 12, becomes ⌊v / 2ᵇ⁻⁸⌋; Pillow does the same with colours of 16 bits, and rounds
+    v / 257 in a PPM. A colour c with opacity α lies on white: ⌊(c·α + 255·(255 − α) + 127) / 255⌋.
 
     Raises:
         DataError: the image is damaged, its values have no known range, or all became one that were not; with ``name``.
     """
     with decoding(name):
         transparent = image.mode in _ALPHA or "transparency" in image.info
-        if transparent and _has_16_bits(image) and image.mode not in _ALPHA:
-            raise DataError(f"data: {name} has 16 bits and one transparent value; allowed: 8 bits, or an alpha channel")
+        if transparent and _bits_of_file(image) not in ("", "1", "8") and image.mode not in (*_ALPHA, "P"):
+            found = f"{_bits_of_file(image)} bits and one transparent value, which Pillow takes for another"
+            raise DataError(f"data: {name} has {found}; allowed: 8 bits, or an alpha channel")
         turn = None if image.format == "TIFF" else _TURNS.get(orientation(image))  # Pillow turns a TIFF itself
         if image.mode in _DEEP:
             made = _shifted(np.asarray(image), _bits(image, name) - 8, name)
@@ -108,8 +110,10 @@ def rgb(image: Image.Image, name: str) -> Image.Image:
         return made if turn is None else made.transpose(turn)
 
 
-def _has_16_bits(image: Image.Image) -> bool:
-    return image.mode in _DEEP or any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+def _bits_of_file(image: Image.Image) -> str:
+    """Of a value, where Pillow says so in the name of the stored mode: L;4 and I;16B have 4 and 16."""
+    found = [re.search(r";(\d+)", str(tile[3])) for tile in getattr(image, "tile", ())]
+    return next((number[1] for number in found if number), "")
 
 
 def _bits(image: Image.Image, name: str) -> int:

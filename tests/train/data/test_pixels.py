@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torchvision.io import ImageReadMode
 
 from train.data.image_set import DataError
 from train.data.pixels import FORMATS, SUFFIXES, pixels
@@ -131,6 +133,29 @@ def test_a_palette_with_transparency_lies_on_white() -> None:
     )
 
 
+def png(bits: int, values: NDArray[Any], transparent: int) -> bytes:
+    """Grey values (H, W) with one of them transparent, of a writer of our own: Pillow writes 8 bits alone."""
+    lines = "".join("0" * 8 + "".join(f"{v:0{bits}b}" for v in line) for line in values.tolist())
+    packed = zlib.compress(int(lines, 2).to_bytes(len(lines) // 8, "big"))
+    size = values.shape[1].to_bytes(4, "big") + values.shape[0].to_bytes(4, "big")
+    content = b"\x89PNG\r\n\x1a\n"
+    parts = {b"IHDR": size + bytes([bits, 0, 0, 0, 0]), b"tRNS": transparent.to_bytes(2, "big"), b"IDAT": packed}
+    for name, data in (parts | {b"IEND": b""}).items():
+        content += len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+    return content
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_one_transparent_grey_value_lies_on_white_or_is_refused(bits: int) -> None:
+    values = RANDOM.integers(0, 2**bits, (6, 8))
+    content = png(bits, values, int(values.max()))
+    if bits in (1, 8):
+        expected = np.where(values == values.max(), 255, values * 255 // (2**bits - 1))
+        assert np.array_equal(decoded(content), grey(expected))
+    else:
+        assert refusal(content).startswith(f"data: x.img has {bits} bits and one transparent value, which Pillow takes")
+
+
 def test_a_white_drawing_on_nothing_is_refused() -> None:
     rgba = np.full((6, 5, 4), 255, np.uint8)
     rgba[2:4, :, 3] = 0
@@ -188,6 +213,9 @@ def picture(mode: str, size: tuple[int, int], seed: int) -> Image.Image:
     if mode in ("LAB", "HSV", "YCbCr", "CMYK", "LA"):
         return Image.frombytes(mode, (size[1], size[0]), values.tobytes())
     image = Image.fromarray(values if bands > 1 else values[..., 0])
+    if mode == "P":
+        image.putpalette(random.integers(0, 256, 768, dtype=np.uint8).tobytes())
+        return image
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -204,7 +232,11 @@ def shown(raw: NDArray[Any]) -> NDArray[np.uint8]:
 def others(content: bytes, kind: str, mode: str, orientation: int) -> Iterator[NDArray[np.uint8]]:
     """What torchvision's decoders and OpenCV's, which share no code with Pillow's, show of an image they can read."""
     if (kind == "PNG" and mode not in ("I;16", "I")) or (kind == "JPEG" and mode != "CMYK"):
-        raw = torchvision.io.decode_image(torch.tensor(list(content), dtype=torch.uint8), apply_exif_orientation=True)
+        stored, channels = (
+            torch.tensor(list(content), dtype=torch.uint8),
+            "RGB_ALPHA" if mode in ("LA", "RGBA") else "RGB",
+        )
+        raw = torchvision.io.decode_image(stored, ImageReadMode[channels], apply_exif_orientation=True)
         yield shown(raw.permute(1, 2, 0).numpy())
     # OpenCV has another opinion of CMYK, or none, and multiplies colours of a TIFF with alpha or leaves it out.
     if orientation > 1 or mode in ("CMYK", "YCbCr") or (kind == "TIFF" and mode in ("LA", "RGBA")):
