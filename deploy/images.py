@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser, samples: str = "test images")
 
 
 def load_for(net: Path, network: IntegerNetwork, sources: Sequence[str], otherwise: str = "") -> "ImageSet":
-    """The test images of ``sources``.
+    """The test images of ``sources``, in grey where the network takes one channel.
 
     Raises:
         InputError: no usable images, or none of the network's size; ``otherwise`` names what else is allowed.
     """
     from train.data.images import load
 
-    data = load(sources, "test")
+    data = load(sources, "test").with_channels(network.input_shape[0])
     if data.shape != network.input_shape:
         allowed = f"{network.input_shape} as the network in {net}{otherwise}"
         raise InputError(f"data: images are {data.shape}; allowed: {allowed}")

@@ -126,7 +126,7 @@ def convert(
         )
     )
     stored: dict[str, Value] = {
-        **replace(origin or Info(), steps=steps, classes=calibration.classes).entries(),
+        **replace(origin or Info(), steps=steps, classes=calibration.classes if given.classes else None).entries(),
         "mean": json.dumps(folded.mean.tolist()),
         "std": json.dumps(folded.std.tolist()),
         "granularity": precision.granularity,

@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int | None:
     from export.convert import convert, normalised
     from export.describe import describe
     from export.fold.problems import problems
-    from export.network import build, load_weights, read_weights
+    from export.network import build, input_channels, load_weights, read_weights
     from export.round.quantize import Precision
     from export.round.rounding import NEAREST, Method
     from nqlava import netx
@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int | None:
     weights = read_weights(options.weights)
     model = build(options.model)
     load_weights(model, weights, options.weights)
-    data = load(options.data, "train")
+    data = load(options.data, "train").with_channels(input_channels(model))
     if (options.mean is None) != (options.std is None):
         raise InputError("--mean and --std: one is missing; allowed: both or none")
     for name, values in (("--mean", options.mean), ("--std", options.std)):

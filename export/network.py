@@ -98,6 +98,11 @@ def _attribute(module: Any, factory: str, name: str) -> Callable[..., Any]:
     return make
 
 
+def input_channels(model: nn.Module) -> int:
+    """Channels of the images that the model takes: those of its first convolution; 3 without one."""
+    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dictionary in a file of torch.save or safetensors; InputError for other files."""
     with reading(path):

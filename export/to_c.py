@@ -41,7 +41,7 @@ def _run(options: argparse.Namespace) -> None:
     steps = Info.of(network.info).steps_or(options.steps)
     if not 1 <= options.samples <= folder.MOST_IMAGES:
         raise InputError(f"--samples is {options.samples}; allowed: 1..{folder.MOST_IMAGES}")
-    data = load(options.data, "test")
+    data = load(options.data, "test").with_channels(network.input_shape[0])
     if data.shape != network.input_shape:
         raise InputError(
             f"data: images are {data.shape}; allowed: {network.input_shape} as the network in {options.net}; "

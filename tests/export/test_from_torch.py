@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy import api
+from deploy.run_lava import main as run_lava
 from export.from_torch import main
 from export.network import build, load_weights, read_weights
 from nqlava import netx
@@ -165,3 +166,17 @@ def test_a_network_that_takes_uint8_needs_no_mean(folder: Path) -> None:
     state: dict[str, Tensor] = {f"net.{k}": v for k, v in torch.load("small.pth", weights_only=True).items()}
     torch.save(state, "own.pth")
     assert main(["own.pth", "net.h5", "--model", "own.py:Own", "--data", "data", "--calibration", "30"]) == 0
+
+
+def test_a_network_for_grey_images(folder: Path) -> None:
+    """LeNet and others take one channel; both commands make the images grey."""
+    Path("lenet.py").write_text(
+        "from torch import nn\n"
+        "def lenet():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))\n"
+    )
+    torch.save(build("lenet.py:lenet").state_dict(), "lenet.pth")
+    words = ["lenet.pth", "net.h5", "--model", "lenet.py:lenet", "--data", "data", "--calibration", "30"]
+    assert main([*words, "--mean", "0.5", "--std", "0.25"]) == 0
+    assert netx.read(Path("net.h5")).input_shape == (1, 8, 6)
+    assert run_lava(["net.h5", "--data", "data", "--samples", "5", "--T", "2"]) == 0

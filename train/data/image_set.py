@@ -17,6 +17,9 @@ from train.choices import MAX_SEED
 Augment = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 Batches = Generator[tuple[Tensor, Tensor], None, None]  # images and labels
 
+_GREY = (19595, 38470, 7471)  # shares of red, green and blue in 2¹⁶
+_PART = 1000  # images at once
+
 
 class DataError(InputError):
     """Unusable image data: the message names the place and what is expected."""
@@ -55,6 +58,14 @@ class ImageSet:
     def device(self) -> torch.device:
         """Where the images are."""
         return self.images.device
+
+    def with_channels(self, count: int) -> "ImageSet":
+        """The images in grey where ``count`` is 1, as Pillow makes them (ITU-R 601); else themselves."""
+        if count != 1 or self.images.shape[3] != 3:
+            return self
+        weights = torch.tensor(_GREY, device=self.device)
+        grey = [(part.int() * weights).sum(3, keepdim=True) + 2**15 >> 16 for part in self.images.split(_PART)]
+        return ImageSet(torch.cat(grey).to(torch.uint8), self.labels, self.classes)
 
     def subset(self, indices: Tensor) -> "ImageSet":
         return ImageSet(self.images[indices], self.labels[indices], self.classes)

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.convert import remarks
 from export.fold.folded import ExportError
 from export.fold.lower import lower
 from tests.export.fold.oracle import assert_same_currents
@@ -471,5 +470,4 @@ class Spares(nn.Module):
 def test_what_forward_does_not_use_is_named() -> None:
     folded = lower(Spares().eval(), (3, 8, 10))
     assert folded.unused == ("spare", "spare_head.0")
-    assert remarks(folded)[0] == "left out, as forward does not use them: spare, spare_head.0"
     assert lower(random_tiny(0), SHAPE).unused == ()
