@@ -42,6 +42,39 @@ def test_a_relu_network_becomes_an_snn_that_agrees_with_it() -> None:
     assert "log_softmax at the end is left out: the largest score stays the largest" in describe(report).splitlines()
 
 
+def plain() -> nn.Module:
+    """A network for normalised images, as most are."""
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    randomise(model, 1)
+    return model
+
+
+def test_arrays_and_batches_give_the_same_network() -> None:
+    """Without labels the classes are those of the ReLU network, and have no names that images would have to have."""
+    data, mean, std = image_set(40), (0.5, 0.4, 0.6), (0.25, 0.2, 0.3)
+    pixels = data.images.permute(0, 3, 1, 2).contiguous()
+    floats = (pixels / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    batches = list(zip(floats.split(7), data.labels.split(7), strict=True))
+    networks, reports = zip(
+        *(convert(plain(), images, steps=16, mean=mean, std=std) for images in (data, pixels.numpy(), batches)),
+        strict=True,
+    )
+    assert len({network.digest() for network in networks}) == 1
+    assert "classes" in networks[0].info and "classes" not in networks[1].info
+    assert reports[1].ann == 100 and reports[0].ann == reports[2].ann < 100
+
+
+def test_a_loss_of_accuracy_is_told_with_what_to_do() -> None:
+    data = image_set(40)
+    images = data.images.permute(0, 3, 1, 2).contiguous()
+    _, report = convert(LeNet(), images, steps=1)
+    made = report.conversion
+    assert made is not None and made.relu == 100 and list(made.integer) == [1, 2]
+    *_, accuracies, advice = describe(report, 1, 40).splitlines()
+    assert accuracies.startswith("40 calibration images: ReLU network 100.00 %, with 1 levels ")
+    assert advice.startswith(f"{100 - made.integer[1]:.1f} points are lost at T=1, most of them by ")
+
+
 def test_a_view_of_spikes_is_calibrated() -> None:
     """Neurons put their spikes into another layout of the memory, and the author's view of it failed."""
     convert(LeNet(NQ(4, 1.5)), image_set(20), steps=4)
