@@ -20,7 +20,7 @@ from export.fold.folded import ExportError, FoldedNetwork
 from export.fold.lower import lower
 from export.fold.prepare import Maximum, activations, prepare
 from export.images import Images, image_set
-from export.names import renamed
+from export.names import renamed, stored_names
 from export.report import Conversion, LayerReport, Report
 from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
@@ -205,7 +205,9 @@ def _conversion(
     times = sorted({*times[-_TIMES:], steps})
     classes = torch.from_numpy(engine.classify(data.pixels.copy(), times[-1]))
     accuracies = {t: float((classes[:, t - 1] == data.labels).double().mean() * 100) for t in times}
-    return Conversion(len(data), kind, _share(relu, data), _share(quantized, data), accuracies, made.losses)
+    names = stored_names(layer.name for layer in made.folded.layers)
+    losses = tuple(replace(loss, name=names[loss.name]) for loss in made.losses)
+    return Conversion(len(data), kind, _share(relu, data), _share(quantized, data), accuracies, losses)
 
 
 def _grown(folded: FoldedNetwork) -> tuple[tuple[str, int, int], ...]:

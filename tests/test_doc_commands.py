@@ -69,7 +69,7 @@ NOT_RUN = {
     "dask scheduler": "runs until it is stopped; tests/compare/test_cluster.py starts a cluster",
     "dask worker": "runs until it is stopped; tests/compare/test_cluster.py starts a cluster",
     "python tools/make_sample.py": "needs the complete CIFAR-10 archives",
-    "python -m export.from_torch": "takes a network of the reader's; tests/export/test_from_torch.py runs it",
+    "nqlava from-torch": "takes a network of the reader's; tests/export/test_from_torch.py runs it",
     "make -C net-c": "takes minutes where the machine is busy; tests/nqlava/c/test_folder.py runs both targets",
     "make test-newer": "installs another Python's packages; .ci/run runs it",
     "make PYTHON=": "installs another Python's packages; .ci/run does so by make test-newer",
