@@ -20,7 +20,7 @@ def parser() -> Parser:
     made.add_argument("net", type=Path, help="netx file written by export.to_netx")
     made.add_argument("folder", type=Path, help="folder for the C files")
     made.add_argument("--T", type=int, dest="steps", help="time steps of the self test (default: the T in the file)")
-    made.add_argument("--samples", type=int, default=3, help="images of the self test (default: %(default)s)")
+    made.add_argument("--samples", type=int, default=3, help="images of the self test, to 255 (default: %(default)s)")
     add_data(made, "test images")
     made.add_argument("--seed", type=int, default=0, help="seed for choosing images (default: %(default)s)")
     made.add_argument(
@@ -52,7 +52,8 @@ def _run(options: argparse.Namespace) -> None:
     print("memory on a 32-bit processor, in bytes, without the code:")
     for what, count in folder.memory(planned).items():
         print(f"  {count:>12,}  {what}")
-    print(f"self test: {len(images)} images of {' '.join(options.data)}, seed {options.seed}, T = {steps}", flush=True)
+    shown = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+    print(f"self test: {shown} of {' '.join(options.data)}, seed {options.seed}, T = {steps}", flush=True)
     folder.write(planned, options.folder, images.transpose(0, 3, 1, 2), steps)
     print(f"wrote {options.folder}: make -C {options.folder} check; network {network.digest()[:16]}")
 

@@ -158,6 +158,14 @@ def measure(run: Run, verdict: Verdict) -> Verdict:
 def with_float(verdict: Verdict, ann: NDArray[np.bool_], snn: NDArray[np.bool_], tolerance: float | None) -> Verdict:
     """The verdict with the accuracies of ANN and float SNN, which are right on these of the first images."""
     count, lava = len(snn), np.frombuffer(verdict.right, np.bool_)[: len(snn)]
-    accuracies = (100 * float(right.mean()) for right in (ann, snn, lava))
-    floating = FloatAccuracy(*accuracies, verdict.steps, count, int((snn != lava).sum()), tolerance, verdict.target)
+    floating = FloatAccuracy(
+        100 * float(ann.mean()),
+        100 * float(snn.mean()),
+        100 * float(lava.mean()),
+        verdict.steps,
+        count,
+        int((snn != lava).sum()),
+        tolerance,
+        verdict.target,
+    )
     return replace(verdict, floating=floating)

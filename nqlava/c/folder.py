@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from nqlava import reference
 from nqlava.c.plan import Plan, safe
 from nqlava.c.source import MARK, core, filled, heading
-from nqlava.command.files import open_regular, reading, replacing
-from nqlava.errors import FileError, InputError
+from nqlava.command.files import check_output, open_regular, reading, replacing
+from nqlava.errors import InputError
 from nqlava.network import IMAGE
 
 MOST_IMAGES = 255
@@ -34,10 +34,6 @@ def write(plan: Plan, folder: Path, images: NDArray[np.uint8], steps: int) -> No
         raise InputError(f"{len(images)} images for the self test; allowed: 1..{MOST_IMAGES}")
     files = core(plan) | _surroundings(plan, images, steps)
     check(folder, list(files))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{folder}: cannot be made: {error.strerror or error}") from None
     for name, text in files.items():
         with replacing(folder / name) as file:
             file.write(text.encode("ascii"))
@@ -47,9 +43,10 @@ FILES = ("snn.h", "snn.c", "network.h", "network.c", "self_test.c", "board.c", "
 
 
 def check(folder: Path, names: Sequence[str] = FILES) -> None:
-    """InputError where the folder is a file, or holds a file of one of the names that ``write`` did not write."""
+    """InputError where the folder is a file or cannot be written, or holds files of these names that are not ours."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; name a new one")
+    check_output(folder / names[0])
     for path in (folder / name for name in names):
         if not os.path.lexists(path):
             continue

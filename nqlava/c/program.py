@@ -113,10 +113,8 @@ def build(plans: Sequence[Plan], folder: Path, flags: Sequence[str] = FLAGS) -> 
     command = [*compiler(), *flags, *map(str, units), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = " ".join(done.stderr.split())
-        raise CompilerError(
-            f"{shlex.join(command[: 1 + len(flags)])}: ended with status {done.returncode}: {said[:1000]}"
-        )
+        said = " ".join(done.stderr.split())[:1000] or "it printed nothing; name another compiler in CC"
+        raise CompilerError(f"{shlex.join(command[: 1 + len(flags)])}: ended with status {done.returncode}: {said}")
     return Program(program, tuple(plan.network for plan in plans))
 
 

@@ -2,7 +2,7 @@
  *
  * @TITLE@
  *
- *     uint32_t class = snn_classify(image, SNN_T);
+ *     uint32_t best = snn_classify(image, SNN_T);
  *
  * There is one network in static memory: call these functions from one thread.
  */
@@ -10,6 +10,10 @@
 #define SNN_H
 
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define SNN_HEIGHT @HEIGHT@
 #define SNN_WIDTH @WIDTH@
@@ -42,5 +46,9 @@ uint32_t snn_classify(const uint8_t *image, uint32_t steps);
 extern uint32_t snn_steps;                    /* since snn_reset */
 extern int32_t snn_readout[SNN_CLASSES];      /* potentials of the read-out */
 extern uint32_t snn_saturations[SNN_LAYERS];  /* by layer, how often a clip changed a potential since snn_reset */
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
