@@ -20,7 +20,8 @@ def choose(wanted: Tensor, current: Tensor, cap: float) -> tuple[Tensor, Tensor]
         cap: the largest θ.
     """
     steps = len(current)
-    least = max(float(wanted.max()) * _LEAST, 1e-6)
+    largest = max(float(wanted.max()), 1e-6)
+    silent = wanted.amax(1) == 0  # such channels could have any threshold; a small one would make their units small
     balanced = torch.zeros(len(wanted))
     for _ in range(_BALANCING):
         balanced += 2 * (wanted - balanced[:, None]).clamp(min=0).mean(1)
@@ -28,7 +29,7 @@ def choose(wanted: Tensor, current: Tensor, cap: float) -> tuple[Tensor, Tensor]
     error = torch.full((len(wanted),), torch.inf)
     threshold, initial = torch.ones(len(wanted)), torch.full((len(wanted),), 0.5)
     for candidate in candidates:
-        theta = candidate.clamp(least, max(cap, least))
+        theta = torch.where(silent, largest, candidate).clamp(largest * _LEAST, max(cap, largest * _LEAST))
         start = torch.full_like(theta, 0.5)
         for _ in range(2):
             missing = wanted - _counts(current, theta, start) * (theta / steps)[:, None]

@@ -30,6 +30,12 @@ def test_thresholds_grow_with_the_steps_and_with_the_channel() -> None:
     assert (many[:2] > few[:2]).all() and (many[1] / many[0]).item() > 2
 
 
+def test_a_silent_channel_has_a_threshold_of_the_size_of_the_others() -> None:
+    """Its biases are small numbers of units then, so that its membrane potential cannot saturate within few steps."""
+    theta, _ = choose(ACTIVATIONS, ACTIVATIONS.expand(4, -1, -1), torch.inf)
+    assert theta[2] == ACTIVATIONS.max()
+
+
 def test_no_threshold_is_above_the_cap() -> None:
     theta, _ = choose(ACTIVATIONS.clamp(max=0.5), ACTIVATIONS.expand(32, -1, -1), 0.5)
     assert (theta <= 0.5).all() and (theta > 0).all()
