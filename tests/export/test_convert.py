@@ -70,7 +70,7 @@ def test_a_loss_of_accuracy_is_told_with_what_to_do() -> None:
     _, report = convert(LeNet(), images, steps=1)
     made = report.conversion
     assert made is not None and made.relu == 100 and list(made.integer) == [1, 2]
-    *_, accuracies, advice = describe(report, 1, 40).splitlines()
+    *_, accuracies, advice = describe(report).splitlines()
     assert accuracies.startswith("40 calibration images: ReLU network 100.00 %, with 1 levels ")
     assert advice.startswith(f"{100 - made.integer[1]:.1f} points are lost at T=1, most of them by ")
 
@@ -84,7 +84,7 @@ def test_an_activation_that_is_never_called_is_left_out_with_a_line() -> None:
     model = LeNet(NQ(4, 1.5))
     model.spare = NQ(4)
     _, report = convert(model.eval(), image_set(20), steps=4)
-    assert report.remarks[0] == "left out, as forward does not use them: spare"
+    assert report.unused == ("spare",) and "left out, as forward does not use them: spare" in describe(report)
 
 
 def test_the_cost_of_multiplying_out_is_told() -> None:
