@@ -164,6 +164,7 @@ def test_signals(net: Path, number: signal.Signals) -> None:
     finally:
         if process.poll() is None:
             process.kill()
+            process.communicate()
     wait_until(lambda: not any(map(alive, family)), "a process is left")
     if number != signal.SIGKILL:
         said = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"

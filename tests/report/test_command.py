@@ -92,7 +92,7 @@ def test_dry_run_writes_nothing(
         (["--image", "30"], "--image is 30; allowed: 0..29"),
         (["--neurons", "nowhere:1"], "--neurons is nowhere:1; allowed: LAYER:C,Y,X or LAYER:N with a layer of "),
         (["--samples", "0"], "--samples is 0; allowed: 1..10000000"),
-        (["--json", "."], ".: cannot be written"),
+        (["--json", "."], ". cannot be written"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_runs(
