@@ -65,10 +65,10 @@ def _run(options: argparse.Namespace) -> int:
     steps = info.steps_or(options.steps)
     names = info.classes or tuple(map(str, range(network.classes)))
     if len(names) != network.classes:
-        raise InputError(f"{options.net}: info: classes are {len(names)}; allowed: {network.classes}")
+        raise InputError(f"{options.net} names {len(names)} classes for {network.classes} outputs; export it again")
     channels, height, width = network.input_shape
     if channels != 3:
-        raise InputError(f"{options.net}: takes images of {channels} channels; allowed: 3, red, green and blue")
+        raise InputError(f"{options.net} needs images of {channels} channels; classify reads red, green and blue only")
     if options.json is not None:
         check_output(options.json, inputs=[options.net, *options.pictures])
     images = np.stack([fitted(picture, height, width) for picture in options.pictures]).transpose(0, 3, 1, 2)

@@ -100,7 +100,7 @@ def test_what_is_wrong_is_named(net: Path, tmp_path: Path, capsys: pytest.Captur
         "text.png is not a readable image; allowed: WEBP": [net, tmp_path / "text.png"],
         "gone.png is not a readable image (No such file or directory)": [net, tmp_path / "gone.png"],
         "T is 0; allowed: 1..4096": [net, tmp_path / "text.png", "--T", "0"],
-        "other.h5: info: classes are 1; allowed: 10": [other, tmp_path / "text.png"],
+        "other.h5 names 1 classes for 10 outputs; export it again": [other, tmp_path / "text.png"],
     }
     for message, words in cases.items():
         assert classify.main(list(map(str, words))) == 2

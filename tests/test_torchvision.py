@@ -1,13 +1,12 @@
 """torchvision's convolutional classifiers without gates, as they are: from the module through the file to Lava."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.architectures import classifier
 from deploy import api
 from export.convert import convert
 from export.fold.problems import problems
@@ -15,7 +14,6 @@ from nqlava import netx, reference
 from nqlava.engine.integer import Engine
 from nqlava.network import IntegerNetwork
 from nqlava.testing.engines import assert_same
-from train.model.models import Normalize
 
 SHAPE = (3, 64, 64)
 STEPS = 2
@@ -30,20 +28,6 @@ GATED = {
     "efficientnet_b0": "silu",
     "convnext_tiny": "layer_norm",
 }
-
-
-def classifier(name: str, images: Tensor) -> nn.Module:
-    """Behind Normalize, with random weights and the statistics of some images in batch norm."""
-    torch.manual_seed(0)
-    options: dict[str, Any] = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
-    network = getattr(torchvision.models, name)(weights=None, **options)
-    model = nn.Sequential(Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), network)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    with torch.no_grad():
-        model.train()(images)
-    return model.eval()
 
 
 def some_images(count: int) -> Tensor:

@@ -29,7 +29,7 @@ _IN_PLACE = ("iadd", "isub", "imul", "itruediv", "setitem")
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside nn.DataParallel, torch.compile and an average of weights. ExportError where it is no module."""
     if not isinstance(model, nn.Module):
-        raise ExportError(f"model: is {type(model).__name__}; allowed: a torch.nn.Module with its parameters")
+        raise ExportError(f"model is of type {type(model).__name__}; pass a torch.nn.Module with its parameters")
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
             model = model.module
@@ -44,9 +44,9 @@ def require_plain(model: nn.Module) -> None:
     for path, module in model.named_modules():
         place = f"{path} {type(module).__name__}".strip()
         if isinstance(module, torch.jit.ScriptModule):
-            raise ExportError(f"{place}: is compiled by TorchScript; allowed: the module that it was made of")
+            raise ExportError(f"{place}: TorchScript has no Python forward; convert the module that it was made of")
         if "_orig_mod" in module._modules:
-            raise ExportError(f"{place}: is compiled by torch.compile; allowed: its _orig_mod, the module itself")
+            raise ExportError(f"{place}: torch.compile wraps the module; convert its _orig_mod")
         if isinstance(module, LazyModuleMixin):
             raise ExportError(f"{place}: has parameters without a size; allowed: a module that has had an image")
         for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):

@@ -330,7 +330,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "compiled inside": (
         changed(lambda n: n.__setitem__(1, torch.compile(n[1]))),
-        "1 OptimizedModule: is compiled by torch.compile; allowed: its _orig_mod, the module itself",
+        "1 OptimizedModule: torch.compile wraps the module; convert its _orig_mod",
     ),
     "lazy": (
         changed(lambda n: n.__setitem__(1, nn.LazyConv2d(3, 1).eval())),
@@ -338,7 +338,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "parameters alone": (
         lambda: nn.Linear(1, 1).state_dict(),
-        "model: is OrderedDict; allowed: a torch.nn.Module with its parameters",
+        "model is of type OrderedDict; pass a torch.nn.Module with its parameters",
     ),
     "half": (
         changed(lambda n: n[3].half()),
