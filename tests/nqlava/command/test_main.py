@@ -23,7 +23,8 @@ def nqlava(words: Sequence[str], folder: Path, *, script: bool = True) -> subpro
         start = [str(file)]
     else:
         start = ["-m", "nqlava"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:"}  # whose end is the current folder
+    # Its end is the current folder. coverage would read the user's files before the command does.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")} | {"PYTHONPATH": f"{ROOT}:"}
     return subprocess.run(
         [sys.executable, *start, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
