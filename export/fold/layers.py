@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from export.fold.folded import Floats, FoldedConnection, FoldedLayer, Indices
-from export.fold.term import Term, selected
+from export.fold.term import Term, placed, selected, undilated
 from export.fold.value import Value, full_bias
-from nqlava.network import Pair
 
 _PARTS = 8  # into which the neurons of a concatenation are divided at most
 _SMALL = 2**16  # weights of a layer that is not divided
@@ -87,7 +86,7 @@ def _connection(term: Term, outputs: int, *, dense: bool) -> FoldedConnection:
     fits = [_fitted(term, axis, dilation[axis]) for axis in (0, 1)]
     if None in fits:
         dilation = (1, 1)
-        term = replace(term, kernel=_spread(term.kernel, term.dilation), dilation=dilation)
+        term = replace(term, kernel=undilated(term.kernel, term.dilation), dilation=dilation)
         fits = [_fitted(term, axis, 1) for axis in (0, 1)]
     (before_y, after_y, padding_y), (before_x, after_x, padding_x) = (fit for fit in fits if fit is not None)
     kernel, groups = _full(term, outputs)
@@ -99,13 +98,6 @@ def _connection(term: Term, outputs: int, *, dense: bool) -> FoldedConnection:
     )  # fmt: skip
     assert found.output_shape == (outputs, *term.size)
     return found
-
-
-def _spread(kernel: Floats, dilation: Pair) -> Floats:
-    size = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel.shape[2:], strict=True))
-    full = np.zeros(kernel.shape[:2] + size)
-    full[:, :, :: dilation[0], :: dilation[1]] = kernel
-    return full
 
 
 def _fitted(term: Term, axis: int, dilation: int) -> tuple[int, int, int] | None:
@@ -153,15 +145,7 @@ def _dense(term: Term, outputs: int) -> FoldedConnection:
         )  # fmt: skip
     kernel, _ = _full(replace(term, kernel=term.full_kernel(), groups=1), outputs)
     if (term.padding, kernel.shape[2:]) != ((0, 0), (height, width)):
-        kernel = _spread(kernel, term.dilation)
-        full = np.zeros((outputs, channels, height, width))
-        (a, b), (c, d) = (
-            (max(0, -p), min(n, k - p)) for p, n, k in zip(term.padding, (height, width), kernel.shape[2:], strict=True)
-        )
-        if b > a and d > c:
-            y, x = term.padding
-            full[:, :, a:b, c:d] = kernel[:, :, a + y : b + y, c + x : d + x]
-        kernel = full
+        kernel = placed(undilated(kernel, term.dilation), term.padding, (height, width))
     return FoldedConnection(
         term.source, term.source_shape, kernel, term.window, is_dense=True, is_identity=term.is_identity
     )

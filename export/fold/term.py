@@ -244,7 +244,7 @@ def _product(term: Term, kernel: Floats, groups: int, dilation: Pair) -> tuple[F
     elif first.shape[2:] == (1, 1):
         spacing, both = (1, 1), spacing
     else:
-        first, both = _undilated(first, term.dilation), (1, 1)
+        first, both = undilated(first, term.dilation), (1, 1)
     height, width = first.shape[2:]
     taps = second.shape[2:]
     size = (height + (taps[0] - 1) * spacing[0], width + (taps[1] - 1) * spacing[1])
@@ -272,7 +272,7 @@ def _regrouped(kernel: Floats, groups: int, fewer: int) -> Floats:
     return full
 
 
-def _undilated(kernel: Floats, dilation: Pair) -> Floats:
+def undilated(kernel: Floats, dilation: Pair) -> Floats:
     """The same kernel with dilation 1: zeros between the taps."""
     if dilation == (1, 1):
         return kernel
@@ -318,7 +318,7 @@ def multiplied(term: Term, matrix: Floats) -> Term:
         dilation=term.dilation,
         groups=term.groups,
     ).numpy()
-    return _as_matrix(term, _placed(spread, term.padding, (height, width)), every)
+    return _as_matrix(term, placed(spread, term.padding, (height, width)), every)
 
 
 def _as_matrix(term: Term, kernel: Floats, rows: Indices) -> Term:
@@ -329,7 +329,7 @@ def _as_matrix(term: Term, kernel: Floats, rows: Indices) -> Term:
     )  # fmt: skip
 
 
-def _placed(values: Floats, padding: Pair, size: Pair) -> Floats:
+def placed(values: Floats, padding: Pair, size: Pair) -> Floats:
     """values (..., h, w), which begin at −padding, on a map of the size: cut, and with zeros around."""
     placed = np.zeros(values.shape[:-2] + size)
     cuts = []
@@ -344,16 +344,14 @@ def _placed(values: Floats, padding: Pair, size: Pair) -> Floats:
 def flattened(term: Term) -> Term:
     """The same to a map (C · H · W, 1, 1): one row for every place."""
     height, width = term.size
-    if height * width == 1:
-        return term
     _, high, wide = term.means
     require_small(len(term.rows) * height * width * len(term.columns) * high * wide)
-    kernel = _undilated(term.full_kernel(), term.dilation)
+    kernel = undilated(term.full_kernel(), term.dilation)
     matrix = np.zeros((len(term.rows), height, width, len(term.columns), high, wide))
     for y in range(height):
         for x in range(width):
             padding = (term.padding[0] - y * term.stride[0], term.padding[1] - x * term.stride[1])
-            matrix[:, y, x] = _placed(kernel, padding, (high, wide))
+            matrix[:, y, x] = placed(kernel, padding, (high, wide))
     places = term.rows[:, None] * height * width + np.arange(height * width)
     made = _as_matrix(term, matrix.reshape(-1, len(term.columns), high, wide), places.ravel())
     return replace(made, is_identity=term.is_identity)

@@ -243,6 +243,9 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "padding same": lambda: between(conv(6, 6, 4, padding="same")),
     "padding valid": lambda: between(conv(6, 6, padding="valid")),
     "ZeroPad2d on one side": lambda: between(nn.ZeroPad2d((1, 0, 2, 0)), conv(6, 6, padding=0, stride=2)),
+    "one place": lambda: behind_spikes(conv(6, 5), lambda x: x[:, :, 4, 4]),
+    "a corner": lambda: behind_spikes(conv(6, 5, dilation=2, padding=2), lambda x: x[:, :, 0, -1]),
+    "dilation, then cropped": lambda: between(conv(6, 6, dilation=2, padding=2), lambda x: x[:, :, :-1]),
     "cropped": lambda: between(lambda x: x[:, :, 1:-2, 2:], conv(6, 6)),
     # shapes and flattening
     "view(-1, N)": lambda: behind_spikes(nn.AdaptiveAvgPool2d(1), lambda x: x.view(-1, 6), nn.Linear(6, 5)),
@@ -324,7 +327,7 @@ def test_every_layer_receives_what_the_activation_receives(case: str) -> None:
 INTEGER = (
     "option-A shortcut", "a dense block", "two paddings without an activation", "a network behind two paddings",
     "a number per place", "max pooling of a concatenation", "max pooling of currents", "ReLU of a flattened map",
-    "cropped", "Conv1d", "space to depth", "the image's own normalisation",
+    "cropped", "one place", "Conv1d", "space to depth", "the image's own normalisation",
 )  # fmt: skip
 
 
