@@ -317,7 +317,7 @@ def _filtered_bias(value: Value, chosen: Filter, bias: Floats) -> Floats:
     if value.bias.ndim == 1 and max(chosen.padding) <= 0 and ends[0] < value.base[1] and ends[1] < value.base[2]:
         inputs = value.bias.reshape(chosen.groups, -1).repeat(chosen.outputs // chosen.groups, axis=0)
         return bias + (chosen.kernel.sum(axis=(2, 3)) * inputs).sum(axis=1)
-    return _uniform(_apply(chosen, full_bias(value)[None])[0] + bias.reshape(-1, 1, 1))
+    return _uniform(_apply(chosen, full_bias(value).copy()[None])[0] + bias.reshape(-1, 1, 1))
 
 
 def _apply(chosen: Filter, maps: Floats) -> Floats:
@@ -369,7 +369,7 @@ def average(value: Value, rows: Floats, columns: Floats) -> Value:
         kernels = [_kernel(matrix) for matrix in (rows, columns)]
         if kernels[0] is not None and kernels[1] is not None:
             (one, padding_y, stride_y), (two, padding_x, stride_x) = kernels[0], kernels[1]
-            kernel = np.broadcast_to(np.outer(one, two), (channels, 1, len(one), len(two)))
+            kernel = np.tile(np.outer(one, two), (channels, 1, 1, 1))
             chosen = Filter(kernel, shape[1:], (stride_y, stride_x), (padding_y, padding_x), groups=channels)
             return convolve(value, value.name, chosen, None)
         return replace(value, shape=shape, resample=(rows, columns), storage=object())

@@ -106,6 +106,10 @@ def focus(x: Tensor) -> Tensor:
     return torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
 
 
+def with_coordinates(x: Tensor) -> Tensor:
+    return torch.cat((x, torch.linspace(-1, 1, 72).view(1, 1, 9, 8).expand(x.size(0), -1, -1, -1)), 1)
+
+
 def halves(x: Tensor, one: nn.Module, two: nn.Module) -> Tensor:
     a, b = x.chunk(2, dim=1)
     return torch.cat((one(a), b), 1) + two(x)
@@ -151,6 +155,23 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "space to depth": lambda: between(focus, conv(24, 6)),
     "pixel unshuffle": lambda: between(lambda x: F.pixel_unshuffle(x[:, :, 1:], 2), conv(24, 6)),
     "channels in another order": lambda: between(lambda x: x[:, torch.tensor([5, 0, 3, 3, 1])], conv(5, 6)),
+    "halves of the groups": lambda: between(conv(6, 6, groups=3), lambda x: x[:, 2:4], conv(2, 6, 1)),
+    "channels across groups": lambda: between(conv(6, 6, groups=3), lambda x: x[:, 1:4], conv(3, 6, 1)),
+    "groups across a concatenation": lambda: between(
+        Fn(lambda x, a: torch.cat([a(x), x[:, :2]], 1), nn.Sequential(conv(6, 4), NQ(4))), conv(6, 6, groups=2)
+    ),
+    "a tensor joined to itself": lambda: between(lambda x: torch.cat((x, x), 1), conv(12, 6)),
+    "rows of two maps": lambda: between(Fn(lambda x, a: torch.cat([x, a(x)[:, :, :3]], 2), conv(6, 6)), conv(6, 6)),
+    "coordinates as a channel": lambda: between(with_coordinates, conv(7, 6)),
+    "channels that no source reaches": lambda: network(
+        conv(2, 32),
+        NQ(4),
+        conv(32, 64, 5),
+        lambda x: F.pad(x, (0, 0, 0, 0, 64, 64)),
+        nn.BatchNorm2d(192),
+        NQ(4),
+        *head(192),
+    ),
     "a flipped map": lambda: between(lambda x: x[:, :2, :, :].flip(1), conv(2, 6)),
     "stack and sum": lambda: between(
         Fn(lambda x, a, b: torch.stack([a(x), b(x)], 1).flatten(1, 2), conv(6, 2), conv(6, 2)), channels=4
@@ -304,7 +325,14 @@ CASES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-SINGLE = ("a functional convolution", "what does nothing in evaluation", "the image's own normalisation", "x @ W")
+SINGLE = (
+    "the image's channels in another order",
+    "coordinates as a channel",
+    "a functional convolution",
+    "what does nothing in evaluation",
+    "the image's own normalisation",
+    "x @ W",
+)
 """What computes in float32 whatever the parameters are."""
 
 
