@@ -193,8 +193,7 @@ def window_means(size: int, kernel: int, stride: int, padding: int, count: int, 
         first = i * stride - padding
         last = min(first + kernel, size + padding)
         low, high = max(first, 0), min(last, size)
-        if high > low:
-            weights[i, low:high] = 1 / ((last - first) if padded else (high - low))
+        weights[i, low:high] = 1 / ((last - first) if padded else (high - low))
     return weights
 
 
@@ -212,12 +211,10 @@ def average_pool(name: str, x: Value, kernel_size: Any, stride: Any = None, padd
     _, *counts = as_base(shape)
     sizes = zip((height, width), kernel, stride, padding, counts, strict=True)
     rows, columns = (window_means(*numbers, padded=count_include_pad) for numbers in sizes)
-    made = reshaped(values.average(x, rows, columns), shape)
     if divisor_override is None:
-        return made
-    if padding != (0, 0) and not count_include_pad:
-        raise Unsupported("has a divisor and leaves out the padding", "count_include_pad")
-    return times(made, kernel[0] * kernel[1] / divisor_override)
+        return reshaped(values.average(x, rows, columns), shape)
+    rows, columns = (rows != 0) / kernel[0], (columns != 0) / kernel[1]  # it divides cut windows too
+    return times(reshaped(values.average(x, rows, columns), shape), kernel[0] * kernel[1] / divisor_override)
 
 
 def adaptive_average(name: str, x: Value, output_size: Any, *, shape: tuple[int, ...]) -> Value:

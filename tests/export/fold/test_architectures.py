@@ -236,6 +236,13 @@ CASES: dict[str, Callable[[], nn.Module]] = {
         nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Flatten(), nn.Linear(120, 5)
     ),
     "average with a divisor": lambda: between(lambda x: F.avg_pool2d(x, 2, divisor_override=3)),
+    "average with a divisor, also of cut windows": lambda: between(
+        lambda x: F.avg_pool2d(x, 2, ceil_mode=True, divisor_override=3)
+    ),
+    "average with a divisor, also of padding": lambda: between(
+        lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False, divisor_override=3)
+    ),
+    "overlapping average of a padded convolution": lambda: between(conv(6, 6), nn.AvgPool2d(3, 2, 1)),
     "adaptive average to a size that does not divide": lambda: behind_spikes(
         nn.AdaptiveAvgPool2d((4, 3)), nn.Flatten(), nn.Linear(72, 5)
     ),
