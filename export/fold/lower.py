@@ -399,16 +399,16 @@ class Lowering:
     def _maximum(self, node: fx.Node, value: Value, name: str, pool: Pool) -> Value:
         """Of spikes, a layer of neurons that fire where a spike arrives; of currents, left to the activation behind."""
         shape = self._shape(node)
+        size = as_base(shape)[1:]
+        if _pooled(as_base(value.shape), pool) != size:  # (C, H) is seen as (C, 1, H)
+            raise Unsupported("takes the maximum over the width and drops it", "keepdim=True")
         currents = any(not term.is_identity or term.source == IMAGE for term in value.terms)
         if value.pools or currents:
-            size = as_base(shape)[1:]
             mapped = value if value.pools else as_map(value)
             if mapped.base != as_base(mapped.shape) and not value.pools:
                 raise Unsupported("takes the maximum of sums", operations._SPIKES)
-            if _pooled(as_base(value.shape), pool) != size:
-                raise Unsupported("ends in a window that is cut", "windows that end with the map")
             return replace(mapped, pools=(*value.pools, pool), shape=shape, storage=object())
-        spikes, _ = self._or(value, name, pool, as_base(shape)[1:])
+        spikes, _ = self._or(value, name, pool, size)
         return replace(spikes, shape=shape)
 
     def _or(

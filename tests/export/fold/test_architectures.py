@@ -267,6 +267,8 @@ CASES: dict[str, Callable[[], nn.Module]] = {
         channels=8,
     ),
     "global max pooling": lambda: behind_spikes(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(6, 5)),
+    "maximum over places": lambda: behind_spikes(lambda x: x.amax((2, 3)), nn.Linear(6, 5)),
+    "maximum over the width": lambda: behind_spikes(lambda x: x.amax(3, keepdim=True), nn.Flatten(), nn.Linear(54, 5)),
     # padding
     "padding same": lambda: between(conv(6, 6, 4, padding="same")),
     "padding valid": lambda: between(conv(6, 6, padding="valid")),
