@@ -58,8 +58,6 @@ def recognised_function(name: str, arguments: Mapping[str, Any]) -> Activation |
     if name in ("clamp", "clip", "clamp_min") and arguments.get("min") == 0:
         high = arguments.get("max")
         return Activation() if high is None else _capped(high)
-    if name == "threshold" and (arguments.get("threshold"), arguments.get("value")) == (0, 0):
-        return Activation()
     return None
 
 

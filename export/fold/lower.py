@@ -225,8 +225,6 @@ class Lowering:
         activation = recognised_function(plain, named_arguments(node.target, plain, args, given))
         if activation is not None:
             return self._activation(args[0], path, activation)
-        if plain in ("maximum", "max") and len(args) == 2 and isinstance(args[0], Value) and _is_zero(args[1]):
-            return self._activation(args[0], path, Activation())
         if (pool := self._pool(node, plain, args, given)) is not None:
             return self._maximum(node, args[0], path, pool)
         monotone = plain in ("batch_norm", "mul", "add", "sub", "truediv", "div", "iadd", "imul", "sum")
@@ -463,15 +461,11 @@ def _values(content: Any) -> list[Value]:
     return found
 
 
-def _is_zero(value: Any) -> bool:
-    return isinstance(value, int | float | Tensor) and not np.any(operations.array(value))
-
-
 def named_arguments(target: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments behind the first, by name."""
     names = {
         "clamp": ("min", "max"), "clip": ("min", "max"), "clamp_min": ("min",), "hardtanh": ("min_val", "max_val"),
-        "threshold": ("threshold", "value"), "stochastic_depth": ("p", "mode", "training"),
+        "stochastic_depth": ("p", "mode", "training"),
     }.get(name)  # fmt: skip
     if names is None:
         try:

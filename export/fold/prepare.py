@@ -101,8 +101,6 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module], found: dict[nn.Mod
     if node.op not in ("call_function", "call_method"):
         return None
     name = operation_name(node).rstrip("_")
-    if name in ("maximum", "max") and len(node.args) == 2 and node.args[1] == 0:
-        return Activation()
     return recognised_function(name, named_arguments(node.target, name, node.args, node.kwargs))
 
 
