@@ -277,9 +277,8 @@ def _reduced(name: str, x: Value, dim: Any, shape: tuple[int, ...]) -> tuple[Val
 
 def pool_of(kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
             return_indices: bool = False, *, line: bool = False) -> Pool:  # fmt: skip
-    """The arguments of max_pool1d and max_pool2d."""
-    if return_indices:
-        raise Unsupported("returns the places of its maxima", "max pooling without them")
+    """The arguments of max_pool1d and max_pool2d; with the places of the maxima they have other names."""
+    del return_indices
     kernel = _pair(kernel_size)
     stride = kernel if stride in (None, [], ()) else _pair(stride)
     padding, dilation = _pair(padding), _pair(dilation)

@@ -173,10 +173,8 @@ def activations(model: nn.Module) -> list[Neuron]:
 
 def _pool(node: fx.Node, module: nn.Module | None) -> Pool | None:
     """The windows of two-dimensional max pooling; None for other operations."""
-    if type(module) is nn.MaxPool2d:
-        return pool_of(
-            module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, module.return_indices
-        )
+    if type(module) is nn.MaxPool2d and not module.return_indices:
+        return pool_of(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
     if operation_name(node) == "max_pool2d" and node.op == "call_function":
         given: Any = (node.args[1:], {key: value for key, value in node.kwargs.items() if key != "input"})
         return pool_of(*given[0], **given[1])

@@ -1,5 +1,7 @@
 """A prepared network computes what the user's does, and has an activation of its own in every place."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 
 from export.fold.activations import Activation, recognised
 from export.fold.folded import ExportError
+from export.fold.lower import lower
 from export.fold.prepare import activations, prepare
 from nqlava.errors import InputError
 from tests.export.fold.test_architectures import CASES, QCFS, Fn, behind_spikes, conv, head
@@ -81,6 +84,21 @@ class Wrapped(nn.Module):
 )
 def test_activations_are_recognised_by_what_they_compute(module: nn.Module, expected: Activation | None) -> None:
     assert recognised(module) == expected
+
+
+def test_a_maximum_with_its_places_is_left_to_be_refused() -> None:
+    model = behind_spikes(nn.MaxPool2d(2, return_indices=True), lambda x: x[0], *head())
+    with pytest.raises(ExportError, match=r"^3 MaxPool2d: max_pool2d_with_indices: max_pool2d_with_indices is no oper"):
+        lower(prepare(model, IMAGE), IMAGE)
+
+
+@pytest.mark.parametrize("zero", [lambda x: torch.maximum(x, torch.tensor(0.0)), lambda x: F.threshold(x, 0, 0)])
+def test_other_ways_to_write_relu_are_refused(zero: Callable[[Tensor], Tensor]) -> None:
+    """Each is one in a module of its own, which is recognised by what it computes; beside others it has no neurons."""
+    alone, beside = Fn(zero), Fn(lambda x, c: zero(c(x)), conv(6, 6))
+    assert len(activations(prepare(behind_spikes(conv(6, 6), alone, *head()), IMAGE))) == 2
+    with pytest.raises(ExportError, match=r"(maximum|threshold) is no operation that can be exported; .* ReLU or NQ$"):
+        lower(behind_spikes(beside, *head()), IMAGE)
 
 
 def test_what_changes_with_the_image_is_refused() -> None:
