@@ -23,7 +23,8 @@ def array(tensor: Any) -> Floats:
         return tensor.detach().cpu().double().numpy()
     if isinstance(tensor, bool | int | float | np.ndarray):
         return np.asarray(tensor, np.float64)
-    raise Unsupported(f"takes {type(tensor).__name__}", "constant numbers and tensors")
+    kind = "an output of the network" if isinstance(tensor, Value) else type(tensor).__name__
+    raise Unsupported(f"takes {kind} as a constant", "constant numbers and tensors")
 
 
 def _pair(number: Any) -> Pair:
@@ -71,9 +72,9 @@ def linear(name: str, x: Value, weight: Tensor, bias: Tensor | None = None) -> V
     return entries(made, np.moveaxis(index_of(reshaped(made, (len(matrix), *turned.shape[1:]))), 0, -1))
 
 
-def matmul(name: str, x: Value, weight: Tensor) -> Value:
+def matmul(name: str, x: Any, weight: Any) -> Value:
     """x W of a constant matrix."""
-    if not isinstance(x, Value) or array(weight).ndim != 2:
+    if not isinstance(x, Value) or isinstance(weight, Value) or weight.dim() != 2:
         raise Unsupported("multiplies by a tensor that is not a constant matrix", "x @ W with a parameter W")
     return linear(name, x, weight.T)
 
