@@ -279,9 +279,7 @@ class Lowering:
         arguments, named = fx.node.map_aggregate((args, kwargs), numbered)
         result = _function(node, Tensor)(*arguments, **named)
 
-        def back(found: Any) -> Any:
-            if not isinstance(found, Tensor):
-                return found
+        def back(found: Tensor) -> Value:
             if not found.dim() or len(found) != BATCH:
                 raise Unsupported(f"gives {tuple(found.shape)} for {BATCH} images", "the batch as the first dimension")
             first = found[0]

@@ -150,8 +150,6 @@ class Tracer(fx.Tracer):
             with self._mode, torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 made.node.meta["value"] = self._result(made.node)
-        except ExportError:
-            raise
         except Exception as error:
             raise ExportError(
                 f"{place(made.node)}: fails for images of {self._shape} ({shown(error, 200)}); "
