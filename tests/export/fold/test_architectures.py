@@ -218,14 +218,20 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "sum of a list": lambda: between(Fn(lambda x, a, b: sum([a(x), b(x), x]), conv(6, 6), conv(6, 6, 1))),
     "torch.add with alpha": lambda: between(Fn(lambda x, a: torch.add(a(x), x, alpha=-2), conv(6, 6))),
     "1 - x": lambda: between(lambda x: 1 - x, conv(6, 6)),
+    "a factor per place": lambda: between(
+        Fn(lambda x, c: c(x) * torch.linspace(-1, 1, 72).view(9, 8), conv(6, 6)), conv(6, 6, 1)
+    ),
+    "-x": lambda: between(lambda x: -x, conv(6, 6)),
     "a number per place": lambda: between(Fn(lambda x, c: c(x) + torch.linspace(-1, 1, 72).view(9, 8), conv(6, 6))),
     "scores / 9": lambda: behind_spikes(*head(), lambda x: x / 9),
     "layer scale": lambda: between(Fn(lambda x, a, b: x + b(a(x)), conv(6, 6), LayerScale(6))),
     "softmax at the end": lambda: behind_spikes(*head(), nn.Softmax(1)),
+    "scores in another order": lambda: behind_spikes(*head(), lambda x: x.flip(1)),
     "log_softmax at the end": lambda: behind_spikes(*head(), lambda x: F.log_softmax(x, dim=1)),
     "the image's own normalisation": lambda: _plain(
         lambda x: (x.float() / 255 - 0.4) / 0.2, conv(2, 6), NQ(4), *head()
     ),
+    "the image's channels in another order": lambda: nn.Sequential(Fn(lambda x: x.flip(1)), between(conv(6, 6))).eval(),
     "x @ W": lambda: behind_spikes(nn.Flatten(), lambda x: x @ torch.linspace(-1, 1, 432 * 5).view(432, 5)),
     # pooling
     "overlapping average": lambda: between(nn.AvgPool2d(3, 2, 1)),
@@ -303,6 +309,15 @@ CASES: dict[str, Callable[[], nn.Module]] = {
         nn.Flatten(),
         nn.Linear(68, 5),
     ),
+    "MaxPool1d": lambda: behind_spikes(
+        lambda x: x.mean(2),
+        nn.Conv1d(6, 4, 3),
+        nn.MaxPool1d(2),
+        NQ(4),
+        nn.MaxPool1d(2, 1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    ),
     # classifiers without a linear layer
     "convolution, then global average": lambda: behind_spikes(conv(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     "convolution, ReLU, global average": lambda: behind_spikes(
@@ -315,8 +330,13 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "FrozenBatchNorm2d": lambda: between(conv(6, 6), FrozenBatchNorm2d(6)),
     "a functional convolution": lambda: between(lambda x: F.conv2d(x, torch.ones(6, 6, 3, 3))),
     "what does nothing in evaluation": lambda: between(
-        stochastic(), nn.AlphaDropout(), lambda x: x.contiguous().float() * 1.0, nn.Dropout2d(), conv(6, 6)
+        stochastic(), nn.AlphaDropout(), lambda x: x.data.contiguous().float() * 1.0, nn.Dropout2d(), conv(6, 6)
     ),
+    "what a forward asks of a tensor": lambda: between(
+        lambda x: x + torch.ones(x.numel() // 3, dtype=x.dtype, device=x.device).sum() if x.is_floating_point() else -x,
+        conv(6, 6),
+    ),
+    "an operation whose result is not used": lambda: between(lambda x: (F.gelu(x), x)[1], conv(6, 6)),
     # activations
     "functional ReLU": lambda: behind_spikes(conv(6, 6), F.relu, conv(6, 6), torch.relu, *head()),
     "one ReLU in several places": lambda: behind_spikes(
@@ -327,6 +347,9 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     ),
     "ReLU6": lambda: behind_spikes(conv(6, 6), nn.ReLU6(), *head()),
     "Hardtanh": lambda: behind_spikes(conv(6, 6), nn.Hardtanh(0, 2), conv(6, 6), lambda x: x.clamp(0, 1), *head()),
+    "clamp between convolutions": lambda: behind_spikes(
+        Fn(lambda x, a, b: b(a(x).clamp(0, 2)).clamp(min=0), conv(6, 6), conv(6, 6)), *head()
+    ),
     "QCFS's own module": lambda: behind_spikes(conv(6, 6), QCFS(), *head()),
     "ReLU of a flattened map": lambda: behind_spikes(conv(6, 2), nn.Flatten(), nn.ReLU(), nn.Linear(144, 5)),
     "nn.DataParallel": lambda: nn.DataParallel(between(conv(6, 6))),

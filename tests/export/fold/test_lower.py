@@ -199,6 +199,19 @@ def test_what_becomes_of_the_activation() -> None:
     assert found == [(2.0, 0.5, "soft"), (0.5, 0.0, "hard"), (None, 0.5, "soft")]
 
 
+def test_initial_potentials_of_layers_that_are_vectors() -> None:
+    """One per channel where every place is a neuron of its own; one per neuron behind Flatten."""
+    places = build(
+        [nn.Conv2d(2, 3, 3, 3, 1), nn.Conv2d(3, 3, 3, padding=1), NQ(4), nn.Flatten(), nn.Linear(36, 3)],
+    )
+    places[3].initial = torch.tensor([0.1, 0.2, 0.3])
+    flattened = build([nn.Conv2d(2, 3, 1), nn.Flatten(), NQ(4), nn.Linear(288, 3)])
+    flattened[3].initial = torch.linspace(0, 1, 288)
+    first, second = lower(places, IMAGE).layers[0], lower(flattened, IMAGE).layers[0]
+    np.testing.assert_array_equal(first.initial, places[3].initial.double().numpy().repeat(12))
+    np.testing.assert_array_equal(second.initial, flattened[3].initial.double().numpy())
+
+
 def test_layers_that_share_a_module_get_names_of_their_own() -> None:
     names = [layer.name for layer in lower(randomised(Residual()), IMAGE).layers]
     assert names == ["stem", "depthwise", "shortcut.1", "projection", "shortcut.1.2", "head"]
@@ -210,6 +223,24 @@ def test_the_model_is_left_as_it_was() -> None:
     lower(model, SHAPE)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not model.training
+
+
+class TwoInputs(nn.Module):
+    """Takes two images."""
+
+    def forward(self, one: Tensor, two: Tensor) -> Tensor:
+        return (one + two).float().mean((2, 3))
+
+
+def constant(m: nn.Module, x: Tensor) -> Tensor:
+    """The zeros around what a convolution gives."""
+    return F.pad(m.conv(m.normalize(x)), (8, 0))[..., :8]
+
+
+def typed(_m: nn.Module, x: Tensor) -> Tensor:
+    if type(x) is not Tensor:
+        raise TypeError("give a tensor")
+    return x
 
 
 class Forward(nn.Module):
@@ -251,6 +282,26 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: nn.Sequential().eval(),
         "forward: returns (N, 2, 12, 8); allowed: the scores of the classes (N, K)",
     ),
+    "two inputs": (
+        lambda: TwoInputs().eval(),
+        "forward: takes 2 inputs that it uses; allowed: one, the image",
+    ),
+    "a check of the type": (
+        written(typed),
+        "Forward: forward cannot be traced (give a tensor); allowed: a fixed sequence of operations that does not",
+    ),
+    "an activation of a constant": (
+        written(lambda m, x: m.head((m.conv(m.normalize(x)) * m.act(m.weight).sum()).flatten(1))),
+        "act NQ: takes no output of a layer; allowed: one tensor of the network",
+    ),
+    "an activation of zeros": (
+        written(lambda m, x: m.head(m.act(constant(m, x)).flatten(1))),
+        "act NQ: takes a constant; allowed: outputs of layers",
+    ),
+    "scores of zeros": (
+        written(lambda m, x: constant(m, x).mean((2, 3))),
+        "forward: returns a constant; allowed: the scores of the classes",
+    ),
     "dependence on values": (
         written(lambda m, x: m.head(m.act(m.conv(m.normalize(x))).flatten(1)) if x.sum() > 0 else x),
         "test_lower.py:{line}: gt: its values decide what forward does; allowed: the same operations for every image",
@@ -274,6 +325,50 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a view that mixes images": (
         written(lambda m, x: m.head(m.act(m.conv(m.normalize(x))).transpose(0, 1).reshape(-1, 288))),
         "test_lower.py:{line}: transpose: mixes images; allowed: the batch as the first dimension, (N, ...)",
+    ),
+    "the first image": (
+        written(lambda m, x: m.head(m.conv(m.normalize(x)).repeat(1, 2, 1, 1)[0][:3].flatten())),
+        "test_lower.py:{line}: getitem: gives (6, 12, 8) for 3 images; allowed: the batch as the first dimension",
+    ),
+    "a mean of everything": (
+        written(lambda m, x: m.head((m.conv(m.normalize(x)) + m.conv(m.normalize(x)).mean()).flatten(1))),
+        "test_lower.py:{line}: mean: gives () for 3 images; allowed: the batch as the first dimension",
+    ),
+    "a mean over images": (
+        written(lambda m, x: m.head((y := m.conv(m.normalize(x))).flatten(1)) + y.mean(0).sum()),
+        "test_lower.py:{line}: mean: goes over the batch; allowed: dimensions from 1 on",
+    ),
+    "a maximum of everything": (
+        written(lambda m, x: m.head((y := m.act(m.conv(m.normalize(x)))).flatten(1)) + y.amax()),
+        "test_lower.py:{line}: amax: goes over all dimensions, the batch too; allowed: dimensions from 1 on",
+    ),
+    "a maximum over channels": (
+        written(lambda m, x: m.head(m.act(m.conv(m.normalize(x))).amax(1, keepdim=True).repeat(1, 3, 1, 1).flatten(1))),
+        "test_lower.py:{line}: amax: takes the maximum over channels; allowed: maxima over height and width",
+    ),
+    "a maximum over the width, dropped": (
+        written(lambda m, x: m.head(m.act(m.conv(m.normalize(x))).amax(3).repeat(1, 8, 1).flatten(1))),
+        "test_lower.py:{line}: amax: takes the maximum over the width and drops it; allowed: keepdim=True",
+    ),
+    "weights that the network computes": (
+        written(lambda m, x: F.conv2d(y := m.act(m.conv(m.normalize(x))), y.mean((2, 3), True)).flatten(1)),
+        "test_lower.py:{line}: conv2d: takes an output of the network as a constant; allowed: constant numbers and ",
+    ),
+    "a complex factor": (
+        written(lambda m, x: m.head((m.conv(m.normalize(x)) * 1j).real.flatten(1))),
+        "test_lower.py:{line}: mul: takes complex as a constant; allowed: constant numbers and tensors",
+    ),
+    "a matrix product of outputs": (
+        written(lambda m, x: ((y := m.conv(m.normalize(x))) @ y.transpose(2, 3)).mean((2, 3))),
+        "test_lower.py:{line}: matmul: multiplies by a tensor that is not a constant matrix; allowed: x @ W with a ",
+    ),
+    "a quotient of outputs": (
+        written(lambda m, x: m.head(((y := m.act(m.conv(m.normalize(x)))) / y.sum((2, 3), True)).flatten(1))),
+        "test_lower.py:{line}: truediv: divides by an output of the network, or rounds; allowed: constant divisors",
+    ),
+    "a sum of five dimensions": (
+        written(lambda m, x: m.head((m.conv(m.normalize(x)).view(-1, 3, 3, 4, 8) + 1).flatten(1))),
+        "test_lower.py:{line}: add: takes a tensor of 5 dimensions; allowed: (N, C, H, W), (N, C, L) or (N, C)",
     ),
     "a gate": (
         written(lambda m, x: m.head((y := m.act(m.conv(m.normalize(x)))).mul(y.mean((2, 3), True)).flatten(1))),
@@ -299,6 +394,51 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "softmax before the end": (
         lambda: build([*flat(192), nn.Softmax(1), nn.Linear(3, 3)]),
         "4 Linear: linear: follows softmax; allowed: softmax at the end, or nowhere",
+    ),
+    "an activation behind softmax": (
+        lambda: build([*flat(192), nn.Softmax(1), NQ(4), nn.Linear(3, 3)]),
+        "4 NQ: follows softmax; allowed: softmax at the end, or nowhere",
+    ),
+    "a maximum at the end": (
+        written(lambda m, x: m.conv(m.normalize(x)).amax((2, 3))),
+        "forward: ends with a maximum of currents; allowed: average pooling at the end",
+    ),
+    "maximum of currents behind two paddings": (
+        lambda: build(
+            [
+                nn.Conv2d(2, 3, 3, 3, 1),
+                nn.Conv2d(3, 3, 3, padding=1),
+                nn.MaxPool2d(2),
+                NQ(4),
+                nn.Flatten(),
+                nn.Linear(6, 3),
+            ]
+        ),
+        "3 MaxPool2d: max_pool2d: takes the maximum of sums; allowed: max pooling directly before or behind",
+    ),
+    "maximum of averages": (
+        lambda: build([nn.Conv2d(2, 3, 1), NQ(4), nn.AvgPool2d(2), nn.MaxPool2d(2), *flat(18)]),
+        "4 MaxPool2d: max_pool2d: takes the maximum of sums; allowed: max pooling directly before or behind",
+    ),
+    "maximum of negative spikes": (
+        written(lambda m, x: m.head(F.max_pool2d(-0.5 * m.act(m.conv(m.normalize(x))), 1).flatten(1))),
+        "test_lower.py:{line}: max_pool2d: takes the maximum of spikes times -0.75; allowed: positive factors",
+    ),
+    "maximum with its places": (
+        written(lambda m, x: m.head(F.max_pool2d(m.act(m.conv(m.normalize(x))), 1, return_indices=True)[0].flatten(1))),
+        "test_lower.py:{line}: max_pool2d_with_indices: max_pool2d_with_indices is no operation",
+    ),
+    "maximum to a size that does not divide": (
+        lambda: build([nn.Conv2d(2, 3, 1), NQ(4), nn.AdaptiveMaxPool2d((5, 3)), *flat(45)]),
+        "3 AdaptiveMaxPool2d: adaptive_max_pool2d: pools (12, 8) to (5, 3); allowed: sizes that divide the map",
+    ),
+    "factors of places behind a maximum": (
+        written(lambda m, x: m.head(m.act(F.max_pool2d(m.conv(m.normalize(x)), 1) * torch.arange(8)).flatten(1))),
+        "test_lower.py:{line}: mul: multiplies the places of a maximum differently; allowed: one factor per channel",
+    ),
+    "numbers of places behind a maximum": (
+        written(lambda m, x: m.head(m.act(F.max_pool2d(m.conv(m.normalize(x)), 1) + torch.arange(8)).flatten(1))),
+        "test_lower.py:{line}: add: adds different numbers to the places of a maximum; allowed: one number per channel",
     ),
     "maximum of currents without an activation": (
         lambda: build([nn.Conv2d(2, 3, 1), nn.MaxPool2d(2), nn.Conv2d(3, 3, 1), NQ(4), *flat(72)]),
@@ -331,6 +471,10 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "compiled inside": (
         changed(lambda n: n.__setitem__(1, torch.compile(n[1]))),
         "1 OptimizedModule: torch.compile wraps the module; convert its _orig_mod",
+    ),
+    "TorchScript inside": (
+        changed(lambda n: n.__setitem__(1, torch.jit.script(n[1]))),
+        "1 RecursiveScriptModule: TorchScript has no Python forward; convert the module that it was made of",
     ),
     "lazy": (
         changed(lambda n: n.__setitem__(1, nn.LazyConv2d(3, 1).eval())),
@@ -419,6 +563,10 @@ BAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "zero deviation": (
         changed(lambda n: n[0].std[0, 1].fill_(0.0)),
         "Normalize: std is 0.0; allowed: finite numbers, std above 0",
+    ),
+    "initial potentials of other channels": (
+        changed(lambda n: setattr(n[3], "initial", torch.ones(4))),
+        "3 NQ: initial is of shape (4,); allowed: one number, or 3, one per channel",
     ),
     "nan mean": (
         changed(lambda n: n[0].mean[0, 1].fill_(float("nan"))),
