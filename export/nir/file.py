@@ -44,8 +44,6 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
         raise
     except Exception as error:  # h5py's for damaged files; assertions, KeyError, TypeError, ... of nir's constructors
         raise NetxError(f"{where}: not a readable NIR file: {type(error).__name__}: {shown(error, 300)}") from None
-    if not isinstance(graph, nir.NIRGraph):
-        raise NetxError(f"{where}: holds a {type(graph).__name__}; allowed: a NIRGraph")
     for name, node in {"graph": graph, **graph.nodes}.items():
         if not isinstance(node.metadata, dict):
             raise NetxError(f"{where}: {name}: metadata is {shown(node.metadata)}; allowed: a group")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import h5py
@@ -104,6 +105,15 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "no weight": (replace(WEIGHT, None), "not a readable NIR file: TypeError"),
     "unknown type": (replace("node/nodes/conv1/type", "Brain"), "node conv1: type is Brain"),
     "a single node": (replace("node/type", "IF"), "type is IF; allowed: NIRGraph"),
+    "type that is a number": (replace("node/nodes/conv1/type", 3.0), "type is of type float64; allowed: a string"),
+    "info that is no JSON": (
+        replace("node/metadata/info", "{"),
+        "graph: metadata info is '{'; allowed: a JSON object of strings and numbers",
+    ),
+    "info of lists": (
+        replace("node/metadata/info", '{"T": [8]}'),
+        "graph: metadata info is .*; allowed: a JSON object",
+    ),
     "metadata": (replace("node/nodes/conv1/metadata", "x"), "conv1: metadata is .*x"),
     "text for numbers": (replace(WEIGHT, "text"), "not a readable NIR file: AttributeError"),
     "float weights": (
@@ -130,6 +140,28 @@ def test_broken_files_are_refused_in_one_line(graph: Path, name: str, capsys: py
     assert err.count("\n") == 1
     assert re.search(message, err)
     assert not target.exists()
+
+
+def test_files_of_many_groups_are_refused(
+    graph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(nir_file, "MAX_NODES", 20)
+    assert from_nir.main([str(graph), str(graph.with_name("other.h5"))]) == 2
+    expected = f"export.from_nir: {graph}: file: number of groups and arrays is above 20; allowed: at most 20\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("command", [to_nir, from_nir])
+def test_without_the_package_nir(
+    net: Path, command: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("file", "graph", "reader"):
+        monkeypatch.delitem(sys.modules, f"export.nir.{name}")
+    monkeypatch.setitem(sys.modules, "nir", None)
+    assert command.main([str(net), str(net.with_name("out"))]) == 2
+    err = capsys.readouterr().err
+    assert err.endswith("; allowed: with the package nir, pip install -e '.[nir]' -c constraints.txt\n")
+    assert err.count("\n") == 1 and "nir" in err.split(";")[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"no HDF5", os.urandom(2000)], ids=["empty", "text", "noise"])

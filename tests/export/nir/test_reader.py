@@ -207,6 +207,10 @@ LIF = nir.LIF(np.ones((2, 4, 4)), np.ones((2, 4, 4)), np.zeros((2, 4, 4)), np.on
             r"node out \(Output\): source is n4 \(IF\); allowed: I",
         ),
         (chain(convolution(), neurons((2, 4, 4))), "out"),
+        (
+            chain(convolution(), neurons((2, 4, 4)), flatten(2, 4, 4), nir.I(np.ones(32)), dense(32)),
+            r"node n3 \(I\): place is between other nodes; allowed: I directly before the Output only",
+        ),
     ],
 )
 def test_other_graphs_are_refused_by_node_and_reason(graph: nir.NIRGraph, message: str) -> None:
@@ -298,6 +302,52 @@ def test_scales_multiply_what_comes_before() -> None:
     twice = chain(flatten(1, 4, 4), linear, nir.Scale(np.full(3, 2.0)))
     expected = chain(flatten(1, 4, 4), nir.Linear(2 * linear.weight))
     assert to_network(twice).network.digest() == to_network(expected).network.digest()
+
+
+def test_factors_of_neurons_without_places_are_a_diagonal() -> None:
+    """As edges without weights are; several in a row are multiplied."""
+    ways = (nir.Scale(np.array([2.0, 3.0, 4.0])), nir.Scale(np.array([1.0, -1.0, 5.0])))
+    start = flatten(1, 4, 4), dense(16), neurons((3,))
+    for scales, factors in (((), [1, 1, 1]), (ways[:1], [2, 3, 4]), (ways, [2, -3, 20])):
+        layer = to_network(chain(*start, *scales, neurons((3,)), dense(3))).network.layers[1]
+        np.testing.assert_array_equal(layer.connections[0].weight, np.diag(factors))
+    many = chain(flatten(1, 4, 4), nir.Linear(np.ones((2**14 + 1, 16))), neurons((2**14 + 1,)), nir.I(np.ones(1)))
+    with pytest.raises(GraphError, match=r"^graph: factors for 16385 neurons; allowed: 16384$"):
+        to_network(many)
+
+
+def test_what_is_at_the_ends() -> None:
+    graph = network_with()
+    graph.nodes["in"] = nir.Input(np.array([4, 4]))
+    with pytest.raises(GraphError, match=r"^node in \(Input\): shape is \[4 4\]; allowed: \(C, H, W\), or \(N,\)$"):
+        to_network(graph)
+    graph = network_with()
+    graph.nodes["out"] = nir.Output(np.array([4]))
+    with pytest.raises(GraphError, match=r"^node out \(Output\): shape is \[4\]; allowed: \(3,\)$"):
+        to_network(graph)
+    graph.nodes["out"] = nir.Flatten({"input": np.array([3])}, start_dim=0)
+    with pytest.raises(GraphError, match=r"^graph: Output nodes are none; allowed: one$"):
+        to_network(graph)
+    graph = network_with()
+    graph.edges.remove(("n0", "n1"))
+    with pytest.raises(GraphError, match=r"^node n1 \(IF\): sources is none; allowed: at least one with weights$"):
+        to_network(graph)
+
+
+def test_biases_of_other_channels_are_refused() -> None:
+    graph = network_with()
+    graph.nodes["more"] = convolution(weight=np.ones((4, 1, 3, 3)), bias=np.ones(4))
+    graph.edges += [("in", "more"), ("more", "n1")]
+    with pytest.raises(GraphError, match=r"^node n1 \(IF\): bias is of shape \(4,\); allowed: \(2,\) or \(2, 4, 4\)$"):
+        to_network(graph)
+
+
+def test_layers_in_another_order_than_their_edges_are_refused() -> None:
+    graph = to_graph(small_network())
+    for name, number in (("conv1", 1), ("conv2", 0)):
+        graph.nodes[name].metadata["layer"] = number
+    with pytest.raises(GraphError, match=r"^node conv2 \(IF\): source is conv1; allowed: nodes that come before$"):
+        to_network(graph)
 
 
 def test_loops_and_loose_ends_are_refused() -> None:
