@@ -61,6 +61,12 @@ def test_bytes_do_not_depend_on_time_or_name(network: IntegerNetwork, path: Path
     assert_same(read(path), network)
 
 
+def test_info_that_is_true_or_false(network: IntegerNetwork, tmp_path: Path) -> None:
+    write(dataclasses.replace(network, info={"pruned": True, "merged": False}), tmp_path / "net.net")
+    found = read(tmp_path / "net.net").info
+    assert found["pruned"] is True and found["merged"] is False
+
+
 def test_nothing_is_written_beside_the_file(
     network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,12 +120,49 @@ def dangling(file: h5py.File) -> None:
     file["layer/1/neuron"] = h5py.SoftLink("/layer/3/neuron")
 
 
+def foreign(file: h5py.File) -> None:
+    del file.attrs["format"], file["layer"]
+
+
+def no_image(file: h5py.File) -> None:
+    del file["layer/0/shape"]
+    replace("layer/0/type", np.bytes_("flatten"))(file)
+
+
+def second_image(file: h5py.File) -> None:
+    file["layer/2/shape"] = file["layer/0/shape"][()]
+    replace("layer/2/type", np.bytes_("input"))(file)
+
+
+def flattened_twice(file: h5py.File) -> None:
+    del file["layer/3"]
+    file.copy("layer/2", "layer/3")
+
+
+def convolution_of_flat(file: h5py.File) -> None:
+    del file["layer/3"]
+    file.copy("layer/1", "layer/3")
+
+
+def flatten_at_the_end(file: h5py.File) -> None:
+    del file["layer/3"], file["layer/4"]
+
+
 INT32 = np.int32
 BAD = {
     "no version": (attribute("/", "version", None), "file: attribute version is missing; allowed: 1, 2"),
     "newer": (attribute("/", "version", np.int64(3)), "file: attribute version is 3; allowed: 1, 2"),
     "format": (attribute("/", "format", np.bytes_("x")), "file: attribute format is b'x'; allowed: nq-netx"),
     "no format": (attribute("/", "format", None), "file: attribute format is missing; allowed: nq-netx"),
+    "foreign": (foreign, "file: attribute format is missing; allowed: nq-netx"),
+    "no image": (no_image, "layer 0: type is flatten; allowed: input"),
+    "second image": (second_image, "layer 2: type is input; allowed: input in layer 0 only"),
+    "flattened twice": (
+        flattened_twice,
+        "layer 3: type is flatten; allowed: conv or dense behind an output of (3, 3, 4)",
+    ),
+    "convolution of flat": (convolution_of_flat, "layer 3: type is conv; allowed: dense behind flatten"),
+    "flatten at the end": (flatten_at_the_end, "layer 2: type is flatten; allowed: dense in the last layer"),
     "of lava-dl": (
         lambda f: (attribute("/", "format", None)(f), replace("layer/0/type", np.array([b"input"]))(f)),
         "a network of lava-dl; python -m deploy.run_lava_dl runs it",
