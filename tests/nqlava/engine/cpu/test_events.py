@@ -82,6 +82,17 @@ def test_thousands_of_the_largest_weights_do_not_wrap(weight: int, value: int) -
     assert sums[0, 0, 0].tolist() == [4 * 56 * value * weight] * 3
 
 
+@pytest.mark.parametrize("outputs", [32, 33, 100, 300])
+def test_any_number_of_outputs(outputs: int) -> None:
+    """Rows of weights are 32, 64, 128 or 256 wide, and the last may be wider than what is left of the outputs."""
+    rng = np.random.default_rng(outputs)
+    connection = random_connection(rng, "source", (8, 2, 2), outputs=outputs, kernel=(3, 3), padding=(1, 1))
+    values = rng.integers(2, size=(1, 8, 2, 2), dtype=np.uint8)
+    in_order = torch.from_numpy(np.ascontiguousarray(values.transpose(0, 2, 3, 1)))
+    got = prepared(connection.weight, (8, 2, 2)).sums(in_order, int(values.sum())).permute(0, 3, 1, 2)
+    np.testing.assert_array_equal(got[0].numpy(), synaptic_sum(connection, values[0].astype(np.int64)))
+
+
 def test_by_hand() -> None:
     """Two positions of two channels: one spike in channel 0 of the first, three in channel 1 of the second."""
     values = np.array([1, 0, 0, 3], np.uint8)
