@@ -72,6 +72,7 @@ class Wrapped(nn.Module):
         (Wrapped(lambda x: x.clamp(0, 3.5)), Activation(3.5)),
         (Wrapped(lambda x: (x.clamp(0, 1) * 16).round() / 16), Activation(1.0, 16)),
         (Wrapped(lambda x: x), None),
+        (Wrapped(torch.ones_like), None),
         (Wrapped(lambda x: x.clamp(-1, 1)), None),
         (Wrapped(lambda x: F.leaky_relu(x, 0.1)), None),
         (Wrapped(lambda x: torch.sigmoid(x)), None),
