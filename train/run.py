@@ -105,9 +105,9 @@ def run(command: Command, options: argparse.Namespace) -> None:
         say(_choices(recipe), flush=True)
         if list(options.data) == ["sample"] and start is None:
             say("The sample shows that everything works; for accuracy give the whole data set with --data.", flush=True)
-        state = None if start is None else start.network.state_dict()
+        network = None if start is None else start.network
         if options.dry_run:
-            training = Training(recipe, data, device=device, start=state, processes=everyone, kernels=Kernels())
+            training = Training(recipe, data, device=device, start=network, processes=everyone, kernels=Kernels())
             say(_plan(options, training, len(data), len(test)), flush=True)
             return
         with closing(log) if log is not None else nullcontext():
@@ -117,7 +117,7 @@ def run(command: Command, options: argparse.Namespace) -> None:
                 out=options.out,
                 device=device,
                 resume=options.resume,
-                start=state,
+                start=network,
                 processes=everyone,
                 log=log,
             )

@@ -1,4 +1,4 @@
-"""The optimizers of a training: SGD with Nesterov momentum, and Muon for the filters of convolutions."""
+"""The optimizers of a training: SGD with Nesterov momentum or Adam, and Muon for the filters of convolutions."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -67,7 +67,7 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """SGD for all parameters, or Muon for filters and SGD for the rest; as one optimizer.
+    """SGD or Adam for all parameters, or Muon for filters and SGD for the rest; as one optimizer.
 
     Attributes:
         parts: torch optimizers.
@@ -76,13 +76,13 @@ class Optimizers:
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         """The optimizers that a recipe asks for, with learning rate 0."""
-        self._names: dict[Tensor, str] = {p: f"{name} momentum" for name, p in network.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
         biases = {id(m.bias) for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
         filters: list[nn.Parameter] = []
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         fast: list[nn.Parameter] = []
-        for parameter in network.parameters():
+        for parameter in (p for p in network.parameters() if p.requires_grad):
             if parameter.dim() == 4 and recipe.muon:
                 filters.append(parameter)
             elif parameter.dim() > 1:
@@ -96,8 +96,12 @@ class Optimizers:
         ]
         if fast:
             groups.append({"params": fast, "weight_decay": 0.0, "peak": rate * recipe.bias_rate})
-        sgd = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-        self.parts: list[torch.optim.Optimizer] = [sgd]
+        most: torch.optim.Optimizer
+        if recipe.optimizer == "adam":
+            most = torch.optim.AdamW(groups, lr=0.0)
+        else:
+            most = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        self.parts: list[torch.optim.Optimizer] = [most]
         if filters:
             self.parts.append(Muon([{"params": filters, "peak": recipe.muon}]))  # type: ignore[list-item]
 
@@ -119,17 +123,25 @@ class Optimizers:
             part.step()
 
     def expected(self) -> dict[str, Tensor]:
-        """What a checkpoint holds, by name: of the shapes of these parameters."""
-        moved = [p for group in self.param_groups if group["momentum"] for p in group["params"]]
-        return {self._names[parameter]: parameter for parameter in moved}
+        """What a checkpoint holds, by name: tensors of these shapes."""
+        return {
+            name: torch.zeros(()) if key == "step" else parameter
+            for part in self.parts
+            for group in part.param_groups
+            for parameter in group["params"]
+            for name, key in self._kept(parameter, group)
+        }
 
     def momentum(self) -> dict[str, Tensor]:
         """Momentum by name; all else follows from the recipe."""
         return {
-            self._names[parameter]: state["momentum_buffer"]
+            name: state[key]
             for part in self.parts
-            for parameter, state in part.state.items()
-            if state.get("momentum_buffer") is not None
+            for group in part.param_groups
+            for parameter in group["params"]
+            for state in [part.state.get(parameter, {})]
+            for name, key in self._kept(parameter, group)
+            if state.get(key) is not None
         }
 
     def load_momentum(self, saved: dict[str, Tensor]) -> None:
@@ -137,6 +149,16 @@ class Optimizers:
         for part in self.parts:
             for group in part.param_groups:
                 for parameter in group["params"]:
-                    if self._names[parameter] in saved:
-                        found = torch.empty_like(parameter).copy_(saved[self._names[parameter]])
-                        part.state[parameter] = {"momentum_buffer": found}
+                    found = {key: saved[name] for name, key in self._kept(parameter, group) if name in saved}
+                    if found:
+                        part.state[parameter] = {
+                            key: value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
+                            for key, value in found.items()
+                        }
+
+    def _kept(self, parameter: Tensor, group: dict[str, Any]) -> list[tuple[str, str]]:
+        """Names in a checkpoint, and in the optimizer's state, of what it keeps of a parameter."""
+        keys = ("exp_avg", "exp_avg_sq", "step") if "betas" in group else ("momentum_buffer",)
+        if not group.get("momentum", True):
+            return []
+        return [(f"{self._names[parameter]} {key.removesuffix('_buffer')}", key) for key in keys]

@@ -85,7 +85,7 @@ _network = partial(_option, group="network")
 class Recipe:
     """Everything that decides the trained weights, besides the data, the machine and the number of processes.
 
-    The commands make an option of every entry but bfloat16; their help says what it is. Furthermore:
+    The commands make an option of every entry that has a help text; it says what the entry is. Furthermore:
 
     Attributes:
         batch: images per step; a smaller last batch is left out.
@@ -101,6 +101,8 @@ class Recipe:
         bfloat16: convolutions and linear layers under autocast; thresholds and statistics stay float32.
         weight_bits: of the weights in the forward pass (train.model.fake_quantize).
         layer_bits: bits by the path of a convolution or linear layer.
+        optimizer: "adam" has no momentum of its own choice, and suits networks without batch norm.
+        temperature: τ of the distillation, τ² · cross entropy of softmax(teacher / τ) and softmax(scores / τ).
     """
 
     model: str = _network(
@@ -187,6 +189,8 @@ class Recipe:
     )
     seed: int = _option(0, allowed=_range(0, MAX_SEED))
     bfloat16: bool = False
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    temperature: float = 1.0
     weight_bits: int = _network(
         0,
         "train with weights rounded to 2 to 8 bits, for export with the same --bits and --rounding nearest; "

@@ -29,7 +29,7 @@ from train.loop.checkpoint import CheckpointError, ModelFile
 from train.loop.optimizer import Optimizers
 from train.loop.processes import Processes
 from train.loop.recipe import Recipe
-from train.model.activation import NoisePool
+from train.model.activation import Neuron, NoisePool
 from train.model.fake_quantize import attach, bake
 from train.model.kernels import Kernels, compiled_kernels
 from train.model.models import MODELS, Network, begin_with_identity
@@ -67,7 +67,8 @@ def train(
     out: Path,
     device: torch.device,
     resume: bool = False,
-    start: dict[str, Tensor] | None = None,
+    start: Network | None = None,
+    teacher: nn.Module | None = None,
     processes: Processes | None = None,
     log: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Network:
@@ -84,7 +85,8 @@ def train(
         out: path of the model file.
         device: where to train.
         resume: continue from the checkpoint.
-        start: state to start from (fine-tuning) instead of random weights.
+        start: network to train further, a copy of it, in place of a new one.
+        teacher: gives the scores of the distillation; without it the network to start from, without spikes.
         processes: those that train together; alone without it.
         log: called by rank 0 after every epoch with its number, from 1, and numbers by name, such as accuracy/ANN.
 
@@ -94,7 +96,7 @@ def train(
         DataError: where the images are of another size than the model's, or not more than those held out.
         InputError: where less than one batch is left to train on.
     """
-    training = Training(recipe, data, device=device, start=start, processes=processes)
+    training = Training(recipe, data, device=device, start=start, teacher=teacher, processes=processes)
     path = checkpoint_path(out)
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"score": -1.0, "epoch": -1, "state": {}}
@@ -196,7 +198,8 @@ class Training:
         data: Images,
         *,
         device: torch.device,
-        start: dict[str, Tensor] | None = None,
+        start: Network | None = None,
+        teacher: nn.Module | None = None,
         processes: Processes | None = None,
         kernels: Kernels | None = None,
     ) -> None:
@@ -212,28 +215,34 @@ class Training:
                 f"validation is {len(held_out)}; allowed: at least {self.processes.count}, the number of processes"
             )
         torch.manual_seed(recipe.seed)
-        network = MODELS[recipe.model](
-            len(self.classes),
-            activation=recipe.activation,
-            levels=recipe.levels,
-            threshold=recipe.threshold,
-            reset=recipe.reset,
-            dropout=recipe.dropout,
-            size=data.shape[1],
-        )
+        if start is None:
+            network = MODELS[recipe.model](
+                len(self.classes),
+                activation=recipe.activation,
+                levels=recipe.levels,
+                threshold=recipe.threshold,
+                reset=recipe.reset,
+                dropout=recipe.dropout,
+                size=data.shape[1],
+            )
+        else:
+            network = copy.deepcopy(start)
+            for module in network.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = recipe.dropout
+                elif isinstance(module, Neuron):
+                    module.initial = torch.full_like(module.threshold, module.usual)
         if data.shape != network.input_shape:
             raise DataError(f"data: images are {data.shape}; allowed: {network.input_shape} for {recipe.model}")
-        if recipe.filters == "identity":
+        if recipe.filters == "identity" and start is None:
             begin_with_identity(network)
-        if start is not None:
-            network.load_state_dict(start)
-        self._teacher: Network | None = None
+        self._teacher: nn.Module | None = None
         if recipe.distillation:
             if start is None:
                 raise InputError(
                     f"distillation is {recipe.distillation} without a teacher; allowed: with --init or --pretrained"
                 )
-            self._teacher = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+            self._teacher = copy.deepcopy(teacher or start).to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         if recipe.weight_bits:
             attach(network, recipe.weight_bits, recipe.layer_bits)
         self.network: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -280,12 +289,11 @@ class Training:
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the optimizer, at its present learning rate; (loss, number of correct images)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            targets = self.targets(images, labels)
             if self.recipe.snn_steps:
                 scores = read_outs(self._parallel, images, self.recipe.snn_steps)
             else:
                 scores = self._parallel(images)[None]
-        loss = nn.functional.cross_entropy(scores.float().flatten(0, 1), targets.repeat(len(scores), 1))
+        loss = self.loss(scores.float(), images, labels)
         self.optimizer.step(loss)
         with torch.no_grad():
             for layer in self.network.activations:
@@ -294,14 +302,17 @@ class Training:
             self._average.update_parameters(self.network)
         return loss.detach(), (scores[-1].argmax(1) == labels).sum()
 
-    @torch.no_grad()
-    def targets(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Probabilities (N, K) that the network should give: (1 − d)·smoothed label + d·softmax of the teacher."""
-        classes, smoothing, share = len(self.classes), self.recipe.label_smoothing, self.recipe.distillation
-        targets = nn.functional.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+    def loss(self, scores: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of all read-outs (R, N, K): (1 − d) · cross entropy with the smoothed labels + d · distillation."""
+        share, tau, count = self.recipe.distillation, self.recipe.temperature, len(scores)
+        flat = scores.flatten(0, 1)
+        smoothing = self.recipe.label_smoothing
+        loss = nn.functional.cross_entropy(flat, labels.repeat(count), label_smoothing=smoothing)
         if self._teacher is None:
-            return targets
-        return targets * (1 - share) + self._teacher(images).float().softmax(1) * share
+            return loss
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+            targets = (self._teacher(images).float() / tau).softmax(1).repeat(count, 1)
+        return (1 - share) * loss + share * tau**2 * nn.functional.cross_entropy(flat / tau, targets)
 
     def epoch(self, epoch: int) -> tuple[float, float]:
         """One pass; (mean loss, accuracy in percent on the augmented images)."""

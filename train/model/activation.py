@@ -20,6 +20,7 @@ class Neuron(nn.Module):
     Attributes:
         threshold: θ, a scalar (float32), in the unit of the pre-activation z. A spike stands for θ.
         initial: v(0) / θ, a scalar or one per channel (C,); model files hold it beside the state, if it was calibrated.
+        usual: v(0) / θ before it is calibrated.
         reset: "soft" (v ← v − θ) or "hard" (v ← 0).
         steps: T while the module acts as neurons, else None.
         kernels: the elementwise passes of training.
@@ -27,11 +28,12 @@ class Neuron(nn.Module):
 
     threshold: Tensor
     initial: Tensor
+    usual: float
     reset: Reset = "soft"
 
-    def __init__(self, initial: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("initial", torch.tensor(initial), persistent=False)
+        self.register_buffer("initial", torch.tensor(self.usual), persistent=False)
         self.steps: int | None = None
         self.kernels = Kernels()
 
@@ -67,8 +69,10 @@ class NQ(Neuron):
         noise: gives standard normal values of a shape, for training; None for no noise.
     """
 
+    usual = 0.5
+
     def __init__(self, levels: int, threshold: float = 4.0) -> None:
-        super().__init__(initial=0.5)
+        super().__init__()
         if levels < 1:
             raise ValueError(f"levels must be at least 1, got {levels}")
         if not threshold > 0:
@@ -99,8 +103,10 @@ class RateReLU(Neuron):
         reset: "soft" or "hard".
     """
 
+    usual = 0.0
+
     def __init__(self, threshold: float = 1.0, reset: Reset = "soft") -> None:
-        super().__init__(initial=0.0)
+        super().__init__()
         if not threshold > 0:
             raise ValueError(f"threshold must be positive, got {threshold}")
         self.register_buffer("threshold", torch.tensor(float(threshold)))

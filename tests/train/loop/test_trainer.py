@@ -80,6 +80,7 @@ def test_an_image_is_mirrored_in_every_other_epoch() -> None:
         {"weight_bits": 3, "layer_bits": {"layers.1": 8}},
         {"average": 0.9},
         {"muon": 0.05, "bias_rate": 8.0, "schedule": "linear", "average": 0.9},
+        {"optimizer": "adam"},
         {"filters": "identity", "border": "reflect", "flip": "alternating"},
         {"policy": "auto"},
         {"snn_steps": 2},
@@ -178,15 +179,17 @@ def test_thresholds_stay_positive(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_fine_tuning_starts_from_the_given_state(tmp_path: Path) -> None:
-    start = random_tiny(1).state_dict()
+    start = random_tiny(1)
+    neurons(start)[0].initial = torch.full((4,), 0.3)
     network = train(replace(RECIPE, epochs=1, learning_rate=0.0), DATA, out=tmp_path / "m.pt", device=CPU, start=start)
     for key, value in network.named_parameters():
-        assert torch.equal(value.detach(), start[key]), key
+        assert torch.equal(value.detach(), start.state_dict()[key]), key
+    assert all(float(neuron.initial) == 0.5 for neuron in neurons(network)), "calibrated v(0) is not kept"
 
 
 def test_weights_are_trained_on_the_grid_and_written_rounded(tmp_path: Path) -> None:
     """Three bits give seven values per channel, eight bits more; smaller changes add up in the exact weights."""
-    start = random_tiny(1).state_dict()
+    start = random_tiny(1)
     recipe = replace(RECIPE, epochs=2, weight_bits=3, layer_bits={"layers.5": 8})
     network = train(recipe, DATA, out=tmp_path / "m.pt", device=CPU, start=start)
     model = read_model(tmp_path / "m.pt")
@@ -198,7 +201,7 @@ def test_weights_are_trained_on_the_grid_and_written_rounded(tmp_path: Path) -> 
         # The first layer's grid is finer by the standard deviation of each of the three input channels.
         most = {"layers.1": 7 * 3, "layers.5": 255}.get(name, 7)
         assert max(values) <= most and (max(values) > 7 or name not in ("layers.1", "layers.5")), name
-        assert not torch.equal(module.weight, start[f"{name}.weight"])
+        assert not torch.equal(module.weight, start.get_parameter(f"{name}.weight"))
 
 
 def test_larger_batch_than_data(tmp_path: Path) -> None:
@@ -361,18 +364,24 @@ def test_the_loss_of_the_spiking_network_is_the_mean_over_its_read_outs() -> Non
     torch.testing.assert_close(loss, expected)
 
 
-def test_distillation_mixes_labels_with_what_the_start_gives() -> None:
-    """(1 − d) of the smoothed labels, d of the starting network's probabilities, which training does not change."""
+@pytest.mark.parametrize("other", [False, True])
+def test_distillation_mixes_labels_with_what_the_teacher_gives(other: bool) -> None:
+    """(1 − d) of the smoothed labels, d of the teacher's probabilities; training does not change the teacher."""
     start = random_tiny(1, classes=5)
-    recipe = replace(RECIPE, distillation=0.25, label_smoothing=0.2, snn_steps=2)
-    training = Training(recipe, DATA, device=CPU, start=start.state_dict())
+    teacher = random_tiny(2, classes=5) if other else None
+    recipe = replace(RECIPE, distillation=0.25, label_smoothing=0.2, snn_steps=2, temperature=3.0)
+    training = Training(recipe, DATA, device=CPU, start=start, teacher=teacher)
     images, labels = DATA.images[:10].permute(0, 3, 1, 2), DATA.labels[:10]
     training.optimizer.set_rate(1)
     training.network.train()
     training.step(images, labels)
+    scores = torch.randn(2, 10, 5)
     with torch.no_grad():
-        expected = 0.25 * start(images).softmax(1) + 0.75 * (0.8 * torch.eye(5)[labels] + 0.2 / 5)
-    torch.testing.assert_close(training.targets(images, labels), expected)
+        soft = ((teacher or start)(images) / 3).softmax(1)
+    smoothed = 0.8 * torch.eye(5)[labels] + 0.2 / 5
+    parts = [(-q * (s / t).log_softmax(1)).sum(1).mean() for s in scores for q, t in ((smoothed, 1), (soft, 3))]
+    expected = 0.75 * (parts[0] + parts[2]) / 2 + 0.25 * 9 * (parts[1] + parts[3]) / 2
+    torch.testing.assert_close(training.loss(scores, images, labels), expected)
 
 
 def test_distillation_needs_a_teacher() -> None:
