@@ -11,12 +11,15 @@ from torch import Tensor
 from nqlava.command.files import LFS_POINTER, is_lfs_pointer, reading, replacing
 from nqlava.errors import InputError, shown
 from train.choices import ACTIVATIONS, MAX_LEVELS, RESETS, Activation, Reset
-from train.model.models import MODELS, Network
+from train.model.lowered import Lowered, entries, plans_from
+from train.model.models import MAX_SIZE, MODELS, Network
 from train.model.snn import neurons
 
 FORMAT = "nq-lava model"
 VERSION = 1
 MAX_INITIAL = 4096  # v(0) / θ
+LOWERED = "lowered"
+"""The architecture of a network that was converted; its file holds its layers."""
 
 
 class CheckpointError(InputError):
@@ -69,7 +72,7 @@ class ModelFile:
 
     Attributes:
         network: in evaluation mode when it was read.
-        architecture: its name in train.model.models.MODELS.
+        architecture: its name in train.model.models.MODELS, or "lowered".
         classes: their names.
         info: plain numbers, strings, lists and dictionaries, mostly for people; see the properties.
         activation, reset: of the network.
@@ -117,6 +120,8 @@ def write_model(path: Path, model: ModelFile) -> None:
         "state": {key: value.detach().cpu().clone() for key, value in model.network.state_dict().items()},
         "info": dict(model.info),
     }
+    if isinstance(model.network, Lowered):
+        content |= {"layers": entries(model.network.plans), "input_shape": list(model.network.input_shape)}
     save(path, content)
 
 
@@ -126,8 +131,9 @@ def read_model(path: Path) -> ModelFile:
     if "optimizer" in content:
         raise CheckpointError(f"{path}: a checkpoint; allowed: the model file, which is written when the training ends")
     architecture, levels, classes = content.get("architecture"), content.get("levels"), content.get("classes")
-    if not isinstance(architecture, str) or architecture not in MODELS:
-        raise CheckpointError(f"{path}: architecture is {_short(architecture)}; allowed: {', '.join(MODELS)}")
+    if not isinstance(architecture, str) or architecture not in (*MODELS, LOWERED):
+        names = ", ".join((*MODELS, LOWERED))
+        raise CheckpointError(f"{path}: architecture is {_short(architecture)}; allowed: {names}")
     if type(levels) is not int or not 1 <= levels <= MAX_LEVELS:
         raise CheckpointError(f"{path}: levels is {_short(levels)}; allowed: 1..{MAX_LEVELS}")
     if not isinstance(classes, list) or not 1 <= len(classes) <= 100_000 or not all(type(c) is str for c in classes):
@@ -140,14 +146,52 @@ def read_model(path: Path) -> ModelFile:
         raise CheckpointError(f"{path}: size is {_short(size)}; allowed: an integer")
     if not isinstance(info, dict):
         raise CheckpointError(f"{path}: info is {_short(info)}; allowed: a dictionary")
+    network: Network
     try:
-        network = MODELS[architecture](len(classes), levels=levels, activation=activation, reset=reset, size=size)
+        if architecture == LOWERED:
+            network = _lowered(content, levels, len(classes))
+        else:
+            network = MODELS[architecture](len(classes), levels=levels, activation=activation, reset=reset, size=size)
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from None
     check_tensors(path, "state", content.get("state"), network.state_dict())
     network.load_state_dict(content["state"])
     _set_initial(network, content.get("initial"), path)
     return ModelFile(network.eval(), architecture, tuple(classes), info, activation, reset, path)  # type: ignore[arg-type]
+
+
+def _lowered(content: Mapping[str, Any], levels: int, classes: int) -> Lowered:
+    """The network whose layers a file holds, without its numbers; InputError where the file cannot hold them."""
+    plans, state = plans_from(content.get("layers")), content.get("state")
+    shape = content.get("input_shape")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int and 1 <= n <= MAX_SIZE for n in shape):
+        raise InputError(f"input_shape is no list of three numbers of 1 to {MAX_SIZE}")
+
+    def make() -> Lowered:
+        channels = [1.0] * shape[0]
+        return Lowered(plans, input_shape=(shape[0], shape[1], shape[2]), levels=levels, mean=channels, std=channels)
+
+    with torch.device("meta"):  # which takes no memory
+        try:
+            outline = make()
+            scores = outline(torch.empty(1, *shape, dtype=torch.uint8))
+        except RuntimeError as error:
+            raise InputError(f"layers do not fit each other ({shown(error, 80)})") from None
+    if scores.shape != (1, classes):
+        raise InputError(f"layers give {tuple(scores.shape[1:])} scores; allowed: {classes}, one per class")
+    needed = outline.state_dict()
+    if not isinstance(state, dict) or not all(_holds(state.get(key), value.shape) for key, value in needed.items()):
+        raise InputError("state does not hold the tensors of this network")
+    return make()
+
+
+def _holds(found: object, shape: torch.Size) -> bool:
+    """Whether this is a tensor of the shape, with a value in the file for each of its places."""
+    return (
+        isinstance(found, Tensor)
+        and found.shape == shape
+        and found.untyped_storage().nbytes() >= found.numel() * found.element_size()
+    )
 
 
 def check_tensors(path: Path, name: str, tensors: Any, expected: Mapping[str, Tensor]) -> None:
