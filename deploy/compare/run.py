@@ -108,7 +108,8 @@ def execute(run: Run) -> "Verdict":
     if total is None:
         raise CoverageError(f"no sample was compared; expected: 0..{samples - 1}")
     total.require_all(samples)
-    return replace(total, wall_seconds=time.monotonic() - began, model=run.model_from)
+    original = Info.of(run.network.info).original_accuracy
+    return replace(total, wall_seconds=time.monotonic() - began, model=run.model_from, original=original)
 
 
 def _verdicts(run: Run) -> "Generator[Verdict, None, None]":

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from deploy.compare.float_accuracy import FloatAccuracy
 
 
+LOSS = 10.0
+"""Points below the network that it was converted from beyond which a verdict says so; a few are those of new images."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a run of some samples of one network showed. ``a + b`` is the verdict on the samples of both.
@@ -38,6 +42,7 @@ class Verdict:
         wall_seconds: from the start of the run to its end; 0 while it runs.
         floating: accuracy of the float SNN; None where it did not run.
         model: the file of the float model, or in words why there is none.
+        original: accuracy in percent of the network that this one was converted from, or None.
         target: what the backend ran the network in.
     """
 
@@ -57,6 +62,7 @@ class Verdict:
     wall_seconds: float = 0.0
     floating: "FloatAccuracy | None" = None
     model: str = ""
+    original: float | None = None
     target: str = "Lava"
 
     @property
@@ -119,6 +125,8 @@ class Verdict:
         )
         if self.floating is not None and not self.passed:
             text += f", but {self.floating.lost:.2f} points below the float SNN; allowed: {self.floating.tolerance:.2f}"
+        if self.original is not None and self.original - self.accuracy[-1] > LOSS:
+            text += f", but {self.accuracy[-1]:.2f} % are right; before the conversion {self.original:.2f} % were"
         return text
 
     def __add__(self, other: "Verdict") -> "Verdict":

@@ -125,3 +125,12 @@ def test_verdicts_of_different_runs_do_not_add_up() -> None:
 
 def test_pickles() -> None:
     assert pickle.loads(pickle.dumps(MADE)) == MADE
+
+
+@pytest.mark.parametrize(("original", "told"), [(None, ""), (70.0, ""), (99.8, "66.67 % are right; before the conv")])
+def test_an_exact_network_that_lost_its_accuracy_does_not_end_with_a_bare_exact(
+    original: float | None, told: str
+) -> None:
+    verdict = replace(MADE, mismatches=(0, 0), first=None, original=original)
+    assert str(verdict).startswith("EXACT: ") and told in str(verdict)
+    assert str(verdict).endswith("on 2 of them") == (not told)

@@ -7,7 +7,7 @@ import pytest
 from nqlava.errors import InputError
 from nqlava.info import Info
 
-WHOLE = Info(2, ("a", "b"), "../model.pt", "0" * 64)
+WHOLE = Info(2, ("a", "b"), "../model.pt", "0" * 64, 99.5)
 
 
 @pytest.mark.parametrize("info", [WHOLE, Info(), Info(steps=4096), Info(classes=("ä",))])
