@@ -5,19 +5,20 @@ import math
 import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from export.calibrate.calibrate import Calibrated, calibrate
+from export.calibrate.calibrate import Loss, calibrate
 from export.calibrate.forward import quantized_scores
 from export.fold.activations import CappedReLU
 from export.fold.check import check
 from export.fold.folded import ExportError, FoldedNetwork
 from export.fold.lower import lower
+from export.fold.module import as_folded, as_module
 from export.fold.prepare import Maximum, activations, prepare
 from export.images import Images, image_set
 from export.names import renamed, stored_names
@@ -31,8 +32,9 @@ from nqlava.engine.integer import Engine
 from nqlava.info import Info, Value
 from nqlava.network import IntegerNetwork
 from train.data.image_set import ImageSet
-from train.loop.calibrate import evaluate
+from train.loop.calibrate import accuracy, evaluate
 from train.model.activation import NQ
+from train.model.lowered import Lowered
 from train.model.models import Network, Normalize
 
 _CHECK_IMAGES = 2  # on which the lowering is checked
@@ -41,8 +43,57 @@ _TIMES = 5  # T's of which accuracies are reported
 _ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
 
 
-def convert(
+@dataclass(frozen=True)
+class Trainable:
+    """A converted network in a form that can be trained further.
+
+    Attributes:
+        module: NQ activations with L = T levels, θ = 1 and calibrated v(0); training changes it in place.
+        original: the network that it was. has_relu: whether ReLUs were replaced.
+        losses: per layer, on the calibration images; scores: of the SNN there, (N, K); none of both after training.
+        unused, softmax: what was left out, as in export.report.
+    """
+
+    module: Lowered
+    original: nn.Module
+    has_relu: bool
+    losses: tuple[Loss, ...] = ()
+    scores: Tensor | None = None
+    unused: tuple[str, ...] = ()
+    softmax: str = ""
+    grown: tuple[tuple[str, int, int], ...] = ()
+
+
+def trainable(
     model: nn.Module,
+    images: Images,
+    *,
+    steps: int = 4,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Trainable:
+    """A network as ``convert`` calibrates it for T steps, for a training of your own; ``convert`` takes the result.
+
+    Args, errors: as of ``convert``.
+    """
+    given = image_set(images, mean, std)
+    images = given.images.images.permute(0, 3, 1, 2).contiguous()
+    prepared, folded, caps = lowered(normalised(model, given.mean, given.std), images, "rates")
+    return _trainable(prepared, folded, caps, images, steps)
+
+
+def _trainable(
+    original: nn.Module, folded: FoldedNetwork, caps: Mapping[str, float], images: Tensor, steps: int
+) -> Trainable:
+    left_out = (folded.unused, folded.softmax, _grown(folded))
+    if not caps:
+        return Trainable(as_module(folded, steps), original, False, (), None, *left_out)
+    made = calibrate(folded, caps, images, steps)
+    return Trainable(as_module(made.folded, steps), original, True, made.losses, made.snn[-1], *left_out)
+
+
+def convert(
+    model: nn.Module | Trainable,
     images: Images,
     *,
     steps: int = 4,
@@ -61,7 +112,7 @@ def convert(
     (``export.calibrate.calibrate``); NQ keeps its thresholds.
 
     Args:
-        model: any module that ``export.fold.lower`` can trace, in evaluation mode.
+        model: any module that ``export.fold.lower`` can trace, in evaluation mode; or what ``trainable`` made of it.
         images: for calibration, some hundred; see ``export.images.image_set``.
         steps: T, stored in the file as the default of deployment; calibration, bounds and accuracies are for it.
         mean, std: per channel, where the model takes normalised images, (x/255 − mean) / std; those of a Normalize in
@@ -77,9 +128,17 @@ def convert(
     """
     precision, method = precision or Precision(), method or NEAREST
     given = image_set(images, mean, std)
-    calibration, model = given.images, normalised(model, given.mean, given.std)
+    calibration = given.images
     images = calibration.images.permute(0, 3, 1, 2).contiguous()
-    prepared, folded, caps = lowered(model, images, maximum)
+    made = None
+    if isinstance(model, Trainable):
+        made, prepared = model, model.original
+        _, folded, _ = lowered(model.module, images, maximum)
+    else:
+        prepared, folded, caps = lowered(normalised(model, given.mean, given.std), images, maximum)
+        if caps:
+            made = _trainable(prepared, folded, caps, images, steps)
+            folded = as_folded(made.module)
     classes = len(folded.layers[-1].bias)
     if not given.classes:
         calibration = _labelled(calibration, prepared, classes, given.labels)
@@ -87,20 +146,19 @@ def convert(
         raise ExportError(
             f"model: has {classes} outputs; allowed: {len(calibration.classes)}, the classes of the images"
         )
-    calibrated = calibrate(folded, caps, images, steps) if caps else None
-    if calibrated is not None:
-        folded = calibrated.folded
     rounding = CalibratedRounding(folded, images, steps, method) if method.is_calibrated else None
     network, scales = quantize(folded, precision=precision, rounding=rounding)
     named = renamed(network)
     engine = Engine(network)
     predicted = torch.from_numpy(engine.classify(images, steps)[:, -1])
-    if calibrated is None:
-        floating = evaluate(prepared, calibration, steps)
-        ann, snn, conversion = floating.ann, floating.snn[-1], None
+    conversion = (
+        None if made is None or not made.has_relu else _conversion(made, folded, engine, calibration, others, steps)
+    )
+    if made is not None and made.scores is not None and len(made.scores) == len(calibration):
+        snn = _share(made.scores, calibration)
     else:
-        ann, snn = (_share(scores, calibration) for scores in (calibrated.relu, calibrated.snn[-1]))
-        conversion = _conversion(prepared, calibrated, engine, calibration, others, steps)
+        snn = evaluate(prepared if made is None else made.module, calibration, steps).snn[-1]
+    ann = accuracy(prepared, calibration)
     integer = float((predicted == calibration.labels).double().mean() * 100)
     layers = tuple(
         LayerReport(
@@ -126,7 +184,12 @@ def convert(
         )
     )
     stored: dict[str, Value] = {
-        **replace(origin or Info(), steps=steps, classes=calibration.classes if given.classes else None).entries(),
+        **replace(
+            origin or Info(),
+            steps=steps,
+            classes=calibration.classes if given.classes else None,
+            original_accuracy=None if conversion is None or not given.labels else conversion.relu,
+        ).entries(),
         "mean": json.dumps(folded.mean.tolist()),
         "std": json.dumps(folded.std.tolist()),
         "granularity": precision.granularity,
@@ -146,9 +209,9 @@ def convert(
         snn,
         integer,
         str(method),
-        unused=folded.unused,
-        softmax=folded.softmax,
-        grown=_grown(folded),
+        unused=folded.unused if made is None else made.unused,
+        softmax=folded.softmax if made is None else made.softmax,
+        grown=_grown(folded) if made is None else made.grown,
         maxima=sum(layer.is_maximum for layer in folded.layers),
         conversion=conversion,
     )
@@ -165,6 +228,10 @@ def normalised(model: nn.Module, mean: Sequence[float] | None, std: Sequence[flo
 def lowered(model: nn.Module, images: Tensor, maximum: Maximum) -> tuple[nn.Module, FoldedNetwork, dict[str, float]]:
     """The network as it can be run as an SNN, what it becomes, and the cap of every layer that replaces a ReLU."""
     shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
+    if isinstance(model, Lowered):
+        folded = as_folded(model)
+        check(model, folded, images[:_CHECK_IMAGES])
+        return model, folded, {}
     folded = lower(model, shape)
     prepared = model if isinstance(model, Network) else prepare(model, shape, maximum=maximum)
     caps: dict[str, float] = {}
@@ -188,24 +255,24 @@ def _labelled(data: ImageSet, model: nn.Module, classes: int, labels: bool) -> I
 
 
 def _share(scores: Tensor, data: ImageSet) -> float:
-    """Accuracy in percent of scores (n, K) on the first n images."""
-    return float((scores.argmax(1) == data.labels[: len(scores)]).double().mean() * 100)
+    """Accuracy in percent of scores (N, K)."""
+    return float((scores.argmax(1) == data.labels).double().mean() * 100)
 
 
 @torch.no_grad()
 def _conversion(
-    model: nn.Module, made: Calibrated, engine: Engine, calibration: ImageSet, others: ImageSet | None, steps: int
+    made: Trainable, folded: FoldedNetwork, engine: Engine, calibration: ImageSet, others: ImageSet | None, steps: int
 ) -> Conversion:
     """What a ReLU network loses on its way to the integer SNN, on other images than those for calibration."""
     data = calibration if others is None else others
     kind = "calibration images" if others is None else "other images"
-    relu = torch.cat([model(images) for images, _ in data.batches(128)])
-    quantized = quantized_scores(made.folded, data.images.permute(0, 3, 1, 2), steps)
+    relu = torch.cat([made.original(images) for images, _ in data.batches(128)])
+    quantized = quantized_scores(folded, data.images.permute(0, 3, 1, 2), steps)
     times = [t for t in (2**k for k in range(13)) if t <= 2 * steps]
     times = sorted({*times[-_TIMES:], steps})
     classes = torch.from_numpy(engine.classify(data.pixels.copy(), times[-1]))
     accuracies = {t: float((classes[:, t - 1] == data.labels).double().mean() * 100) for t in times}
-    names = stored_names(layer.name for layer in made.folded.layers)
+    names = stored_names(layer.name for layer in folded.layers)
     losses = tuple(replace(loss, name=names[loss.name]) for loss in made.losses)
     return Conversion(len(data), kind, _share(relu, data), _share(quantized, data), accuracies, losses)
 

@@ -108,6 +108,6 @@ def _lost(made: Conversion, steps: int) -> list[str]:
         where = "levels" if made.relu - made.quantized > lost / 2 else "spikes that come unevenly"
         lines.append(
             f"{lost:.1f} points are lost at T={steps}, most of them by {where}; a larger T loses less, and so does "
-            "training with NQ in place of ReLU"
+            "a training of some epochs, --fine-tune 3"
         )
     return lines

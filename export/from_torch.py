@@ -3,8 +3,10 @@
 import nqlava.command.startup  # noqa: F401 — before what takes seconds to import
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
@@ -15,11 +17,12 @@ def parser() -> Parser:
     """The command's options."""
     made = Parser(
         "export.from_torch",
-        "Convert a trained PyTorch classifier with ReLUs to an integer spiking network, without training. The module "
-        "that --model names is imported; no other code of yours runs, and nothing is unpickled.",
+        "Convert a trained PyTorch classifier with ReLUs to an integer spiking network. Beside it stands the model "
+        "file NET.model.pt, for run_lava and for the training commands. The module that --model names is imported; no "
+        "other code of yours runs, and nothing is unpickled.",
         [
             "export.from_torch resnet20.pth net.h5 --model models.py:resnet20 --T 8 --data cifar10 "
-            "--mean 0.4914 0.4822 0.4465 --std 0.2023 0.1994 0.2010",
+            "--mean 0.4914 0.4822 0.4465 --std 0.2023 0.1994 0.2010 --fine-tune 3",
             "export.from_torch resnet18.pth net.h5 --model 'resnet18(num_classes=10)' --data images",
             "export.from_torch resnet20.pth net.h5 --model models.py:resnet20 --check",
         ],
@@ -39,6 +42,14 @@ def parser() -> Parser:
         )
     made.add_argument("--bits", type=int, default=8, help="of the weights, 2 to 8 (default: %(default)s)")
     add_data(made, "training images, for calibration")
+    made.add_argument(
+        "--fine-tune",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="train that long on the labelled images, such as 1 to 3 (default: none)",
+    )
+    made.add_argument("--resume", action="store_true", help="continue an interrupted --fine-tune")
     made.add_argument("--calibration", type=int, default=500, help="calibration images (default: %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
     made.add_argument("--check", action="store_true", help="list all parts that cannot be exported, and write nothing")
@@ -48,8 +59,9 @@ def parser() -> Parser:
 def _run(options: argparse.Namespace) -> int | None:
     import torch
 
-    from export.convert import convert, normalised
+    from export.convert import convert, normalised, trainable
     from export.describe import describe
+    from export.fine_tune import fine_tune, recipe
     from export.fold.problems import problems
     from export.network import build, input_channels, load_weights, read_weights
     from export.round.quantize import Precision
@@ -57,11 +69,17 @@ def _run(options: argparse.Namespace) -> int | None:
     from nqlava import netx
     from nqlava.command.files import check_folder, check_output
     from train.data.images import load
+    from train.loop.checkpoint import LOWERED, ModelFile, read_model, write_model
+    from train.loop.trainer import checkpoint_path
 
     Info().steps_or(options.steps)
     precision = Precision(options.bits)
     check_folder(options.net)
-    check_output(options.net, inputs=[options.weights, *map(Path, options.data)])
+    path = options.net.with_suffix(".model.pt")
+    for file in (options.net, path, checkpoint_path(path)):
+        check_output(file, inputs=[options.weights, *map(Path, options.data)])
+    if options.fine_tune < 0 or (options.resume and not options.fine_tune):
+        raise InputError("--fine-tune is no number of epochs; allowed: whole numbers from 1, and --resume with it")
     weights = read_weights(options.weights)
     model = build(options.model)
     load_weights(model, weights, options.weights)
@@ -77,28 +95,38 @@ def _run(options: argparse.Namespace) -> int | None:
         return 1 if found else 0
     if not 1 <= options.calibration <= len(data):
         raise InputError(f"--calibration is {options.calibration}; allowed: 1..{len(data)}")
-    drawn = data.sample(min(2 * options.calibration, len(data)), options.seed)
-    order = torch.arange(len(drawn))
-    calibration, others = (drawn.subset(part) for part in order.tensor_split([options.calibration]))
+    if options.fine_tune:
+        chosen = recipe(options.steps, options.fine_tune, len(data), options.seed)
+        rest, others = data.split(chosen.validation, chosen.seed)
+        calibration = rest.sample(min(options.calibration, len(rest)), options.seed)
+    else:
+        drawn = data.sample(min(2 * options.calibration, len(data)), options.seed)
+        order = torch.arange(len(drawn))
+        calibration, others = (drawn.subset(part) for part in order.tensor_split([options.calibration]))
     print(
         f"{options.weights}: {options.model}; T = {options.steps}, {options.bits}-bit weights; {len(calibration)} "
         f"calibration images of {' '.join(options.data)}, seed {options.seed}",
         flush=True,
     )
+    made = trainable(model, calibration, steps=options.steps, mean=options.mean, std=options.std)
+    info: dict[str, Any] = {"data": data.digest()}
+    if options.fine_tune:
+        made = fine_tune(made, data, chosen, out=path, resume=options.resume)
+        info = dict(read_model(path).info)
+    write_model(path, ModelFile(made.module, LOWERED, data.classes, info))
     network, report = convert(
-        model,
+        made,
         calibration,
         steps=options.steps,
-        mean=options.mean,
-        std=options.std,
         precision=precision,
         method=NEAREST if options.bits == 8 else Method(),
+        origin=Info(source=path.name, source_sha256=hashlib.sha256(path.read_bytes()).hexdigest()),
         notes={"architecture": options.model},
         others=others if len(others) else None,
     )
     netx.write(network, options.net)
     print(describe(report))
-    print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]})")
+    print(f"wrote {options.net} ({options.net.stat().st_size:,} bytes, network {network.digest()[:16]}), and {path}")
     return None
 
 

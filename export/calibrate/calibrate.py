@@ -63,6 +63,7 @@ class _Source:
     relu: list[Tensor] = field(default_factory=list)  # (n, *shape)
     quantized: list[Tensor] = field(default_factory=list)  # (n, *shape)
     spikes: list[Tensor] = field(default_factory=list)  # bool (T, n, *shape)
+    rates: list[Tensor] = field(default_factory=list)  # (n, *shape), the means of the spikes over the steps
 
 
 @torch.no_grad()
@@ -96,7 +97,7 @@ def _most(folded: FoldedNetwork, steps: int) -> int:
         sum(size for i, size in enumerate(sizes[: n + 1]) if last.get(folded.layers[i].name, n) >= n)
         for n in range(len(sizes))
     )
-    return max(1, _MEMORY // (live * (steps + 8)))
+    return max(1, _MEMORY // (live * (steps + 12)))
 
 
 class _Run:
@@ -163,7 +164,7 @@ class _Run:
     def _rates(self, layer: FoldedLayer, part: int) -> dict[str, Tensor]:
         """What the sources of a layer send on average."""
         return {
-            c.source: source.spikes[part].float().mean(0) if source.spikes else source.relu[part]
+            c.source: source.rates[part] if source.spikes else source.relu[part]
             for c in layer.connections
             for source in [self._sources[c.source]]
         }
@@ -219,7 +220,8 @@ class _Run:
             made.relu.append(a / view)
             made.quantized.append(quantized)
             made.spikes.append(spikes)
-            for index, rate in enumerate((quantized, spikes.float().mean(0))):
+            made.rates.append(spikes.float().mean(0))
+            for index, rate in enumerate((quantized, made.rates[-1])):
                 errors[index] += (rate * view - a).square().sum()
             sums += torch.stack([a.double().sum(), a.double().square().sum()])
         count = sum(a.numel() for a in activations)
@@ -239,6 +241,7 @@ class _Run:
             made.relu.append(relu)
             made.quantized.append(quantized)
             made.spikes.append(self._currents(layer, part) > 0.5)
+            made.rates.append(made.spikes[-1].float().mean(0))
         factor = np.ones(len(layer.bias))
         for c in layer.connections:
             if c.source in self._factors:

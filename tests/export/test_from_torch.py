@@ -10,8 +10,15 @@ from deploy import api
 from deploy.run_lava import main as run_lava
 from export.from_torch import main
 from export.network import build, load_weights, read_weights
+from export.to_netx import main as to_netx
 from nqlava import netx
 from tests.tiny import image_set, randomise, write_folder
+from train.cifar import main as cifar
+from train.evaluate import main as evaluate
+from train.loop.checkpoint import read_model
+from train.loop.trainer import Training
+from train.model.snn import neurons
+from train.potentials import main as potentials
 
 SOURCE = """
 from torch import nn
@@ -70,9 +77,50 @@ def test_weights_become_a_network_that_runs_exactly_in_lava(folder: Path, capsys
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("wrote net.h5 (") and any("30 other images: ReLU network" in line for line in lines)
     info = netx.read(folder / "net.h5").info
-    assert info["T"] == 16 and info["architecture"] == "models.py:small"
+    assert info["T"] == 16 and info["architecture"] == "models.py:small" and 0 < info["original_accuracy"] <= 100
     found = api.run_lava("net.h5", test.pixels.copy(), test.labels.numpy(), steps=16)
     assert found.exact and found.accuracy[-1] >= expected - 10 >= 50
+
+
+@pytest.mark.parametrize("steps", ["2", "9"])
+def test_its_model_file_serves_every_command(folder: Path, steps: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Spikes are trained for two steps, NQ noise for nine; the file needs none of the user's code."""
+    assert main(arguments("--T", steps, "--fine-tune", "2")) == 0
+    assert "6 other images: ReLU network" in capsys.readouterr().out
+    (folder / "models.py").unlink()
+    made = read_model(Path("net.model.pt"))
+    assert made.architecture == "lowered" and made.network.levels == int(steps) and len(made.history) == 2
+    assert any(neuron.initial.dim() for neuron in neurons(made.network)) == (steps == "9")
+    assert evaluate(["net.model.pt", "--data", "data", "--T", "4"]) == 0
+    assert potentials(["net.model.pt", "moved.pt", "--data", "data", "--T", "2", "--calibration", "20"]) == 0
+    assert to_netx(["net.model.pt", "again.h5", "--data", "data", "--T", steps, "--calibration", "20"]) == 0
+    assert netx.read(folder / "again.h5").digest() == netx.read(folder / "net.h5").digest()
+    capsys.readouterr()
+    assert run_lava(["net.h5", "--data", "data", "--samples", "20"]) in (0, 1)
+    assert "EXACT" in (printed := capsys.readouterr().out) and "on the same 20 images: ANN" in printed
+    further = ["--init", "net.model.pt", "--data", "data", "--epochs", "1", "--batch", "10", "--out", "further.pt"]
+    assert cifar(further) == 0
+    assert read_model(Path("further.pt")).network.levels == int(steps)
+
+
+def test_an_interrupted_fine_tuning_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = arguments("--T", "2", "--fine-tune", "2")
+    assert main(whole) == 0
+    expected = netx.read(folder / "net.h5").digest()
+    epoch = Training.epoch
+
+    def stop(training: Training, number: int) -> tuple[float, float]:
+        if number == 1:
+            raise KeyboardInterrupt
+        return epoch(training, number)
+
+    Path("net.h5").unlink()
+    Path("net.model.pt.checkpoint").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "epoch", stop)
+        assert main(whole) == 130
+    assert main([*whole, "--resume"]) == 0
+    assert netx.read(folder / "net.h5").digest() == expected
 
 
 def test_check_lists_all_problems_and_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +184,9 @@ BAD = {
     "small.pth --model models.py:small(depth=1)": "--model models.py:small(depth=1): fails (small() got an unexpected",
     "small.pth --model builtins:dict": "--model builtins:dict: makes dict; allowed: a torch.nn.Module",
     "small.pth --model models.py:small --std 1 1": "--std has 2 values; allowed: 3, one per channel",
+    "small.pth --model models.py:small --fine-tune -1": "--fine-tune is no number of epochs; allowed: whole numbers",
+    "small.pth --model models.py:small --resume": "--fine-tune is no number of epochs; allowed: whole numbers from 1",
+    "small.pth --model models.py:small --calibration 30 --fine-tune 1 --resume": "net.model.pt.checkpoint: no such",
     "small.pth --model models.py:small --calibration 61": "--calibration is 61; allowed: 1..60",
 }
 
