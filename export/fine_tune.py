@@ -11,7 +11,7 @@ from export.fold.module import with_usual_potentials
 from train.data.image_set import ImageSet
 from train.loop.calibrate import calibrate_potentials
 from train.loop.checkpoint import LOWERED
-from train.loop.recipe import Recipe
+from train.loop.recipe import WITHOUT_BATCH_NORM, Recipe
 from train.loop.trainer import fast_bfloat16, train
 from train.model.lowered import Lowered
 
@@ -26,12 +26,9 @@ def recipe(steps: int, epochs: int, images: int, seed: int = 0) -> Recipe:
         epochs=epochs,
         batch=min(125, max(1, images // 8)),
         levels=steps,
-        learning_rate=2e-3,
-        weight_decay=0.0,
         label_smoothing=0.0,
         distillation=0.9,
         temperature=2.0,
-        optimizer="adam",
         cutout=0,
         crop=4,
         border="reflect",
@@ -40,6 +37,7 @@ def recipe(steps: int, epochs: int, images: int, seed: int = 0) -> Recipe:
         validation=max(1, min(2000, images // 10)),
         seed=seed,
         bfloat16=fast_bfloat16(torch.device("cpu")),
+        **WITHOUT_BATCH_NORM,
     )
 
 

@@ -100,7 +100,9 @@ def test_its_model_file_serves_every_command(folder: Path, steps: str, capsys: p
     assert "EXACT" in (printed := capsys.readouterr().out) and "on the same 20 images: ANN" in printed
     further = ["--init", "net.model.pt", "--data", "data", "--epochs", "1", "--batch", "10", "--out", "further.pt"]
     assert cifar(further) == 0
-    assert read_model(Path("further.pt")).network.levels == int(steps)
+    assert read_model(Path("further.pt")).recipe["optimizer"] == "adam"
+    assert cifar([*further, "--muon", "0.1"]) == 2
+    assert "muon is 0.1; allowed: 0 for a network without batch norm" in capsys.readouterr().err
 
 
 def test_an_interrupted_fine_tuning_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ from train.choices import (
     Schedule,
 )
 
+WITHOUT_BATCH_NORM: Mapping[str, Any] = {"optimizer": "adam", "learning_rate": 2e-3, "weight_decay": 0.0}
+"""What suits a converted network, whose batch norm has become a part of its weights."""
 RELU_STEPS = 32  # of the thresholds' calibration: with fewer, spikes may not reach the last layers
 
 

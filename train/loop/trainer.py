@@ -236,6 +236,8 @@ class Training:
             raise DataError(f"data: images are {data.shape}; allowed: {network.input_shape} for {recipe.model}")
         if recipe.filters == "identity" and start is None:
             begin_with_identity(network)
+        if recipe.muon and not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+            raise InputError(f"muon is {recipe.muon}; allowed: 0 for a network without batch norm")
         self._teacher: nn.Module | None = None
         if recipe.distillation:
             if start is None:
