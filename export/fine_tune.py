@@ -8,6 +8,7 @@ import torch
 
 from export.convert import Trainable
 from export.fold.module import with_usual_potentials
+from train.choices import MAX_LEVELS
 from train.data.image_set import ImageSet
 from train.loop.calibrate import calibrate_potentials
 from train.loop.checkpoint import LOWERED
@@ -25,7 +26,7 @@ def recipe(steps: int, epochs: int, images: int, seed: int = 0) -> Recipe:
         model=LOWERED,
         epochs=epochs,
         batch=min(125, max(1, images // 8)),
-        levels=steps,
+        levels=min(steps, MAX_LEVELS),
         label_smoothing=0.0,
         distillation=0.9,
         temperature=2.0,
@@ -56,12 +57,12 @@ def fine_tune(made: Trainable, data: ImageSet, recipe: Recipe, *, out: Path, res
     Raises:
         CheckpointError, InputError: as of train.loop.trainer.train.
     """
-    start = with_usual_potentials(copy.deepcopy(made.module), recipe.levels)
+    start = with_usual_potentials(copy.deepcopy(made.module), recipe.induction_steps)
     device = torch.device("cpu")
     network = train(recipe, data, out=out, device=device, resume=resume, start=start, teacher=made.original)
     assert isinstance(network, Lowered)
     if not recipe.snn_steps:
         rest, _ = data.split(recipe.validation, recipe.seed)
         images = rest.sample(min(_POTENTIALS, len(rest)), recipe.seed).images.permute(0, 3, 1, 2)
-        calibrate_potentials(network, images, recipe.levels)
+        calibrate_potentials(network, images, recipe.induction_steps)
     return replace(made, module=network, losses=(), scores=None)

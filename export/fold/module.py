@@ -9,6 +9,7 @@ from torch import Tensor
 
 from export.fold.folded import Call, ExportError, Floats, FoldedConnection, FoldedLayer, FoldedNetwork
 from nqlava.network import IMAGE
+from train.choices import MAX_LEVELS
 from train.model.lowered import Kind, Lowered, Map, Plan
 
 
@@ -17,7 +18,7 @@ def as_module(folded: FoldedNetwork, levels: int) -> Lowered:
 
     Args:
         folded: with thresholds in all layers but the read-out.
-        levels: L of the activations.
+        levels: L of the activations, of which there are MAX_LEVELS at most.
 
     Raises:
         ExportError: neurons with hard reset.
@@ -42,9 +43,8 @@ def as_module(folded: FoldedNetwork, levels: int) -> Lowered:
         )
         kind: Kind = "maximum" if layer.is_maximum else "read-out" if layer.threshold is None else "neurons"
         plans.append(Plan(layer.name, maps, layer.bias.shape, kind))
-    made = Lowered(
-        plans, input_shape=folded.input_shape, levels=levels, mean=folded.mean.tolist(), std=folded.std.tolist()
-    )
+    mean, std = folded.mean.tolist(), folded.std.tolist()
+    made = Lowered(plans, input_shape=folded.input_shape, levels=min(levels, MAX_LEVELS), mean=mean, std=std)
     for layer, (_, current, neuron) in zip(folded.layers, made.parts(), strict=True):
         count = len(layer.bias)
         theta = np.broadcast_to(1.0 if layer.threshold is None else layer.threshold, (count,))
