@@ -176,10 +176,14 @@ def measure(
 
 @torch.no_grad()
 def constant_current(neuron: Neuron, steps: int, points: int = 600) -> tuple[Tensor, Tensor, Tensor]:
-    """(z, ANN output, SNN's mean output over T steps of constant current z), z from −θ/4 to 5θ/4; each (points,)."""
+    """(z, ANN output, SNN's mean output over T steps of constant current z), z from −θ/4 to 5θ/4; each (points,).
+
+    The SNN's is the mean over the channels where each has its own v(0).
+    """
     z = ((torch.arange(points) + 0.5) * (1.5 / points) - 0.25) * neuron.threshold.detach()
     with spiking(neuron, steps):
-        rate = neuron(z.repeat(steps)).unflatten(0, (steps, -1)).mean(0)
+        current = z.repeat(steps)[:, None].expand(-1, neuron.initial.numel())
+        rate = neuron(current).unflatten(0, (steps, -1)).mean((0, 2))
     return z, neuron(z), rate
 
 

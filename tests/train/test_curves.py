@@ -109,6 +109,14 @@ def test_staircase_of_constant_currents(steps: int) -> None:
         torch.testing.assert_close(ann, snn)
 
 
+def test_staircases_of_channels_with_potentials_of_their_own_are_averaged() -> None:
+    neuron = NQ(4, 1.5).eval()
+    neuron.initial = torch.tensor([0.25, 0.75])
+    z, _, snn = constant_current(neuron, 3, points=607)
+    each = [torch.clamp(torch.floor(z / 1.5 * 3 + start) / 3, 0, 1) for start in (0.25, 0.75)]
+    torch.testing.assert_close(snn, 1.5 * (each[0] + each[1]) / 2)
+
+
 def test_resets_equal_scalar_simulation_and_are_put_back() -> None:
     network, data = relu_network(), image_set(6)
     neurons(network)[1].reset = "hard"
