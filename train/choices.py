@@ -27,6 +27,7 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 Border = Literal["zero", "reflect"]
 Flip = Literal["random", "alternating"]
 Schedule = Literal["cosine", "linear"]
+ReadOuts = Literal["all", "last"]
 MAX_LEVELS = 1024  # L of NQ
 MAX_SIDE = 4096  # of an image, in pixels
 MAX_SEED = 2**40

@@ -20,6 +20,7 @@ from train.choices import (
     Filters,
     Flip,
     Policy,
+    ReadOuts,
     Reset,
     Schedule,
 )
@@ -95,8 +96,8 @@ class Recipe:
         schedule: "cosine" is the one-cycle schedule (linear warm-up over the first 15 %, then a half cosine to 0).
         momentum, weight_decay: Nesterov momentum; decay acts on convolution and linear weights only.
         average: decay per step; the average is then what is evaluated, chosen and written.
-        snn_steps: T above 0 trains the SNN of T steps itself (see train.model.kernels.spike_backward) for the least
-            mean loss over its read-outs after 1 .. T steps, without noise.
+        snn_steps: T above 0 trains the SNN of T steps itself (see train.model.kernels.spike_backward) without noise.
+        read_outs: of that SNN in the loss; with the last alone, T steps gain and fewer lose.
         dropout: after every activation.
         reset: of the neurons that replace ReLU.
         seed: of the split, the initial weights, the order, the augmentation and the noise.
@@ -172,12 +173,13 @@ class Recipe:
     noise_factor: float = _network(1.0, "times the measured σ; 0 trains plain QCFS", allowed=_range(0, 1e6))
     snn_steps: int = _network(
         0,
-        "train the spiking network itself, for read-outs after 1 to T steps; best with --init",
+        "train the spiking network itself; best with --init",
         note=", the activation is trained",
         allowed=_range(0, MAX_STEPS),
         metavar="T",
         only="nq",
     )
+    read_outs: ReadOuts = _network("all", "with --snn-steps: those in the loss, after every step or the last alone")
     dropout: float = _network(0.0, "for relu", allowed=_SHARE, only="relu")
     reset: Reset = _network("soft", "for relu", only="relu", start=True)
     threshold_scale: float = _network(

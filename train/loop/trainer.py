@@ -74,7 +74,7 @@ def train(
 ) -> Network:
     """Train and return the network of the best epoch, judged on held-out images.
 
-    An NQ network is judged by the SNN's accuracy at T = induction_steps (with snn_steps by the mean over its steps), a
+    An NQ network is judged by the SNN's accuracy at T = induction_steps (with snn_steps by that of its read_outs), a
     ReLU network by its own. After every epoch the state is written to ``<out>.checkpoint``; with ``resume`` training
     continues from there, and on a CPU ends with the same weights as without the interruption. ``out`` itself is
     written at the end.
@@ -119,7 +119,8 @@ def train(
         if result.snn:
             entry["snn"] = result.snn[-1]
             found += f", SNN T={len(result.snn)} {result.snn[-1]:5.2f} %"
-            score = sum(result.snn) / len(result.snn) if recipe.snn_steps else result.snn[-1]
+            every = recipe.snn_steps and recipe.read_outs == "all"
+            score = sum(result.snn) / len(result.snn) if every else result.snn[-1]
         history.append(entry)
         if score > best["score"]:
             state = {key: value.detach().cpu().clone() for key, value in training.result.state_dict().items()}
@@ -293,6 +294,7 @@ class Training:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
             if self.recipe.snn_steps:
                 scores = read_outs(self._parallel, images, self.recipe.snn_steps)
+                scores = scores if self.recipe.read_outs == "all" else scores[-1:]
             else:
                 scores = self._parallel(images)[None]
         loss = self.loss(scores.float(), images, labels)
