@@ -1,23 +1,19 @@
 """A converted network is trained a little further: as the spiking network that it will be."""
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from export.convert import Trainable
-from export.fold.module import with_usual_potentials
 from train.choices import MAX_LEVELS
 from train.data.image_set import ImageSet
-from train.loop.calibrate import calibrate_potentials
 from train.loop.checkpoint import LOWERED
-from train.loop.recipe import WITHOUT_BATCH_NORM, Recipe
+from train.loop.recipe import Recipe
 from train.loop.trainer import fast_bfloat16, train
 from train.model.lowered import Lowered
 
-SPIKES = 8  # largest T for which spikes are trained, whose time grows with T; NQ noise is trained for larger ones
-_POTENTIALS = 256  # images for v(0)
+SPIKES = 8  # time steps that are trained where there are more, since the time of a training grows with them
 
 
 def recipe(steps: int, epochs: int, images: int, seed: int = 0) -> Recipe:
@@ -26,27 +22,29 @@ def recipe(steps: int, epochs: int, images: int, seed: int = 0) -> Recipe:
         model=LOWERED,
         epochs=epochs,
         batch=min(125, max(1, images // 8)),
-        levels=min(steps, MAX_LEVELS),
+        optimizer="adam",
+        learning_rate=2e-3,
+        weight_decay=0.0,
         label_smoothing=0.0,
         distillation=0.9,
         temperature=2.0,
         cutout=0,
-        crop=4,
         border="reflect",
+        levels=min(steps, MAX_LEVELS),
         induction_steps=steps,
-        snn_steps=steps if steps <= SPIKES else 0,
+        snn_steps=min(steps, SPIKES),
+        read_outs="last",
         validation=max(1, min(2000, images // 10)),
         seed=seed,
         bfloat16=fast_bfloat16(torch.device("cpu")),
-        **WITHOUT_BATCH_NORM,
     )
 
 
 def fine_tune(made: Trainable, data: ImageSet, recipe: Recipe, *, out: Path, resume: bool = False) -> Trainable:
     """The network after the training; ``out`` is its model file, and beside it stands a checkpoint of every epoch.
 
-    The network that it was is the teacher. Spikes are trained where T is at most ``SPIKES``; beyond that the
-    activation is, with noise, and v(0) is calibrated afterwards.
+    Spikes are trained, over T steps or ``SPIKES``, for the read-out after the last of them. The network that it was is
+    the teacher.
 
     Args:
         made: of export.convert.trainable; its module stays as it is.
@@ -57,12 +55,7 @@ def fine_tune(made: Trainable, data: ImageSet, recipe: Recipe, *, out: Path, res
     Raises:
         CheckpointError, InputError: as of train.loop.trainer.train.
     """
-    start = with_usual_potentials(copy.deepcopy(made.module), recipe.induction_steps)
     device = torch.device("cpu")
-    network = train(recipe, data, out=out, device=device, resume=resume, start=start, teacher=made.original)
+    network = train(recipe, data, out=out, device=device, resume=resume, start=made.module, teacher=made.original)
     assert isinstance(network, Lowered)
-    if not recipe.snn_steps:
-        rest, _ = data.split(recipe.validation, recipe.seed)
-        images = rest.sample(min(_POTENTIALS, len(rest)), recipe.seed).images.permute(0, 3, 1, 2)
-        calibrate_potentials(network, images, recipe.induction_steps)
     return replace(made, module=network, losses=(), scores=None)

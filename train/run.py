@@ -16,9 +16,15 @@ from train.loop import checkpoint
 from train.loop.calibrate import evaluate
 from train.loop.memory import keep_freed_memory
 from train.loop.processes import own_device, processes
-from train.loop.recipe import ENTRIES, RELU_STEPS, WITHOUT_BATCH_NORM, Recipe
+from train.loop.recipe import ENTRIES, RELU_STEPS, Recipe
 from train.loop.tensorboard import EpochLog
-from train.loop.trainer import Training, checkpoint_path, fast_bfloat16, require_finished, train
+from train.loop.trainer import (
+    Training,
+    checkpoint_path,
+    fast_bfloat16,
+    require_finished,
+    train,
+)
 from train.model.kernels import Kernels
 from train.model.snn import neurons
 from train.shipped import pretrained
@@ -68,8 +74,6 @@ def _start(options: argparse.Namespace) -> checkpoint.ModelFile | None:
 
 def _recipe(default: Recipe, options: argparse.Namespace, device: torch.device) -> Recipe:
     """The recipe that the options give; InputError where it is not allowed."""
-    if options.model == checkpoint.LOWERED:
-        default = replace(default, **WITHOUT_BATCH_NORM)
     given = {name: getattr(options, name, None) for name in ENTRIES}
     given["bfloat16"] = fast_bfloat16(device) if options.precision == "auto" else options.precision == "bfloat16"
     if options.layer_bits is not None:

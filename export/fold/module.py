@@ -5,12 +5,13 @@ from math import prod
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from export.fold.folded import Call, ExportError, Floats, FoldedConnection, FoldedLayer, FoldedNetwork
 from nqlava.network import IMAGE
 from train.choices import MAX_LEVELS
-from train.model.lowered import Kind, Lowered, Map, Plan
+from train.model.lowered import Current, Lowered
+from train.model.plan import Kind, Map, Plan
 
 
 def as_module(folded: FoldedNetwork, levels: int) -> Lowered:
@@ -62,7 +63,7 @@ def as_folded(module: Lowered) -> FoldedNetwork:
     shapes: dict[str, tuple[int, ...]] = {IMAGE: module.input_shape}
     layers, calls = [], []
     for plan, current, neuron in module.parts():
-        weights = [_array(part.weight) for part in current.maps]
+        weights, shift = _without_norms(current)
         if plan.kind != "maximum":
             weights = [w * _per_input(m, amplitudes[m.source]) for m, w in zip(plan.maps, weights, strict=True)]
         connections = tuple(
@@ -78,7 +79,9 @@ def as_folded(module: Lowered) -> FoldedNetwork:
             for m, weight in zip(plan.maps, weights, strict=True)
         )
         shape = shapes[plan.name] = connections[0].output_shape
-        layer = FoldedLayer(plan.name, connections, _array(current.bias), parameters=sum(w.size for w in weights))
+        layer = FoldedLayer(
+            plan.name, connections, _array(current.bias) + shift, parameters=sum(w.size for w in weights)
+        )
         if neuron is not None:
             theta, initial = float(neuron.threshold), _array(neuron.initial)
             layer = replace(layer, threshold=theta, initial=initial if initial.ndim else float(initial))
@@ -98,22 +101,23 @@ def as_folded(module: Lowered) -> FoldedNetwork:
     return FoldedNetwork(module.input_shape, tuple(layers), mean, std, tuple(calls))
 
 
+def _without_norms(current: Current) -> tuple[list[Floats], Floats]:
+    """Weights of the maps with their batch norm, and what that adds to the bias, as it broadcasts over it."""
+    weights = [_array(part.weight) for part in current.maps]
+    shift = np.zeros((len(weights[0]), *[1] * (current.bias.dim() - 1)))
+    for index, norm in enumerate(current.norms or ()):
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            factor = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)  # type: ignore[arg-type]
+            weights[index] = weights[index] * factor.reshape(-1, 1, 1, 1)
+            shift = shift + (_array(norm.bias) - _array(norm.running_mean) * factor).reshape(shift.shape)  # type: ignore[arg-type]
+    return weights, shift
+
+
 def _per_input(m: Map, amplitudes: Floats) -> Floats:
     """The amplitude of each channel that a weight acts on, (O, I/groups, 1, 1)."""
     size = m.shape[1] * m.groups
     channels = np.repeat(amplitudes, size // len(amplitudes)) if len(amplitudes) != size else amplitudes
     return channels.reshape(m.groups, -1).repeat(m.shape[0] // m.groups, axis=0)[:, :, None, None]
-
-
-def with_usual_potentials(module: Lowered, steps: int) -> Lowered:
-    """The network with v(0) = θ/2, and what its neurons lose or gain by that over T steps in their biases."""
-    with torch.no_grad():
-        for _, current, neuron in module.parts():
-            if neuron is not None:
-                change = (neuron.initial - neuron.usual) * neuron.threshold / steps
-                current.bias.add_(change.reshape(-1, *[1] * (current.bias.dim() - 1)) if change.dim() else change)
-                neuron.initial = torch.full_like(neuron.threshold, neuron.usual).detach()
-    return module
 
 
 def _four(shape: tuple[int, ...]) -> tuple[int, int, int, int]:

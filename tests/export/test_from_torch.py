@@ -17,7 +17,6 @@ from train.cifar import main as cifar
 from train.evaluate import main as evaluate
 from train.loop.checkpoint import read_model
 from train.loop.trainer import Training
-from train.model.snn import neurons
 from train.potentials import main as potentials
 
 SOURCE = """
@@ -84,13 +83,13 @@ def test_weights_become_a_network_that_runs_exactly_in_lava(folder: Path, capsys
 
 @pytest.mark.parametrize("steps", ["2", "9"])
 def test_its_model_file_serves_every_command(folder: Path, steps: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Spikes are trained for two steps, NQ noise for nine; the file needs none of the user's code."""
+    """The file needs none of the user's code. Of nine steps eight are trained."""
     assert main(arguments("--T", steps, "--fine-tune", "2")) == 0
     assert "6 other images: ReLU network" in capsys.readouterr().out
     (folder / "models.py").unlink()
     made = read_model(Path("net.model.pt"))
     assert made.architecture == "lowered" and made.network.levels == int(steps) and len(made.history) == 2
-    assert any(neuron.initial.dim() for neuron in neurons(made.network)) == (steps == "9")
+    assert made.recipe["snn_steps"] == min(int(steps), 8)
     assert evaluate(["net.model.pt", "--data", "data", "--T", "4"]) == 0
     assert potentials(["net.model.pt", "moved.pt", "--data", "data", "--T", "2", "--calibration", "20"]) == 0
     assert to_netx(["net.model.pt", "again.h5", "--data", "data", "--T", steps, "--calibration", "20"]) == 0
@@ -100,9 +99,6 @@ def test_its_model_file_serves_every_command(folder: Path, steps: str, capsys: p
     assert "EXACT" in (printed := capsys.readouterr().out) and "on the same 20 images: ANN" in printed
     further = ["--init", "net.model.pt", "--data", "data", "--epochs", "1", "--batch", "10", "--out", "further.pt"]
     assert cifar(further) == 0
-    assert read_model(Path("further.pt")).recipe["optimizer"] == "adam"
-    assert cifar([*further, "--muon", "0.1"]) == 2
-    assert "muon is 0.1; allowed: 0 for a network without batch norm" in capsys.readouterr().err
 
 
 def test_an_interrupted_fine_tuning_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor
 from nqlava.command.files import LFS_POINTER, is_lfs_pointer, reading, replacing
 from nqlava.errors import InputError, shown
 from train.choices import ACTIVATIONS, MAX_LEVELS, RESETS, Activation, Reset
-from train.model.lowered import Lowered, entries, plans_from
+from train.model.lowered import Lowered
 from train.model.models import MAX_SIZE, MODELS, Network
+from train.model.plan import entries, plans_from
 from train.model.snn import neurons
 
 FORMAT = "nq-lava model"

@@ -25,8 +25,6 @@ from train.choices import (
     Schedule,
 )
 
-WITHOUT_BATCH_NORM: Mapping[str, Any] = {"optimizer": "adam", "learning_rate": 2e-3, "weight_decay": 0.0}
-"""What suits a converted network, whose batch norm has become a part of its weights."""
 RELU_STEPS = 32  # of the thresholds' calibration: with fewer, spikes may not reach the last layers
 
 
@@ -104,7 +102,7 @@ class Recipe:
         bfloat16: convolutions and linear layers under autocast; thresholds and statistics stay float32.
         weight_bits: of the weights in the forward pass (train.model.fake_quantize).
         layer_bits: bits by the path of a convolution or linear layer.
-        optimizer: "adam" has no momentum of its own choice, and suits networks without batch norm.
+        optimizer: "adam" has its usual momenta, and suits short trainings.
         temperature: τ of the distillation, τ² · cross entropy of softmax(teacher / τ) and softmax(scores / τ).
     """
 

@@ -32,9 +32,11 @@ from train.loop.recipe import Recipe
 from train.model.activation import Neuron, NoisePool
 from train.model.fake_quantize import attach, bake
 from train.model.kernels import Kernels, compiled_kernels
+from train.model.lowered import Lowered, to_be_trained
 from train.model.models import MODELS, Network, begin_with_identity
 from train.model.snn import read_outs
 
+STATISTICS_IMAGES = 256  # held-out images for the batch norm of a converted network
 THRESHOLD_IMAGES = 512  # held-out images on which the thresholds of ReLU networks are calibrated
 
 
@@ -226,6 +228,11 @@ class Training:
                 dropout=recipe.dropout,
                 size=data.shape[1],
             )
+        elif isinstance(start, Lowered):
+            with closing(held_out.batches(STATISTICS_IMAGES)) as batches:
+                images = next(batches)[0].cpu()
+            steps = recipe.snn_steps or recipe.induction_steps
+            network = to_be_trained(start, images, steps, spikes=recipe.snn_steps > 0)
         else:
             network = copy.deepcopy(start)
             for module in network.modules():
@@ -237,8 +244,6 @@ class Training:
             raise DataError(f"data: images are {data.shape}; allowed: {network.input_shape} for {recipe.model}")
         if recipe.filters == "identity" and start is None:
             begin_with_identity(network)
-        if recipe.muon and not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
-            raise InputError(f"muon is {recipe.muon}; allowed: 0 for a network without batch norm")
         self._teacher: nn.Module | None = None
         if recipe.distillation:
             if start is None:

@@ -1,69 +1,19 @@
 """A network as layers of neurons and linear maps between them: what is left of any classifier once it is lowered."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nqlava.errors import InputError, shown
-from nqlava.network import IMAGE, Pair
+from nqlava.network import IMAGE
 from train.model.activation import NQ
 from train.model.models import Network, Normalize
-
-_MOST = 2**20  # layers, and every size of a map
-
-
-@dataclass(frozen=True)
-class Map:
-    """A linear map from one source to the currents of a layer: means over windows, then a convolution without bias.
-
-    Attributes:
-        source: name of a layer, or "input" for the normalised image.
-        shape: of the weight, (O, I/groups, kh, kw). A dense map has kh × kw equal to the size of the window means.
-        window: (y, x) of the means; (1, 1) for none.
-        stride, padding, dilation, groups: of the convolution.
-        is_dense: whether the result is (O,) in place of (O, 1, 1).
-        is_identity: whether it only passes values on, each with a factor; training leaves it as it is.
-    """
-
-    source: str
-    shape: tuple[int, int, int, int]
-    window: Pair = (1, 1)
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
-    is_dense: bool = False
-    is_identity: bool = False
-
-    @property
-    def geometry(self) -> tuple[Pair, Pair, Pair, int]:
-        """(stride, padding, dilation, groups)."""
-        return self.stride, self.padding, self.dilation, self.groups
-
-
-Kind = Literal["neurons", "maximum", "read-out"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A layer without its numbers.
-
-    Attributes:
-        name: of the layer, by which maps take its spikes.
-        maps: at least one.
-        bias: shape, (O,), or (O, H, W) where it differs between positions.
-        kind: what becomes of the current: neurons take it; or the layer is the largest of what its sources send, of
-            those whose weight is not 0; or it is the read-out.
-    """
-
-    name: str
-    maps: tuple[Map, ...]
-    bias: tuple[int, ...]
-    kind: Kind = "neurons"
+from train.model.plan import Map, Plan
+from train.model.snn import simulate
 
 
 class Current(nn.Module):
@@ -77,14 +27,16 @@ class Current(nn.Module):
         )
         for m, module in zip(plan.maps, self.maps, strict=True):
             module.weight.requires_grad_(not m.is_identity and plan.kind != "maximum")
-        self.bias = nn.Parameter(torch.zeros(plan.bias), requires_grad=plan.kind != "maximum")
+        self._is_joined = len(plan.bias) == 1  # with the first map
+        is_trained = plan.kind != "maximum" and not (plan.is_normalised and self._is_joined)
+        self.bias = nn.Parameter(torch.zeros(plan.bias), requires_grad=is_trained)
+        self.norms = nn.ModuleList(map(_norm, plan.maps)) if plan.is_normalised else None
 
     def forward(self, *values: Tensor) -> Tensor:
         """The current, (N, O) or (N, O, H, W), of the values of the sources, in the order of the maps."""
         total: Tensor | None = None
-        is_joined = self.bias.dim() == 1
-        for m, module, x in zip(self.plan.maps, self.maps, values, strict=True):
-            bias = self.bias if is_joined and total is None else None
+        for index, (m, module, x) in enumerate(zip(self.plan.maps, self.maps, values, strict=True)):
+            bias = self.bias if self._is_joined and total is None and self.norms is None else None
             if x.dim() == 2:
                 x = x[:, :, None, None]
             if m.window != (1, 1):
@@ -98,9 +50,17 @@ class Current(nn.Module):
                 z = F.linear(x.flatten(1), weight.flatten(1), bias)
             else:
                 z = F.conv2d(x, weight, bias, *m.geometry)
+            if self.norms is not None:
+                z = self.norms[index](z)
             total = z if total is None else total + z
         assert total is not None
-        return total if is_joined else total + self.bias
+        return total if self._is_joined else total + self.bias
+
+
+def _norm(m: Map) -> nn.Module:
+    if m.is_identity:
+        return nn.Identity()
+    return nn.BatchNorm1d(m.shape[0]) if m.is_dense else nn.BatchNorm2d(m.shape[0])
 
 
 def _largest(m: Map, weight: Tensor, x: Tensor) -> Tensor:
@@ -118,7 +78,8 @@ def _largest(m: Map, weight: Tensor, x: Tensor) -> Tensor:
 class Lowered(Network):
     """A classifier in which every activation is NQ, and all that stands between two of them is one linear map.
 
-    Batch norm, pooling, concatenation and shortcuts have become parts of the maps. A converted network is trained in
+    Pooling, concatenation and shortcuts have become parts of the maps, and so has batch norm, unless for further
+    training there is new one (``to_be_trained``). A converted network is trained in
     this form, and stored in it: its file needs none of the user's code (export.fold.module makes it, and takes it
     apart).
 
@@ -163,54 +124,69 @@ class Lowered(Network):
         raise AssertionError("a network without a read-out")
 
 
-def entries(plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """Plans as lists, dictionaries, texts and numbers, for a file."""
-    return [asdict(plan) for plan in plans]
+def to_be_trained(network: Lowered, images: Tensor, steps: int, *, spikes: bool) -> Lowered:
+    """A copy with v(0) = θ/2, as training has it, and with batch norm behind its maps.
+
+    What its neurons lose or gain by the other v(0) over T steps is in their biases then. Batch norm changes nothing
+    yet, for images like these.
+
+    Args:
+        network: in evaluation mode.
+        images: uint8 (N, C, H, W), some hundred, for the statistics of batch norm.
+        steps: T. spikes: whether they are normalised, over T steps, or the activations.
+    """
+    made = copy.deepcopy(network)
+    with torch.no_grad():
+        for _, current, neuron in made.parts():
+            if neuron is not None:
+                change = (neuron.initial - neuron.usual) * neuron.threshold / steps
+                neuron.initial = torch.full_like(neuron.threshold, neuron.usual)
+                target: Any = current.bias
+                if current.norms is not None and target.dim() == 1:
+                    target = _first_norm(current).bias
+                target.add_(change.reshape(-1, *[1] * (target.dim() - 1)) if change.dim() else change)
+    if any(plan.is_normalised for plan in made.plans):
+        return made
+    return _normalised(made, images, steps if spikes else 0)
 
 
-def plans_from(found: object) -> tuple[Plan, ...]:
-    """The plans that ``entries`` wrote; InputError for what is none."""
-    if not isinstance(found, list) or not 1 <= len(found) <= _MOST:
-        raise InputError(f"layers is no list of 1 to {_MOST}")
-    plans: list[Plan] = []
-    names = {IMAGE}
-    for index, entry in enumerate(found):
-        try:
-            maps = tuple(map(_map, entry["maps"]))
-            plan = Plan(**{**entry, "maps": maps, "bias": _sizes(entry["bias"], (1, 3))})
-        except (TypeError, ValueError, KeyError) as error:
-            raise InputError(f"layer {index} is no layer ({shown(error, 80)})") from None
-        known = type(plan.name) is str and plan.name not in names
-        sources = [m.source for m in plan.maps]
-        if not known or not sources or not all(type(s) is str and s in names for s in sources):
-            raise InputError(f"layer {index} has a name or sources that it cannot have")
-        if plan.kind not in get_args(Kind) or (plan.kind == "read-out") is not (index == len(found) - 1):
-            raise InputError(f"layer {index} is {shown(str(plan.kind), 20)}; allowed: a read-out at the end, alone")
-        names.add(plan.name)
-        plans.append(plan)
-    return tuple(plans)
+def _first_norm(current: Current) -> Any:
+    return next(norm for norm in current.norms or () if not isinstance(norm, nn.Identity))
 
 
-def _map(entry: Mapping[str, Any]) -> Map:
-    m = Map(**entry)
-    numbers = {key: _sizes(getattr(m, key), (2,), int(key != "padding")) for key in _PAIRS}
-    if type(m.groups) is not int or not (m.is_dense in (True, False) and m.is_identity in (True, False)):
-        raise ValueError("groups, is_dense or is_identity")
-    outputs, inputs, height, width = _sizes(m.shape, (4,))
-    if not 1 <= m.groups <= outputs or outputs % m.groups:
-        raise ValueError("groups")
-    return Map(
-        m.source, (outputs, inputs, height, width), groups=m.groups, is_dense=m.is_dense, is_identity=m.is_identity,
-        **numbers,
-    )  # fmt: skip
+@torch.no_grad()
+def _normalised(network: Lowered, images: Tensor, steps: int) -> Lowered:
+    """The network with batch norm; T of the spikes whose statistics it takes, 0 for those of the activations."""
+    plans = [replace(plan, is_normalised=plan.learns) for plan in network.plans]
+    normalize: Any = network.layers[0]
+    mean, std = normalize.mean.flatten().tolist(), normalize.std.flatten().tolist()
+    made = Lowered(plans, input_shape=network.input_shape, levels=network.levels, mean=mean, std=std).eval()
+    made.load_state_dict(network.state_dict(), strict=False)
+    for _, current, _ in made.parts():
+        if current.norms is not None and current.bias.dim() == 1:
+            _first_norm(current).bias.copy_(current.bias)
+            current.bias.zero_()
+    sums: dict[nn.Module, Tensor] = {}
 
+    def observe(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        z = inputs[0].float().transpose(0, 1).flatten(1)
+        found = torch.stack([torch.full((len(z),), z.shape[1]), z.sum(1), z.square().sum(1)]).double()
+        sums[norm] = sums.get(norm, torch.zeros(())) + found
 
-_PAIRS = ("window", "stride", "padding", "dilation")
-
-
-def _sizes(values: Any, counts: tuple[int, ...], least: int = 1) -> Any:
-    """A tuple of integers."""
-    found = tuple(values)
-    if len(found) not in counts or not all(type(v) is int and least <= v <= _MOST for v in found):
-        raise ValueError("sizes")
-    return found
+    norms: list[Any] = [m for m in made.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.running_var.fill_(1 - norm.eps)
+    hooks = [norm.register_forward_pre_hook(observe) for norm in norms]
+    for part in images.split(max(1, 128 // max(1, steps))):
+        simulate(made, part, steps) if steps else made(part)
+    for hook in hooks:
+        hook.remove()
+    for norm in norms:
+        count, total, squares = sums[norm]
+        average = total / count
+        variance = (squares / count - average.square()).clamp(min=0)
+        norm.running_mean.copy_(average)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.add_(average)
+    return made

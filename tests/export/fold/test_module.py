@@ -1,7 +1,5 @@
 """A folded network is a module, and the module is the folded network again."""
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,11 +9,12 @@ from export.calibrate.calibrate import calibrate
 from export.convert import lowered
 from export.fold.check import check
 from export.fold.folded import ExportError
-from export.fold.module import as_folded, as_module, with_usual_potentials
+from export.fold.module import as_folded, as_module
 from export.fold.prepare import prepare
 from tests.export.fold.test_architectures import IMAGE, Fn, behind_spikes, conv, head
 from tests.export.fold.test_maximum import NETWORKS
 from train.model.activation import RateReLU
+from train.model.lowered import to_be_trained
 from train.model.snn import neurons, simulate
 
 IMAGES = torch.randint(0, 256, (6, *IMAGE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -49,19 +48,23 @@ def test_there_and_back(case: str, maximum: str) -> None:
     assert [layer.is_maximum for layer in back.layers] == [layer.is_maximum for layer in folded.layers]
 
 
-def test_usual_potentials_keep_what_arrives_over_all_steps() -> None:
-    """With a constant current, spikes after T steps are as many as before."""
+@pytest.mark.parametrize("again", [False, True])
+def test_usual_potentials_keep_what_arrives_over_all_steps(again: bool) -> None:
+    """With a constant current, spikes after T steps are as many as before, with batch norm too."""
     _, folded, caps = lowered(MODELS["dense"](), IMAGES, "rates")
     module = as_module(calibrate(folded, caps, IMAGES, STEPS).folded, STEPS)
-    before, after = copy.deepcopy(module), with_usual_potentials(module, STEPS)
+    if again:
+        module = to_be_trained(module, IMAGES, STEPS, spikes=True)
+        neurons(module)[0].initial = torch.tensor([0.1, 0.9, 0.3, 0.7, 0.5, 0.2])
+    after = to_be_trained(module, IMAGES, STEPS, spikes=True)
     counts: list[torch.Tensor] = []
-    for network in (before, after):
+    for network in (module, after):
         first = neurons(network)[0]
         hook = first.register_forward_hook(lambda _m, _i, out: counts.append(out.unflatten(0, (STEPS, -1)).sum(0)))
         simulate(network, IMAGES, STEPS)
         hook.remove()
     assert all(float(neuron.initial) == 0.5 for neuron in neurons(after))
-    torch.testing.assert_close(counts[0], counts[1])
+    assert float((counts[0] != counts[1]).double().mean()) < 0.01
 
 
 def test_identities_stay_and_the_rest_is_trained() -> None:
@@ -70,6 +73,26 @@ def test_identities_stay_and_the_rest_is_trained() -> None:
     fixed = [name for name, p in module.named_parameters() if not p.requires_grad]
     identities = [m.is_identity for plan in module.plans for m in plan.maps]
     assert len(fixed) == sum(identities) == 1
+
+
+@pytest.mark.parametrize("spikes", [False, True])
+@pytest.mark.parametrize("case", MODELS)
+def test_batch_norm_changes_nothing_until_it_is_trained(case: str, spikes: bool) -> None:
+    _, folded, caps = lowered(MODELS[case](), IMAGES, "rates")
+    module = as_module(calibrate(folded, caps, IMAGES, STEPS).folded, STEPS)
+    for neuron in neurons(module):
+        neuron.initial = torch.tensor(0.5)
+    made = to_be_trained(module, IMAGES, STEPS, spikes=spikes)
+    norms = [m for m in made.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    learned = [m for plan in module.plans[:-1] for m in plan.maps if not m.is_identity and plan.kind == "neurons"]
+    assert len(norms) == len(learned) > 0
+    check(made, as_folded(module), IMAGES)
+    with torch.no_grad():
+        for norm in norms:
+            for value in (norm.weight, norm.bias, norm.running_mean):
+                value += torch.rand(value.shape) / 4
+            norm.running_var *= 1.5
+    check(made, as_folded(made), IMAGES)
 
 
 def test_hard_reset_is_refused() -> None:
