@@ -11,6 +11,7 @@ from nqlava.network import IntegerNetwork
 
 if TYPE_CHECKING:
     from train.data.image_set import ImageSet
+    from train.data.sized import SizedSet
 
 
 def add_arguments(parser: argparse.ArgumentParser, samples: str = "test images") -> None:
@@ -21,15 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser, samples: str = "test images")
     parser.add_argument("--seed", type=int, default=0, help="seed for choosing images (default: %(default)s)")
 
 
-def load_for(net: Path, network: IntegerNetwork, sources: Sequence[str], otherwise: str = "") -> "ImageSet":
-    """The test images of ``sources``, in grey where the network takes one channel.
+def load_for(net: Path, network: IntegerNetwork, sources: Sequence[str], otherwise: str = "") -> "ImageSet | SizedSet":
+    """The test images of ``sources`` at the network's size, in grey where it takes one channel.
 
     Raises:
-        InputError: no usable images, or none of the network's size; ``otherwise`` names what else is allowed.
+        InputError: no usable images, or the sample or CIFAR for a network of another size; ``otherwise`` names what
+            else is allowed.
     """
-    from train.data.images import load
+    from train.data.sized import load_sized
 
-    data = load(sources, "test").with_channels(network.input_shape[0])
+    channels, *size = network.input_shape
+    data = load_sized(sources, "test", (size[0], size[1])).with_channels(channels)
     if data.shape != network.input_shape:
         allowed = f"{network.input_shape} as the network in {net}{otherwise}"
         raise InputError(f"data: images are {data.shape}; allowed: {allowed}")

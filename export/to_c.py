@@ -34,14 +34,15 @@ def _run(options: argparse.Namespace) -> None:
     from nqlava.c import folder
     from nqlava.c.plan import plan
     from nqlava.info import Info
-    from train.data.images import load
+    from train.data.sized import load_sized
 
     folder.check(options.folder)
     network = netx.read(options.net)
     steps = Info.of(network.info).steps_or(options.steps)
     if not 1 <= options.samples <= folder.MOST_IMAGES:
         raise InputError(f"--samples is {options.samples}; allowed: 1..{folder.MOST_IMAGES}")
-    data = load(options.data, "test").with_channels(network.input_shape[0])
+    channels, height, width = network.input_shape
+    data = load_sized(options.data, "test", (height, width)).with_channels(channels)
     if data.shape != network.input_shape:
         raise InputError(
             f"data: images are {data.shape}; allowed: {network.input_shape} as the network in {options.net}; "

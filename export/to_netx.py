@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace) -> None:
     from nqlava import netx
     from nqlava.command.files import check_folder, check_output
     from nqlava.netx_layout import require_info
-    from train.data.images import load
+    from train.data.sized import load_sized
     from train.loop.checkpoint import read_model
 
     Info().steps_or(options.steps)
@@ -111,7 +111,8 @@ def _run(options: argparse.Namespace) -> None:
     check_output(options.net, inputs=[path, *map(Path, options.data)])
     file = read_model(path)
     model = file.network
-    images = load(options.data, "train")
+    _, height, width = model.input_shape
+    images = load_sized(options.data, "train", (height, width))
     if not 1 <= options.calibration <= len(images):
         raise InputError(f"--calibration is {options.calibration}; allowed: 1..{len(images)}")
     calibration = images.sample(options.calibration, options.seed)

@@ -15,7 +15,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
 
 import deploy.compare.compare
 from deploy import run_lava
@@ -217,15 +216,6 @@ sys.exit(run_lava.main([{str(net)!r}, "--samples", "2"]))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert re.fullmatch(r"deploy.run_lava: Lava is not installed: pip install .* \(docs/install.md\)\n", done.stderr)
-
-
-def test_images_of_another_size_are_refused(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number, name in enumerate("abcdefghij"):
-        folder = net.parent / "images" / "test" / name
-        folder.mkdir(parents=True)
-        Image.new("RGB", (16, 20), (20 * number,) * 3).save(folder / "1.png")
-    named = ["images are (3, 20, 16); allowed: (3, 32, 32)"]
-    assert_refused(run_lava.main, [str(net), "--data", str(net.parent / "images")], named, capsys)
 
 
 class Bomb:

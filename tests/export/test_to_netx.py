@@ -121,7 +121,7 @@ def test_random_networks_mostly_agree() -> None:
 
 
 def test_images_of_other_classes_are_refused() -> None:
-    with pytest.raises(ExportError, match=r"^model: has 5 outputs; allowed: 3, the classes of the images$"):
+    with pytest.raises(ExportError, match=r"^model: has 5 outputs; allowed: 3, the classes of the images, or outputs"):
         convert(random_tiny(3), image_set(6, classes=3), steps=2)
 
 
@@ -265,7 +265,6 @@ BAD = {
     "data": (["--data", "{f}/nowhere"], "data: {f}/nowhere does not exist; allowed: "),
     "classes": (["--data", "{f}/three"], "data: 3 classes; allowed: 5 as the model"),
     "other classes": (["--data", "{f}/other"], "data: classes are a, b, c, d, e; allowed: class0, class1, class2, "),
-    "size": (["--data", "{f}/small"], "data: images are (3, 6, 6); allowed: (3, 8, 6) as the model"),
     "not finite": (["{f}/nan.pt", "{f}/net.h5"], "{f}/nan.pt: layers.5.weight is not finite"),
     "threshold": (["{f}/negative.pt", "{f}/net.h5"], "{f}/negative.pt: layers.11.threshold is -1.0; allowed: "),
     "bits": (["--bits", "9"], "bits: is 9; allowed: 2..8"),
@@ -290,7 +289,6 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str], case: str) 
     data = image_set(30)
     write_folder(folder / "three", train=image_set(30, classes=3))
     write_folder(folder / "other", train=ImageSet(data.images, data.labels, tuple("abcde")))
-    write_folder(folder / "small", train=ImageSet(data.images[:, :6], data.labels, data.classes))
     for name, index, key, value in (("nan", 5, "weight", np.nan), ("negative", 11, "threshold", -1.0)):
         network = random_tiny(3)
         getattr(network.layers[index], key).data.fill_(value)

@@ -109,12 +109,16 @@ class ImageSet:
 
     def sample(self, count: int, seed: int) -> "ImageSet":
         """``count`` images drawn without replacement, decided by the seed."""
-        if not 1 <= count <= len(self):
-            raise DataError(f"samples is {count}; allowed: 1..{len(self)}")
-        if not 0 <= seed <= MAX_SEED:
-            raise DataError(f"seed is {seed}; allowed: 0..{MAX_SEED}")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self.subset(order[:count])
+        return self.subset(drawn(len(self), count, seed))
+
+
+def drawn(size: int, count: int, seed: int) -> Tensor:
+    """``count`` of the numbers 0 … size - 1, without replacement, decided by the seed."""
+    if not 1 <= count <= size:
+        raise DataError(f"samples is {count}; allowed: 1..{size}")
+    if not 0 <= seed <= MAX_SEED:
+        raise DataError(f"seed is {seed}; allowed: 0..{MAX_SEED}")
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
 
 
 def split_indices(count: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:

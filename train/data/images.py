@@ -1,25 +1,21 @@
 """Small images of one size, from every source that --data names: decoded once, in memory."""
 
-import io
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nqlava.errors import shown
 from train.choices import Split
 from train.data import cache, cifar_python
+from train.data.files import Files, list_files, say
 from train.data.image_set import DataError, ImageSet
-from train.data.layout import arrange, some, united
+from train.data.layout import some
 from train.data.pixels import pixels
-from train.data.sources import Source, named, opened
+from train.data.sources import named
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "cifar10-sample.zip"
 MAX_BYTES = 2**34
@@ -44,12 +40,7 @@ def load(sources: Sequence[str], split: Split) -> ImageSet:
         DataError: no images, unreadable ones, several sizes, a class without images, or one that only one of the splits
             has.
     """
-    if list(sources) == ["sample"]:
-        paths = [SAMPLE]
-    elif len(sources) == 1 and sources[0] in TORCHVISION:
-        paths = [_downloaded(TORCHVISION[sources[0]])]
-    else:
-        paths = [path for source in sources for path in named(Path(source))]
+    paths = places(sources)
     if any(map(cifar_python.is_source, paths)):
         if len(paths) > 1:
             raise DataError(f"data: {some([str(p) for p in paths])}: several with CIFAR; allowed: one of them alone")
@@ -61,36 +52,27 @@ def load(sources: Sequence[str], split: Split) -> ImageSet:
         torch.from_numpy(arrays["labels"]),
         tuple(str(name) for name in arrays["classes"]),
     )
-    _look_at(data, split, some([str(path) for path in paths]))
+    look_at(data, split, some([str(path) for path in paths]))
     return data
+
+
+def places(sources: Sequence[str]) -> list[Path]:
+    """The folders and archives that ``sources`` of ``load`` name."""
+    if list(sources) == ["sample"]:
+        return [SAMPLE]
+    if len(sources) == 1 and sources[0] in TORCHVISION:
+        return [_downloaded(TORCHVISION[sources[0]])]
+    return [path for source in sources for path in named(Path(source))]
 
 
 def _trees(paths: Sequence[Path], split: Split) -> dict[str, NDArray[Any]]:
     """Images, labels and class names of folders and zip archives; by class, then by name of the file."""
-    parts, shown, entries, read = [], [], [], []
-    for index, path in enumerate(paths):
-        with opened(path) as source:
-            part = arrange(source.names, source.read, str(path))
-        parts.append(part)
-        shown.append(source.shown)
-        entries += [(label, PurePosixPath(member).name, index, member) for label, member in part[split].images]
-        read += [path / member for _, member in part[split].images] if path.is_dir() else [path]
-    classes = united(parts, split, [str(path) for path in paths], ", ".join(shown))
-    for path, part in zip(paths, parts, strict=True):
-        if left_out := part[split].reasons():
-            say(f"data: {path}: {split}: {len(part[split].images):,} images are read; left out: {left_out}")
-    entries.sort()
-    numbers = {name: number for number, name in enumerate(classes)}
+    files = list_files(paths, split)
 
     def decode() -> dict[str, NDArray[Any]]:
-        return {
-            "images": _decoded(paths, [(index, member) for _, _, index, member in entries]),
-            "labels": np.array([numbers[label] for label, *_ in entries], dtype=np.int64),
-            "classes": np.array(classes),
-        }
+        return {"images": _decoded(files), "labels": files.labels, "classes": np.array(files.classes)}
 
-    what = [os.fsencode(f"{label}\0{index}\0{member}") for label, _, index, member in entries]
-    return _cached(split, what, read, decode)
+    return _cached(split, files.key(), files.read(), decode)
 
 
 def _cifar(path: Path, split: Split) -> dict[str, NDArray[Any]]:
@@ -121,34 +103,21 @@ def _cached(
     return arrays
 
 
-def _decoded(paths: Sequence[Path], members: Sequence[tuple[int, str]]) -> NDArray[np.uint8]:
-    """Images (N, H, W, 3), in order, of members of the sources with these numbers."""
+def _decoded(files: Files) -> NDArray[np.uint8]:
+    """Images (N, H, W, 3), in order."""
     images: NDArray[np.uint8] | None = None
-    with ThreadPoolExecutor() as pool:
-        for number, path in enumerate(paths):
-            places = [place for place, (index, _) in enumerate(members) if index == number]
-            if not places:
-                continue
-            with opened(path) as source:
-
-                def image(place: int, source: Source = source) -> NDArray[np.uint8]:
-                    member = members[place][1]
-                    return pixels(io.BytesIO(source.read(member)), f"{source.path / member}")
-
-                if images is None:
-                    shape = image(places[0]).shape
-                    needed = len(members) * math.prod(shape)
-                    if needed > MAX_BYTES:
-                        raise DataError(f"data: {path}: {needed} bytes of images; allowed: {MAX_BYTES} in all")
-                    images = np.empty((len(members), *shape), dtype=np.uint8)
-                for place, found in zip(places, pool.map(image, places), strict=True):
-                    if found.shape != images.shape[1:]:
-                        name = path / members[place][1]
-                        raise DataError(
-                            f"data: {name} is {found.shape[:2]}; allowed: {images.shape[1:3]} as the others, or "
-                            "train.imagenet, which resizes"
-                        )
-                    images[place] = found
+    for place, found in files.decoded(range(len(files)), pixels):
+        if images is None:
+            needed = len(files) * math.prod(found.shape)
+            if needed > MAX_BYTES:
+                raise DataError(f"data: {files.sources[0]}: {needed} bytes of images; allowed: {MAX_BYTES} in all")
+            images = np.empty((len(files), *found.shape), dtype=np.uint8)
+        if found.shape != images.shape[1:]:
+            raise DataError(
+                f"data: {files.name(place)} is {found.shape[:2]}; allowed: {images.shape[1:3]} as the others, or "
+                "train.imagenet, which resizes"
+            )
+        images[place] = found
     assert images is not None
     return images
 
@@ -172,7 +141,7 @@ def _downloaded(name: str) -> Path:
     return path
 
 
-def _look_at(data: ImageSet, split: Split, where: str) -> None:
+def look_at(data: ImageSet, split: Split, where: str) -> None:
     """Names images that are all one value, or nearly so, before anything is learned from them."""
     if found := contrast(int(data.images.min()), int(data.images.max())):
         say(f"data: {where}: {split}: all pixels of the {len(data):,} images are {found}")
@@ -183,8 +152,3 @@ def contrast(low: int, high: int) -> str:
     if low == high:
         return f"one value, {low}"
     return f"from {low} to {high}; scale them to 0 … 255" if high - low < LOW_CONTRAST else ""
-
-
-def say(text: str) -> None:
-    """A line on standard error about the data."""
-    print(shown(text, 2000), file=sys.stderr, flush=True)

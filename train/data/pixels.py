@@ -76,6 +76,21 @@ def orientation(image: Image.Image) -> int:
     return found if found in range(1, 9) else 1
 
 
+def swaps_sides(image: Image.Image) -> bool:
+    """Whether turning the image as its EXIF data say swaps its sides; a TIFF is turned here."""
+    if image.format == "TIFF":
+        image.load()  # which turns it
+        return False
+    return orientation(image) > 4
+
+
+def upright_size(file: IO[bytes], name: str) -> tuple[int, int]:
+    """(H, W) of an image file, turned as its EXIF data say; errors as of ``opened_image``."""
+    with opened_image(file, name) as image, decoding(name):
+        swapped = swaps_sides(image)
+        return image.size if swapped else (image.height, image.width)
+
+
 def pixels(file: IO[bytes], name: str) -> NDArray[np.uint8]:
     """RGB uint8 (H, W, 3) of an image file with sides up to MAX_SIDE; errors as of ``opened_image`` and ``rgb``."""
     with opened_image(file, name) as image:

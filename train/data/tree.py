@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from train.choices import MAX_SIDE, Split
+from train.data.files import say
 from train.data.image_set import DataError
-from train.data.images import contrast, say
+from train.data.images import contrast
 from train.data.layout import arrange, united
 from train.data.pixels import opened_image
 from train.data.sources import Folder, named

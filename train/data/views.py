@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from train.data.image_set import DataError
-from train.data.pixels import decoding, opened_image, orientation, rgb
+from train.data.pixels import decoding, opened_image, rgb, swaps_sides
 
 MAX_PIXELS = 2**26
 STREAMED = 224
@@ -30,41 +31,42 @@ def view(file: Path, size: int, random: np.random.Generator | None = None) -> ND
     def box(width: int, height: int) -> Box:
         return _middle(width, height, size) if random is None else _crop(width, height, random)
 
-    made = _cut(file, (size, size), box)
+    made = _cut(file, str(file), (size, size), box)
     if random is not None and random.random() < 0.5:
         made = made.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(made)
 
 
-def fitted(file: Path, height: int, width: int) -> NDArray[np.uint8]:
+def fitted(file: Path | IO[bytes], height: int, width: int, name: str | None = None) -> NDArray[np.uint8]:
     """RGB uint8 (height, width, 3) of an image of any size, for a network of this input; errors as of ``view``.
 
-    With 224 x 224 it is the middle that ``view`` gives, else the largest part in the middle with this ratio of sides,
-    resized; an image of just this size stays as it is.
+    An image of just this size stays as it is. Of others a square is the middle that ``view`` gives; any other size is
+    the largest part in the middle with this ratio of sides, resized.
+
+    Args:
+        file: the image. name: of it, in messages.
+        height, width: of what the network takes.
     """
 
     def box(wide: int, high: int) -> Box:
         if (high, wide) == (height, width):
             return 0, 0, wide, high
-        if height == width == STREAMED:
+        if height == width:
             return _middle(wide, high, height)
         scale = min(wide / width, high / height)
         left, top = (wide - scale * width) / 2, (high - scale * height) / 2
         return left, top, left + scale * width, top + scale * height
 
-    return np.asarray(_cut(file, (width, height), box))
+    return np.asarray(_cut(file, str(file) if name is None else name, (width, height), box))
 
 
-def _cut(file: Path, size: tuple[int, int], box: Callable[[int, int], Box]) -> Image.Image:
+def _cut(file: Path | IO[bytes], name: str, size: tuple[int, int], box: Callable[[int, int], Box]) -> Image.Image:
     """The part of an image that ``box`` gives for its width and height, resized to (width, height), in mode RGB."""
-    name = str(file)
     with opened_image(file, name) as image:
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"data: {name} is {image.size}; allowed: up to {MAX_PIXELS} pixels")
         with decoding(name):
-            if image.format == "TIFF":
-                image.load()  # which turns it
-            swapped = image.format != "TIFF" and orientation(image) > 4
+            swapped = swaps_sides(image)
             stored = image.size
             width, height = stored[::-1] if swapped else stored
             left, top, right, bottom = box(width, height)
