@@ -22,6 +22,7 @@ from export.fold.module import as_folded, as_module
 from export.fold.prepare import Maximum, activations, prepare
 from export.images import Images, image_set
 from export.names import renamed, stored_names
+from export.outputs import with_outputs
 from export.report import Conversion, LayerReport, Report
 from export.round.calibration import output_errors
 from export.round.quantize import Precision, quantize
@@ -71,6 +72,7 @@ def trainable(
     steps: int = 4,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    outputs: Sequence[int] | None = None,
 ) -> Trainable:
     """A network as ``convert`` calibrates it for T steps, for a training of your own; ``convert`` takes the result.
 
@@ -78,7 +80,8 @@ def trainable(
     """
     given = image_set(images, mean, std)
     images = given.images.images.permute(0, 3, 1, 2).contiguous()
-    prepared, folded, caps = lowered(normalised(model, given.mean, given.std), images, "rates")
+    model = with_outputs(normalised(model, given.mean, given.std), outputs, given.images.shape)
+    prepared, folded, caps = lowered(model, images, "rates")
     return _trainable(prepared, folded, caps, images, steps)
 
 
@@ -105,6 +108,7 @@ def convert(
     notes: Mapping[str, Value] | None = None,
     maximum: Maximum = "rates",
     others: ImageSet | None = None,
+    outputs: Sequence[int] | None = None,
 ) -> tuple[IntegerNetwork, Report]:
     """A trained classifier as an integer spiking network, and how much of its accuracy is left.
 
@@ -122,6 +126,7 @@ def convert(
         origin: the model file, as far as it is one. notes: more entries for the network's info.
         maximum: what becomes of max pooling (export.fold.prepare).
         others: images on which the loss of a ReLU network is told, in place of those for calibration.
+        outputs: numbers of the outputs that are the classes of the images, in their order; all without it.
 
     Raises:
         ExportError, NetworkError: the model cannot be expressed.
@@ -135,17 +140,17 @@ def convert(
         made, prepared = model, model.original
         _, folded, _ = lowered(model.module, images, maximum)
     else:
-        prepared, folded, caps = lowered(normalised(model, given.mean, given.std), images, maximum)
+        model = with_outputs(normalised(model, given.mean, given.std), outputs, calibration.shape)
+        prepared, folded, caps = lowered(model, images, maximum)
         if caps:
             made = _trainable(prepared, folded, caps, images, steps)
             folded = as_folded(made.module)
     classes = len(folded.layers[-1].bias)
     if not given.classes:
         calibration = _labelled(calibration, prepared, classes, given.labels)
-    if classes != len(calibration.classes):
-        raise ExportError(
-            f"model: has {classes} outputs; allowed: {len(calibration.classes)}, the classes of the images"
-        )
+    if classes != (wanted := len(calibration.classes)):
+        some = f", or outputs (--outputs) to name {wanted} of them" if classes > wanted else ""
+        raise ExportError(f"model: has {classes} outputs; allowed: {wanted}, the classes of the images{some}")
     rounding = CalibratedRounding(folded, images, steps, method) if method.is_calibrated else None
     network, scales = quantize(folded, precision=precision, rounding=rounding)
     named = renamed(network)

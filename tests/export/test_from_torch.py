@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from deploy import api
 from deploy.run_lava import main as run_lava
+from export.convert import convert
 from export.from_torch import main
 from export.network import build, load_weights, read_weights
 from export.to_netx import main as to_netx
@@ -32,6 +34,9 @@ def gated():
     gates = [nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3), nn.Sigmoid()]
     return nn.Sequential(*gates, nn.Flatten(), nn.Linear(32, 5))
 
+def many():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 12))
+
 number = 3
 """
 MEAN, STD = ["0.5", "0.4", "0.6"], ["0.25", "0.2", "0.3"]
@@ -42,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module with factories, trained weights and images; the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models.py").write_text(SOURCE)
-    for name in ("small", "gated"):
+    for name in ("small", "gated", "many"):
         model = build(f"models.py:{name}")
         randomise(model, 3)
         torch.save(model.state_dict(), f"{name}.pth")
@@ -186,6 +191,15 @@ BAD = {
     "small.pth --model models.py:small --resume": "--fine-tune is no number of epochs; allowed: whole numbers from 1",
     "small.pth --model models.py:small --calibration 30 --fine-tune 1 --resume": "net.model.pt.checkpoint: no such",
     "small.pth --model models.py:small --calibration 61": "--calibration is 61; allowed: 1..60",
+    "small.pth --model models.py:small --size 0": "--size is 0; allowed: 1..4096",
+    "small.pth --model models.py:small --size 8 --data sample": "--size is 8; allowed: 32, the size of the sample and",
+    "many.pth --model models.py:many --calibration 9": "model: has 12 outputs; allowed: 5, the classes of the images",
+    "many.pth --model models.py:many --calibration 9 --outputs 3 4": "model: has 2 outputs; allowed: 5, the classes",
+    "many.pth --model models.py:many --calibration 9 --outputs 0 1 2 3 12": "outputs: 12 is not there; allowed: each",
+    "many.pth --model models.py:many --calibration 9 --outputs 0 1 2 3 3": "outputs: 3 is named twice; allowed: each",
+    "many.pth --model models.py:many --outputs 0 -1": "--outputs: -1 is no number; allowed: numbers of outputs, from",
+    "many.pth --model models.py:many --outputs no.txt": "--outputs no.txt: is no file; allowed: numbers, or a text",
+    "many.pth --model models.py:many --outputs models.py": "--outputs models.py: from is no number; allowed: numbers",
 }
 
 
@@ -229,3 +243,46 @@ def test_a_network_for_grey_images(folder: Path) -> None:
     assert main([*words, "--mean", "0.5", "--std", "0.25"]) == 0
     assert netx.read(Path("net.h5")).input_shape == (1, 8, 6)
     assert run_lava(["net.h5", "--data", "data", "--samples", "5", "--T", "2"]) == 0
+
+
+def test_images_of_any_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both commands make the same pixels of a tree of photographs."""
+    for number in range(40):
+        size = (40 + number, 30 + 2 * (number % 7))
+        file = folder / "photos" / ("val" if number % 4 == 0 else "train") / f"n{number % 5}" / f"{number}.JPEG"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise(size, 90).convert("RGB").save(file)
+    words = ["small.pth", "net.h5", "--model", "models.py:small", "--data", "photos", "--mean", *MEAN, "--std", *STD]
+    assert main([*words, "--calibration", "20", "--size", "16", "--T", "2"]) == 0
+    assert "20 calibration images 16x16 of photos" in capsys.readouterr().out
+    assert netx.read(Path("net.h5")).input_shape == (3, 16, 16)
+    assert run_lava(["net.h5", "--data", "photos", "--samples", "5"]) == 0
+    assert main([*words, "--check"]) == 0 and "exports" in capsys.readouterr().out
+
+
+def test_some_outputs_of_a_network_with_more(folder: Path) -> None:
+    """The read-out has the rows of the named outputs, in their order."""
+    words = ["many.pth", "net.h5", "--model", "models.py:many", "--data", "data", "--mean", *MEAN, "--std", *STD]
+    assert main([*words, "--calibration", "30", "--outputs", "7", "0", "11", "3", "8"]) == 0
+    one = netx.read(Path("net.h5"))
+    assert one.classes == 5 and one.info["classes"] == '["class0", "class1", "class2", "class3", "class4"]'
+    Path("rows.txt").write_text("7 0\n11\n3 8\n")
+    assert main([*words, "--calibration", "30", "--outputs", "rows.txt"]) == 0
+    assert netx.read(Path("net.h5")).digest() == one.digest()
+    assert run_lava(["net.h5", "--data", "data", "--samples", "5"]) == 0
+    model = _loaded("many")
+    with torch.no_grad():
+        model[4].weight.data, model[4].bias.data = model[4].weight[[7, 0, 11, 3, 8]], model[4].bias[[7, 0, 11, 3, 8]]  # type: ignore[index]
+    data = image_set(60)
+    kept, _ = convert(model, data.sample(30, 0), steps=8, mean=[*map(float, MEAN)], std=[*map(float, STD)])
+    asked, _ = convert(
+        _loaded("many"), data.sample(30, 0), steps=8, mean=[*map(float, MEAN)], std=[*map(float, STD)],
+        outputs=[7, 0, 11, 3, 8],
+    )  # fmt: skip
+    assert kept.digest() == asked.digest() and [x.name for x in kept.layers] == [x.name for x in asked.layers]
+
+
+def _loaded(name: str) -> nn.Module:
+    model = build(f"models.py:{name}")
+    load_weights(model, read_weights(Path(f"{name}.pth")), Path(f"{name}.pth"))
+    return model
