@@ -32,7 +32,7 @@ from nqlava.bounds import worst_case
 from nqlava.engine.integer import Engine
 from nqlava.info import Info, Value
 from nqlava.network import IntegerNetwork
-from train.data.image_set import ImageSet
+from train.data.image_set import ImageSet, at_once
 from train.loop.calibrate import accuracy, evaluate
 from train.model.activation import NQ
 from train.model.lowered import Lowered
@@ -41,7 +41,6 @@ from train.model.models import Network, Normalize
 _CHECK_IMAGES = 2  # on which the lowering is checked
 _GROWN = 1.5  # times the weights of its modules that a layer has when the report names it
 _TIMES = 5  # T's of which accuracies are reported
-_ERROR_IMAGES = 128  # calibration images on which the error of the layers' currents is measured
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def convert(
             scales,
             worst_case(network, steps),
             engine.membrane_ranges(images, steps),
-            output_errors(folded, network, scales, images[:_ERROR_IMAGES], steps),
+            output_errors(folded, network, scales, images[: at_once(calibration.shape)], steps),
             strict=True,
         )
     )
@@ -255,7 +254,7 @@ def _labelled(data: ImageSet, model: nn.Module, classes: int, labels: bool) -> I
     """Images with numbers as the names of their classes, and where they have no labels, those that the model gives."""
     found = data.labels
     if not labels:
-        found = torch.cat([model(images).argmax(1) for images, _ in data.batches(128)])
+        found = torch.cat([model(images).argmax(1) for images, _ in data.batches(at_once(data.shape))])
     return ImageSet(data.images, found, tuple(str(number) for number in range(classes)))
 
 
@@ -271,7 +270,7 @@ def _conversion(
     """What a ReLU network loses on its way to the integer SNN, on other images than those for calibration."""
     data = calibration if others is None else others
     kind = "calibration images" if others is None else "other images"
-    relu = torch.cat([made.original(images) for images, _ in data.batches(128)])
+    relu = torch.cat([made.original(images) for images, _ in data.batches(at_once(data.shape))])
     quantized = quantized_scores(folded, data.images.permute(0, 3, 1, 2), steps)
     times = [t for t in (2**k for k in range(13)) if t <= 2 * steps]
     times = sorted({*times[-_TIMES:], steps})

@@ -12,6 +12,8 @@ from nqlava.command.parser import Parser, add_data
 from nqlava.errors import InputError
 from nqlava.info import Info
 
+_SMALL = 64  # side of images of which many are taken for calibration
+
 
 def parser() -> Parser:
     """The command's options."""
@@ -65,7 +67,9 @@ def parser() -> Parser:
         help="side of the images that the network takes (default: their own where they have one of at most 224, else "
         "224); others are resized and cropped",
     )
-    made.add_argument("--calibration", type=int, default=500, help="calibration images (default: %(default)s)")
+    made.add_argument(
+        "--calibration", type=int, help="calibration images (default: 500, or 100 where they are larger than 64x64)"
+    )
     made.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
     made.add_argument("--check", action="store_true", help="list all parts that cannot be exported, and write nothing")
     return made
@@ -101,6 +105,7 @@ def _run(options: argparse.Namespace) -> int | None:
     weights = read_weights(options.weights)
     model = build(options.model)
     load_weights(model, weights, options.weights)
+    del weights
     if options.size is not None and not 1 <= options.size <= MAX_SIDE:
         raise InputError(f"--size is {options.size}; allowed: 1..{MAX_SIDE}")
     size = None if options.size is None else (options.size, options.size)
@@ -116,7 +121,8 @@ def _run(options: argparse.Namespace) -> int | None:
         found = problems(with_outputs(normalised(model, options.mean, options.std), outputs, data.shape), data.shape)
         print("\n".join(found or [f"{options.model}: exports"]))
         return 1 if found else 0
-    count = options.calibration
+    usual = 500 if max(data.shape[1:]) <= _SMALL else 100
+    count = min(usual, len(data)) if options.calibration is None else options.calibration
     if not 1 <= count <= len(data):
         raise InputError(f"--calibration is {count}; allowed: 1..{len(data)}")
     if options.fine_tune:

@@ -91,13 +91,7 @@ def calibrate(folded: FoldedNetwork, caps: Mapping[str, float], images: Tensor, 
 
 def _most(folded: FoldedNetwork, steps: int) -> int:
     """Images whose activations and spikes fit into the memory."""
-    last = {c.source: number for number, layer in enumerate(folded.layers) for c in layer.connections}
-    sizes = [prod(layer.connections[0].output_shape) for layer in folded.layers]
-    live = max(
-        sum(size for i, size in enumerate(sizes[: n + 1]) if last.get(folded.layers[i].name, n) >= n)
-        for n in range(len(sizes))
-    )
-    return max(1, _MEMORY // (live * (steps + 12)))
+    return max(1, _MEMORY // (folded.live * (steps + 12)))
 
 
 class _Run:

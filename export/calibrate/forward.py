@@ -6,18 +6,16 @@ import torch
 from torch import Tensor
 
 from export.fold.folded import FoldedLayer, FoldedNetwork
-from export.round.calibration import arriving, pixels, unfolded
+from export.round.calibration import arriving, images_at_once, pixels, unfolded
 from export.round.quantize import effective
 from nqlava.network import IMAGE
-
-_IMAGES = 32  # at once
 
 
 @torch.no_grad()
 def quantized_scores(folded: FoldedNetwork, images: Tensor, steps: int) -> Tensor:
     """Scores (N, K) of the network with T levels in place of every activation, for images uint8 (N, C, H, W)."""
     found = []
-    for part in images.split(_IMAGES):
+    for part in images.split(images_at_once(folded)):
         values = {IMAGE: pixels(part, folded, torch.float32)}
         for layer in folded.layers:
             if layer.is_maximum:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,3 +161,13 @@ class FoldedNetwork:
     is_prepared: bool = True
     uncalibrated: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+
+    @property
+    def live(self) -> int:
+        """Neurons at most whose output layers to come still need, the layer that is being computed included."""
+        last = {c.source: number for number, layer in enumerate(self.layers) for c in layer.connections}
+        sizes = [prod(layer.connections[0].output_shape) for layer in self.layers]
+        return max(
+            sum(size for i, size in enumerate(sizes[: n + 1]) if last.get(self.layers[i].name, n) >= n)
+            for n in range(len(sizes))
+        )

@@ -12,11 +12,17 @@ from export.fold.folded import Floats, FoldedConnection, FoldedLayer, FoldedNetw
 from export.round.quantize import effective, learned
 from nqlava.engine.layer import PreparedLayer, exact_arithmetic, integrate
 from nqlava.network import IMAGE, INPUT_MAX, IntegerNetwork, Layer
+from train.data.image_set import at_once
 from train.model.neuron import integrate_and_fire
 
 _IMAGES = 32  # at once
 _VALUES = 2**24  # values of unfolded inputs at once: 64 MiB
 _EXACT = 2**24  # float32 holds all integers up to here
+
+
+def images_at_once(folded: FoldedNetwork) -> int:
+    """Of which all layers' outputs fit into the memory."""
+    return min(_IMAGES, at_once(folded.input_shape))
 
 
 def window_sums(connection: FoldedConnection, values: Tensor) -> Tensor:
@@ -54,6 +60,7 @@ def run_float(
             rate (both (n, *output_shape); the read-out's rate is empty).
     """
     spikes: dict[str, Tensor] = {}
+    last = {c.source: layer.name for layer in folded.layers for c in layer.connections}
     image = pixels(images, folded, torch.float32)
     for layer in folded.layers:
         current = torch.from_numpy(layer.bias_map).float()
@@ -72,6 +79,8 @@ def run_float(
             spikes[layer.name] = (integrate_and_fire(current, threshold, initial, layer.reset) > 0).float()
             fired = spikes[layer.name].mean(0)
         observe(layer.name, current.mean(0), fired)
+        for name in [name for name in spikes if last.get(name, layer.name) == layer.name]:
+            del spikes[name]
 
 
 class IntegerPrefix:
@@ -86,7 +95,7 @@ class IntegerPrefix:
     def __init__(self, folded: FoldedNetwork, images: Tensor, steps: int) -> None:
         self.folded = folded
         self.steps = steps
-        self._images = images.split(_IMAGES)
+        self._images = images.split(images_at_once(folded))
         self._shapes: dict[str, tuple[int, ...]] = {IMAGE: folded.input_shape}
         self._last_use = {c.source: layer.name for layer in folded.layers for c in layer.connections}
         self._spikes: dict[str, list[Tensor]] = {}  # per part of the images bool (T, n, *shape)
@@ -219,7 +228,7 @@ def float_means(folded: FoldedNetwork, images: Tensor, steps: int) -> dict[str, 
             part = rate.double().sum(0, keepdim=True) / len(images)
             totals[name] = totals[name] + part if name in totals else part
 
-    for part in images.split(_IMAGES):
+    for part in images.split(images_at_once(folded)):
         run_float(folded, part, steps, add)
     return totals
 
@@ -240,7 +249,7 @@ def output_errors(
         steps: T.
     """
     squares = np.zeros((len(network.layers), 4))  # squared error, current, current², count
-    for part in images.split(_IMAGES):
+    for part in images.split(images_at_once(folded)):
         currents: list[Tensor] = []
         run_float(folded, part, steps, lambda _n, current, _r, found=currents: found.append(current))  # type: ignore[misc]
         prefix = IntegerPrefix(folded, part, steps)

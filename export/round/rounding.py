@@ -16,6 +16,8 @@ from nqlava.network import IMAGE, Layer
 
 _SHRINK = (1.0, 0.87, 0.75, 0.65, 0.56, 0.48)  # of the largest weight: candidates for the range of the integers
 
+_MEMORY = 2**31  # bytes of spikes
+
 
 @dataclass(frozen=True)
 class Method:
@@ -50,7 +52,7 @@ class CalibratedRounding:
 
     Args:
         folded: what is quantized.
-        images: calibration images, uint8 (N, C, H, W).
+        images: calibration images, uint8 (N, C, H, W); the first, as many as have spikes that fit into the memory.
         steps: T over which currents are averaged.
         method: what is done.
 
@@ -59,6 +61,7 @@ class CalibratedRounding:
     """
 
     def __init__(self, folded: FoldedNetwork, images: Tensor, steps: int, method: Method) -> None:
+        images = images[: max(1, _MEMORY // (folded.live * steps))]
         self.folded = folded
         self.method = method
         self.prefix = IntegerPrefix(folded, images, steps)

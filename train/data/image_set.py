@@ -1,6 +1,7 @@
 """Images in memory, as uint8 arrays with labels."""
 
 import hashlib
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ Batches = Generator[tuple[Tensor, Tensor], None, None]  # images and labels
 
 _GREY = (19595, 38470, 7471)  # shares of red, green and blue in 2¹⁶
 _PART = 1000  # images at once
+_MOST, _VALUES = 128, 2**20  # images that a network gets at once, and their values
 
 
 class DataError(InputError):
@@ -110,6 +112,12 @@ class ImageSet:
     def sample(self, count: int, seed: int) -> "ImageSet":
         """``count`` images drawn without replacement, decided by the seed."""
         return self.subset(drawn(len(self), count, seed))
+
+
+def at_once(shape: tuple[int, int, int], steps: int = 1) -> int:
+    """Images (C, H, W) that a network gets at once, for so many steps: 128, or 6 of 3x224x224, so that memory holds
+    the outputs of all its layers."""
+    return max(1, min(_MOST, _VALUES // math.prod(shape)) // steps)
 
 
 def drawn(size: int, count: int, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nqlava.errors import InputError
+from train.data.image_set import at_once
 from train.data.stream import Images
 from train.model.activation import RateReLU
 from train.model.models import Network
@@ -47,14 +48,14 @@ def evaluate(
         network: left in the mode it was in.
         data: on the network's device.
         steps: T, the noise induction time step.
-        batch: images at a time; by default as many as keep steps · batch at 128.
+        batch: images at a time; by default as many as train.data.image_set.at_once says.
         precision: of the convolutions; membrane potentials are float32.
         observe: called for every activation and batch with its index, the ANN's output and the SNN's mean output
             θ·(spike count)/T, both (B, ...) in the unit of z.
         observe_scores: called for every batch with the class scores of the ANN, (B, K), and those of the SNN after
             1 .. T steps, (T, B, K).
     """
-    batch = batch or max(1, 128 // steps)
+    batch = batch or at_once(data.shape, steps)
     training = network.training
     network.eval()
     variances: list[list[float]] = [[] for _ in neurons(network)]
@@ -115,7 +116,7 @@ def accuracy(network: nn.Module, data: Images, *, precision: torch.dtype = torch
     network.eval()
     correct = 0
     try:
-        for images, labels in data.batches(128):
+        for images, labels in data.batches(at_once(data.shape)):
             with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
                 correct += int((network(images).argmax(1) == labels).sum())
     finally:

@@ -1,5 +1,6 @@
 """Files of any size become images of one; only those that are drawn are decoded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.tiny import image_set, write_folder, write_zip
-from train.data.image_set import DataError, ImageSet
+from train.data.image_set import DataError, ImageSet, at_once
 from train.data.images import load
 from train.data.sized import SizedSet, load_sized
 from train.data.views import fitted
@@ -73,3 +74,9 @@ def test_too_many_for_the_memory(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"400 images of \(4096, 4096\) are \d+ bytes; allowed: \d+, so fewer"):
         many.sample(400, 0)
+
+
+def test_larger_images_go_through_a_network_in_smaller_batches() -> None:
+    shapes = ((1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 224, 224), (3, 4096, 4096))
+    assert [at_once(shape) for shape in shapes] == [128, 128, 85, 6, 1]
+    assert [at_once((3, 224, 224), steps) for steps in (1, 4, 64)] == [6, 1, 1]
