@@ -66,6 +66,13 @@ class ConvOfAnother(nn.Conv2d):
         super().__init__(inputs, outputs, 3, padding=1, bias=False)
 
 
+class NormOfAnother(nn.BatchNorm2d):
+    """Batch norm with other defaults."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-12, momentum=0.4)
+
+
 class Standardized(nn.Conv2d):
     """A convolution whose weight is an expression of constants."""
 
@@ -223,6 +230,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     ),
     "-x": lambda: between(lambda x: -x, conv(6, 6)),
     "a number per place": lambda: between(Fn(lambda x, c: c(x) + torch.linspace(-1, 1, 72).view(9, 8), conv(6, 6))),
+    "0.125 * scores": lambda: behind_spikes(*head(), lambda x: 0.125 * x),
     "scores / 9": lambda: behind_spikes(*head(), lambda x: x / 9),
     "layer scale": lambda: between(Fn(lambda x, a, b: x + b(a(x)), conv(6, 6), LayerScale(6))),
     "softmax at the end": lambda: behind_spikes(*head(), nn.Softmax(1)),
@@ -260,6 +268,12 @@ CASES: dict[str, Callable[[], nn.Module]] = {
         lambda x: F.avg_pool2d(x, x.size()[2:]).view(x.size(0), -1), nn.Linear(6, 5)
     ),
     "dilation behind pooling": lambda: between(nn.AvgPool2d((3, 2)), conv(6, 6, dilation=2, padding=2)),
+    "pooling by the last size": lambda: behind_spikes(
+        lambda x: F.avg_pool2d(x, x.size()[3]).view(x.size(0), -1), nn.Linear(6, 5)
+    ),
+    "functional adaptive average": lambda: behind_spikes(
+        lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1), nn.Linear(6, 5)
+    ),
     "mean over the width, then the height": lambda: behind_spikes(lambda x: x.mean(3).mean(2), nn.Linear(6, 5)),
     "mean over channels": lambda: between(Fn(lambda x, c: c(x) + x.mean(1, keepdim=True), conv(6, 6))),
     "sum over places": lambda: behind_spikes(lambda x: x.sum((2, 3)), nn.Linear(6, 5)),
@@ -292,6 +306,11 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "SyncBatchNorm": lambda: between(conv(6, 6), nn.SyncBatchNorm(6)),
     "squeeze": lambda: behind_spikes(nn.AdaptiveAvgPool2d(1), lambda x: x.squeeze(), nn.Linear(6, 5)),
     "x[:, :, 0, 0]": lambda: behind_spikes(nn.AdaptiveAvgPool2d(1), lambda x: x[:, :, 0, 0], nn.Linear(6, 5)),
+    "reshape(-1, N)": lambda: behind_spikes(nn.AdaptiveAvgPool2d(1), lambda x: x.reshape(-1, 6), nn.Linear(6, 5)),
+    "squeeze(-1) twice": lambda: behind_spikes(
+        nn.AdaptiveAvgPool2d(1), lambda x: x.squeeze(-1).squeeze(-1), nn.Linear(6, 5)
+    ),
+    "contiguous().view": lambda: behind_spikes(lambda x: x.contiguous().view(x.size(0), -1), nn.Linear(432, 5)),
     "view by len": lambda: behind_spikes(lambda x: x.view(len(x), -1), nn.Linear(432, 5)),
     "flattened in another order": lambda: behind_spikes(lambda x: x.permute(0, 2, 3, 1).flatten(1), nn.Linear(432, 5)),
     "a linear layer over channels": lambda: between(
@@ -323,8 +342,12 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "convolution, ReLU, global average": lambda: behind_spikes(
         conv(6, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     ),
+    "convolution and batch norm, then average and linear": lambda: behind_spikes(
+        conv(6, 6), nn.BatchNorm2d(6), *head()
+    ),
     # modules
     "a subclass of Conv2d": lambda: between(ConvOfAnother(6, 6)),
+    "a subclass of BatchNorm2d": lambda: between(conv(6, 6), NormOfAnother(6)),
     "standardized weights": lambda: between(Standardized(6, 6, 3, padding=1)),
     "a parametrized weight": lambda: between(nn.utils.parametrizations.weight_norm(conv(6, 6))),
     "FrozenBatchNorm2d": lambda: between(conv(6, 6), FrozenBatchNorm2d(6)),

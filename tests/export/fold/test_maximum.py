@@ -11,10 +11,12 @@ from export.fold.lower import lower
 from export.fold.maximum import MaximumOfRates
 from export.fold.operations import pool_of
 from export.fold.prepare import activations, prepare
+from export.round.quantize import quantize
+from nqlava.engine.integer import Engine
 from tests.export.fold.oracle import assert_same_currents
 from tests.export.fold.test_architectures import IMAGE, Fn, behind_spikes, conv, head
 from tests.tiny import image_set, randomise
-from train.model.activation import NQ
+from train.model.activation import NQ, RateReLU
 from train.model.models import Normalize
 
 IMAGES = torch.randint(0, 256, (6, *IMAGE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -94,3 +96,16 @@ def test_a_pool_in_two_places_becomes_two() -> None:
     # NQ, a ReLU, and 2 and 2 differences; the first pool leaves a row, which a padded convolution must not see: a sum
     assert len(activations(prepared)) == 7 and len(lower(prepared, IMAGE).calls) == 7
     assert_same_currents(prepared, IMAGE)
+
+
+def test_a_depthwise_layer_with_hard_reset_is_the_maximum_of_every_step() -> None:
+    """What the maximum by steps is made of: weights 1, θ = 1, v(0) = 0."""
+    ones = nn.Conv2d(6, 6, 2, 2, groups=6, bias=False)
+    model = behind_spikes(ones, RateReLU(1.0, "hard"), *head())
+    with torch.no_grad():
+        ones.weight.fill_(1.0)
+        model[2].threshold.fill_(1.0)  # type: ignore[union-attr]
+        model[4].threshold.fill_(1.0)  # type: ignore[union-attr]
+    trace = Engine(quantize(lower(model, IMAGE))[0]).run(IMAGES, 6)
+    spikes, maxima = (torch.from_numpy(trace.layer_spikes(index)).float() for index in (0, 1))
+    assert torch.equal(F.max_pool2d(spikes.flatten(0, 1), 2), maxima.flatten(0, 1)) and 0 < maxima.mean() < 1

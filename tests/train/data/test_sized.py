@@ -69,9 +69,8 @@ def test_too_many_for_the_memory(tmp_path: Path) -> None:
     data = load_sized([str(photos(tmp_path, (8, 8), (8, 8)))], "train", (4096, 4096))
     assert isinstance(data, SizedSet)
     files = data.files
-    many = SizedSet(
-        type(files)(files.sources, files.members * 200, files.labels.repeat(200), files.classes), "train", (4096, 4096)
-    )
+    repeated = replace(files, members=files.members * 200, labels=files.labels.repeat(200))
+    many = SizedSet(repeated, "train", (4096, 4096))
     with pytest.raises(DataError, match=r"400 images of \(4096, 4096\) are \d+ bytes; allowed: \d+, so fewer"):
         many.sample(400, 0)
 
