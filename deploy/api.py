@@ -28,6 +28,7 @@ from nqlava.netx import read
 from nqlava.trace import Trace
 from train.choices import Split
 from train.data.images import load
+from train.data.sized import SizedSet, load_sized
 
 __all__ = ["Result", "images", "read", "run", "run_lava"]
 
@@ -52,13 +53,18 @@ class Result:
 
 
 def images(
-    *sources: str | os.PathLike[str] | Sequence[str], count: int | None = None, seed: int = 0, split: Split = "test"
+    *sources: str | os.PathLike[str] | Sequence[str],
+    count: int | None = None,
+    seed: int = 0,
+    split: Split = "test",
+    size: int | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images (N, C, H, W) and labels (N,); sources as of --data, one by one or as a list.
 
     Args:
         count: images drawn by ``seed``; None for all.
         split: "test" or "train".
+        size: side of the images that the network takes, to which others are resized; None where all have one size.
 
     Raises:
         InputError: no usable images.
@@ -66,9 +72,12 @@ def images(
     if split not in get_args(Split):
         raise InputError(f"split is {split!r}; allowed: {', '.join(get_args(Split))}")
     names = [name for one in sources for name in ([one] if isinstance(one, str | os.PathLike) else one)]
-    data = load([os.fspath(name) for name in names] or ["sample"], split)
+    given = [os.fspath(name) for name in names] or ["sample"]
+    data = load(given, split) if size is None else load_sized(given, split, (size, size))
     if count is not None:
         data = data.sample(count, seed)
+    elif isinstance(data, SizedSet):
+        data = data.whole()
     return data.pixels, data.labels.numpy()
 
 

@@ -13,6 +13,7 @@ from nqlava.testing.engines import judged, saturations
 from tests.test_run_lava import small_network
 from tests.tiny import image_set, write_folder
 from train.data.images import load
+from train.data.sized import load_sized
 
 
 @pytest.fixture
@@ -29,6 +30,16 @@ def test_images_are_those_of_the_commands() -> None:
     assert np.array_equal(images.transpose(0, 2, 3, 1), expected.images.numpy())
     assert np.array_equal(labels, expected.labels.numpy())
     assert len(api.images(split="train")[0]) == 1000, "all of the sample without more"
+
+
+def test_images_of_other_sizes_are_those_of_the_commands(tmp_path: Path) -> None:
+    folder = str(write_folder(tmp_path / "data", test=image_set(9)))
+    expected = load_sized([folder], "test", (16, 16))
+    images, labels = api.images(folder, size=16)
+    assert images.shape == (9, 3, 16, 16) and labels.tolist() == sorted(labels)
+    assert np.array_equal(images.transpose(0, 2, 3, 1), expected.whole().images.numpy())  # type: ignore[union-attr]
+    drawn, _ = api.images(folder, size=16, count=4, seed=1)
+    assert np.array_equal(drawn.transpose(0, 2, 3, 1), expected.sample(4, 1).images.numpy())
 
 
 def test_sources_are_given_one_by_one_or_as_a_list(tmp_path: Path) -> None:
