@@ -20,6 +20,8 @@ LARGEST = 2**23 - 1
 """Largest magnitude of a membrane potential: 24 bits, signed, symmetric."""
 EXACT_FLOAT64 = 2**53
 """float64 represents every integer below."""
+KEPT = 2**25
+"""Weights of a connection up to which their exact form is kept; that of more is made anew in every step."""
 IMAGE = "input"
 """Source of the connections that receive the image."""
 
@@ -51,14 +53,17 @@ class Run:
 
 def run(network: "IntegerNetwork", image: NDArray[np.uint8], steps: int) -> Run:
     """T = ``steps`` steps of one image, (C, H, W)."""
-    weights = {layer.name: [exact_weights(c) for c in layer.connections] for layer in network.layers}
+    kept: dict[str, list[Weights | None]] = {
+        layer.name: [exact_weights(c) if c.weight.size <= KEPT else None for c in layer.connections]
+        for layer in network.layers
+    }
     v: dict[str, Values] = {}
     emitted: dict[str, list[Values]] = {layer.name: [] for layer in network.layers}
     saturations = dict.fromkeys(emitted, 0)
     for _ in range(steps):
         arriving = {IMAGE: image.astype(np.int64)}
         for layer in network.layers:
-            synapses = zip(layer.connections, weights[layer.name], strict=True)
+            synapses = zip(layer.connections, kept[layer.name], strict=True)
             current = np.sum([synaptic_sum(c, arriving[c.source], weight) for c, weight in synapses], axis=0)
             before = v.get(layer.name, spread(layer.v0, current))
             u, clipped = integrate(before, current, spread(layer.bias, current))

@@ -79,10 +79,12 @@ def test_convolution_equals_pytorch(data: st.DataObject) -> None:
 @settings(max_examples=20, deadline=None)
 @given(networks(), st.integers(1, 4))
 def test_products_in_float64_equal_those_in_int64(network: IntegerNetwork, steps: int) -> None:
+    """So do weights that are kept and weights that are made anew."""
     image = images_for(network, 1)[0]
     fast = reference.run(network, image, steps)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "EXACT_FLOAT64", 0)
+        patch.setattr(reference, "KEPT", 0)
         plain = reference.run(network, image, steps)
     for one, two in zip((*fast.spikes, *fast.potentials), (*plain.spikes, *plain.potentials), strict=True):
         np.testing.assert_array_equal(one, two)
