@@ -115,8 +115,7 @@ def fine_tuned(case: Case, options: argparse.Namespace, data: ImageSet) -> nn.Mo
             bfloat16=fast_bfloat16(torch.device("cpu")),
         )
         resume = path.with_name(path.name + ".checkpoint").exists()
-        start = None if resume else model.network.state_dict()
-        train(recipe, data, out=path, device=torch.device("cpu"), resume=resume, start=start)
+        train(recipe, data, out=path, device=torch.device("cpu"), resume=resume, start=model.network)
     return read_model(path).network
 
 
