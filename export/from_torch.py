@@ -100,8 +100,10 @@ def _run(options: argparse.Namespace) -> int | None:
     path = options.net.with_suffix(".model.pt")
     for file in (options.net, path, checkpoint_path(path)):
         check_output(file, inputs=[options.weights, *map(Path, options.data)])
-    if options.fine_tune < 0 or (options.resume and not options.fine_tune):
-        raise InputError("--fine-tune is no number of epochs; allowed: whole numbers from 1, and --resume with it")
+    if options.fine_tune < 0:
+        raise InputError(f"--fine-tune is {options.fine_tune}; allowed: 0 or more epochs")
+    if options.resume and not options.fine_tune:
+        raise InputError("--resume continues a training, and none is asked for; add --fine-tune EPOCHS as before")
     weights = read_weights(options.weights)
     model = build(options.model)
     load_weights(model, weights, options.weights)
