@@ -27,7 +27,7 @@ def as_module(folded: FoldedNetwork, levels: int) -> Lowered:
     plans = []
     for layer in folded.layers:
         if layer.reset != "soft" and not layer.is_maximum:
-            raise ExportError(f"{layer.name}: its neurons have hard reset, which cannot be trained further; use soft reset")
+            raise ExportError(f"{layer.name}: has hard reset, which cannot be trained further; use soft reset")
         maps = tuple(
             Map(
                 c.source,

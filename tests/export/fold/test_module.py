@@ -101,5 +101,5 @@ def test_hard_reset_is_refused() -> None:
         if isinstance(neuron, RateReLU):
             neuron.reset = "hard"
     _, folded, _ = lowered(model, IMAGES, "rates")
-    with pytest.raises(ExportError, match="its neurons have hard reset, which cannot be trained further; use soft reset"):
+    with pytest.raises(ExportError, match="has hard reset, which cannot be trained further; use soft reset"):
         as_module(folded, STEPS)
